@@ -1,0 +1,122 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"kilonova/internal/db"
+)
+
+func open(t testing.TB) *db.DB {
+	t.Helper()
+	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "t.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	files := fstest.MapFS{"0001_t.sql": {Data: []byte("CREATE TABLE t (id {{serial}}, k VARCHAR(64) NOT NULL UNIQUE, flag SMALLINT NOT NULL, doc {{text}});\n")}}
+	for range 2 { // a second run finds nothing to do
+		if err := d.Migrate(t.Context(), "test", files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
+func TestOneFailingWriteLeavesItsGroupAlone(t *testing.T) {
+	d := open(t)
+	ctx := context.Background()
+	boom := errors.New("boom")
+	var wg sync.WaitGroup
+	errs := make([]error, 200)
+	for i := range errs {
+		wg.Go(func() {
+			errs[i] = d.Write(ctx, func(tx *db.Tx) error {
+				if _, err := tx.Exec(ctx, "INSERT INTO t (k, flag) VALUES (?, ?)", string(rune('A'+i%26))+string(rune('a'+i/26)), true); err != nil {
+					return err
+				}
+				if i%2 == 1 {
+					return boom
+				}
+				return nil
+			})
+		})
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if (i%2 == 1) != errors.Is(err, boom) {
+			t.Fatalf("write %d: %v", i, err)
+		}
+	}
+	var n int
+	if err := d.QueryRow(ctx, "SELECT COUNT(*) FROM t WHERE flag = ?", true).Scan(&n); err != nil || n != 100 {
+		t.Fatalf("%d rows, %v", n, err)
+	}
+}
+
+func TestDuplicateAndUpsert(t *testing.T) {
+	d := open(t)
+	ctx := context.Background()
+	ins := func(tx *db.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO t (k, flag) VALUES ('x', 0)")
+		return err
+	}
+	if err := d.Write(ctx, ins); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Write(ctx, ins); !db.IsDuplicate(err) {
+		t.Fatalf("want duplicate, got %v", err)
+	}
+	hook := 0
+	if err := d.Write(ctx, func(tx *db.Tx) error {
+		tx.AfterCommit(func() { hook++ })
+		_, err := tx.Exec(ctx, db.Upsert(tx.Dialect(), "t", []string{"k"}, []string{"flag"}), "x", true)
+		return err
+	}); err != nil || hook != 1 {
+		t.Fatal(err, hook)
+	}
+	var flag bool
+	if err := d.QueryRow(ctx, "SELECT flag FROM t WHERE k = 'x'").Scan(&flag); err != nil || !flag {
+		t.Fatal(flag, err)
+	}
+}
+
+func TestPanicInsideWriteIsAnErrorAndRollsBack(t *testing.T) {
+	d := open(t)
+	ctx := context.Background()
+	err := d.Write(ctx, func(tx *db.Tx) error {
+		_, _ = tx.Exec(ctx, "INSERT INTO t (k, flag) VALUES ('p', 0)")
+		panic("no")
+	})
+	if err == nil {
+		t.Fatal("panic swallowed")
+	}
+	var n int
+	if err := d.QueryRow(ctx, "SELECT COUNT(*) FROM t").Scan(&n); err != nil || n != 0 {
+		t.Fatal(n, err)
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	d := open(b)
+	ctx := context.Background()
+	b.SetParallelism(64)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := d.Write(ctx, func(tx *db.Tx) error {
+				_, err := tx.Exec(ctx, "INSERT INTO t (k, flag) VALUES (hex(randomblob(16)), 0)")
+				return err
+			}); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,92 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+)
+
+var macros = map[Dialect]*strings.Replacer{
+	SQLite:   strings.NewReplacer("{{text}}", "TEXT", "{{blob}}", "BLOB", "{{serial}}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+	Postgres: strings.NewReplacer("{{text}}", "TEXT", "{{blob}}", "BYTEA", "{{serial}}", "BIGSERIAL PRIMARY KEY"),
+	MySQL:    strings.NewReplacer("{{text}}", "LONGTEXT", "{{blob}}", "LONGBLOB", "{{serial}}", "BIGINT AUTO_INCREMENT PRIMARY KEY"),
+}
+
+var migrationName = regexp.MustCompile(`^(\d{4})_[a-z0-9_]+\.sql$`)
+
+// Migrate brings the tables of one service to the newest version. files holds NNNN_name.sql at its root: statements that
+// each end with a semicolon at the end of a line, with the macros {{text}} (a long text), {{blob}} and {{serial}} (an integer
+// primary key that counts up). Several nodes may call it at once.
+func (d *DB) Migrate(ctx context.Context, service string, files fs.FS) error {
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		return err
+	}
+	var list []*goose.Migration
+	for _, name := range names {
+		m := migrationName.FindStringSubmatch(path.Base(name))
+		if m == nil {
+			return fmt.Errorf("migration %s of %s: the name is not NNNN_name.sql", name, service)
+		}
+		text, err := fs.ReadFile(files, name)
+		if err != nil {
+			return err
+		}
+		version, _ := strconv.ParseInt(m[1], 10, 64)
+		list = append(list, goose.NewGoMigration(version, d.migration(service+"/"+name, string(text)), nil))
+	}
+	pool := d.pool
+	if d.writer != nil {
+		pool = d.writer.pool
+	}
+	dialect := map[Dialect]database.Dialect{SQLite: database.DialectSQLite3, Postgres: database.DialectPostgres, MySQL: database.DialectMySQL}[d.dialect]
+	store, err := database.NewStore(dialect, "schema_"+service)
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider("", pool, nil, goose.WithStore(store), goose.WithGoMigrations(list...), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("migrate %s: %w", service, err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate %s: %w", service, err)
+	}
+	return nil
+}
+
+func (d *DB) migration(name, text string) *goose.GoFunc {
+	text = macros[d.dialect].Replace(text)
+	run := func(ctx context.Context, exec func(context.Context, string, ...any) (sql.Result, error)) error {
+		for _, stmt := range strings.Split(text, ";\n") {
+			if strings.TrimSpace(stripComments(stmt)) == "" {
+				continue
+			}
+			if _, err := exec(ctx, stmt); err != nil {
+				return fmt.Errorf("%s: %w in %q", name, err, strings.TrimSpace(stmt))
+			}
+		}
+		return nil
+	}
+	if d.dialect == MySQL { // its DDL commits by itself
+		return &goose.GoFunc{RunDB: func(ctx context.Context, p *sql.DB) error { return run(ctx, p.ExecContext) }}
+	}
+	return &goose.GoFunc{RunTx: func(ctx context.Context, t *sql.Tx) error { return run(ctx, t.ExecContext) }}
+}
+
+func stripComments(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "--") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,60 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"kilonova/internal/fault"
+)
+
+// Version is a microversion.
+type Version struct{ Major, Minor int }
+
+// ParseVersion reads "2.79". Leading zeros, signs and blanks are refused.
+func ParseVersion(s string) (Version, error) {
+	a, b, ok := strings.Cut(s, ".")
+	major, e1 := strconv.Atoi(a)
+	minor, e2 := strconv.Atoi(b)
+	v := Version{major, minor}
+	if !ok || e1 != nil || e2 != nil || v.String() != s {
+		return Version{}, fault.New(fault.Invalid, "API Version String %s is of invalid format. Must be of format MajorNum.MinorNum.", s)
+	}
+	return v, nil
+}
+
+// V is Version{2, minor}: compute's only major.
+func V(minor int) Version { return Version{2, minor} }
+
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+// IsZero tells whether v is unset.
+func (v Version) IsZero() bool { return v == Version{} }
+
+// AtLeast tells whether v >= o.
+func (v Version) AtLeast(o Version) bool {
+	return v.Major > o.Major || v.Major == o.Major && v.Minor >= o.Minor
+}
+
+// In tells whether v lies in [since, until]; a zero end is open.
+func (v Version) In(since, until Version) bool {
+	return (since.IsZero() || v.AtLeast(since)) && (until.IsZero() || until.AtLeast(v))
+}
+
+// Microversions says how a service negotiates.
+type Microversions struct {
+	Type     string // in the OpenStack-API-Version header: "compute", "placement", "volume"
+	Legacy   string // older header that carries the bare version; may be ""
+	Min, Max Version
+	Default  Version // without a header
+}
+
+func jsonProblem(err error) string {
+	var t *json.UnmarshalTypeError
+	if errors.As(err, &t) {
+		return fmt.Sprintf("%s must be %s, not %s.", t.Field, t.Type, t.Value)
+	}
+	return "it is not the JSON that was expected."
+}

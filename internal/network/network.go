@@ -1,0 +1,228 @@
+// Package network is the network service's nouns and the interfaces through which compute and its agents use it.
+package network
+
+import (
+	"context"
+	"time"
+
+	"kilonova/internal/auth"
+)
+
+// Network is a virtual network.
+type Network struct {
+	ID, Name, ProjectID    string
+	AdminStateUp, Shared   bool
+	External, PortSecurity bool
+	MTU                    int
+	DNSDomain              string
+	Subnets                []Subnet
+	Bridge                 string // on the hosts: name of the Linux bridge
+	Created, Updated       time.Time
+}
+
+// Subnet is an address range of a network.
+type Subnet struct {
+	ID, Name, NetworkID, ProjectID string
+	Version                        int // 4 or 6
+	CIDR, Gateway                  string
+	DHCP                           bool
+	DNS                            []string
+	Routes                         []Route
+	Pools                          []Pool
+	IPv6AddressMode, IPv6RAMode    string
+}
+
+// Route is a host route.
+type Route struct {
+	Destination string `json:"destination"`
+	NextHop     string `json:"nexthop"`
+}
+
+// Pool is an allocation pool.
+type Pool struct {
+	Start string `json:"start"`
+	End   string `json:"end"`
+}
+
+// FixedIP is an address of a port.
+type FixedIP struct {
+	SubnetID string `json:"subnet_id"`
+	Address  string `json:"ip_address"`
+}
+
+// AddressPair is an allowed address pair.
+type AddressPair struct {
+	MAC string `json:"mac_address,omitempty"`
+	IP  string `json:"ip_address"`
+}
+
+// Port is a port.
+type Port struct {
+	ID, Name, NetworkID, ProjectID string
+	MAC                            string
+	FixedIPs                       []FixedIP
+	SecurityGroups                 []string
+	DeviceID, DeviceOwner, HostID  string
+	Status                         string // ACTIVE, DOWN, BUILD
+	VNICType, VIFType              string // normal; bridge, unbound, binding_failed
+	AdminStateUp, PortSecurity     bool
+	AllowedPairs                   []AddressPair
+	DNSName                        string
+	Created, Updated               time.Time
+}
+
+// PortRequest asks for a port.
+type PortRequest struct {
+	ID             string // derived by the caller: asking again gives the same port
+	NetworkID      string
+	Name           string
+	MAC            string    // "": made
+	FixedIPs       []FixedIP // SubnetID or Address may be empty
+	SecurityGroups []string  // ids; nil: the project's group "default"
+	DeviceID       string
+	DeviceOwner    string
+	HostID         string
+	DNSName        string
+	ProjectID      string
+}
+
+// SecurityGroup is a security group as compute's proxies and server documents need it.
+type SecurityGroup struct {
+	ID, Name, ProjectID, Description string
+}
+
+// VIF is one network interface of a server, as the server record caches it and as drivers plug it.
+type VIF struct {
+	PortID         string    `json:"port_id"`
+	NetworkID      string    `json:"network_id"`
+	NetworkName    string    `json:"network_name"`
+	MAC            string    `json:"mac"`
+	FixedIPs       []VIFAddr `json:"fixed_ips"`
+	Floating       []VIFAddr `json:"floating,omitempty"`
+	SecurityGroups []string  `json:"security_groups,omitempty"` // names
+	Bridge         string    `json:"bridge,omitempty"`
+	Tap            string    `json:"tap,omitempty"`
+	MTU            int       `json:"mtu,omitempty"`
+	Tag            string    `json:"tag,omitempty"`
+	Model          string    `json:"model,omitempty"`   // virtio, e1000, …; "" driver's default
+	Created        bool      `json:"created,omitempty"` // the port was made for the server and goes with it
+	Type           string    `json:"type,omitempty"`    // bridge
+}
+
+// VIFAddr is an address with what a guest must know to use it.
+type VIFAddr struct {
+	Address  string   `json:"address"`
+	Version  int      `json:"version"`
+	SubnetID string   `json:"subnet_id,omitempty"`
+	CIDR     string   `json:"cidr,omitempty"`
+	Gateway  string   `json:"gateway,omitempty"`
+	DHCP     bool     `json:"dhcp,omitempty"`
+	DNS      []string `json:"dns,omitempty"`
+	Routes   []Route  `json:"routes,omitempty"`
+	Fixed    string   `json:"fixed,omitempty"` // floating addresses: the fixed one behind
+}
+
+// Service is what compute needs of the network service. Errors carry fault kinds: NotFound, Conflict (address in use), Forbidden (quota: code OverQuota).
+type Service interface {
+	// Available gives the networks that a server of the caller may be attached to without naming one: its project's own and shared ones, not external.
+	Available(ctx context.Context, c *auth.Caller) ([]Network, error)
+	GetNetwork(ctx context.Context, c *auth.Caller, id string) (*Network, error)
+	GetPort(ctx context.Context, c *auth.Caller, id string) (*Port, error)
+	// CreatePort makes a port, or gives the one with the request's ID that is there.
+	CreatePort(ctx context.Context, c *auth.Caller, r PortRequest) (*Port, error)
+	// BindPort sets device, owner and host of an existing port (fault.Conflict when another device has it); empty device unbinds.
+	BindPort(ctx context.Context, c *auth.Caller, id, deviceID, deviceOwner, hostID string) (*Port, error)
+	// DeletePort removes a port; a port that is gone is success.
+	DeletePort(ctx context.Context, c *auth.Caller, id string) error
+	// DevicePorts gives the ports whose DeviceID is given.
+	DevicePorts(ctx context.Context, c *auth.Caller, deviceID string) ([]Port, error)
+	// VIFs gives ports with their network, subnets, floating addresses and group names, in the order asked.
+	VIFs(ctx context.Context, portIDs ...string) ([]VIF, error)
+	// SecurityGroups resolves names or ids for the caller's project; fault.NotFound names the missing one, fault.Conflict an ambiguous name.
+	SecurityGroups(ctx context.Context, c *auth.Caller, namesOrIDs ...string) ([]SecurityGroup, error)
+	// SetPortGroups replaces the security groups of a port.
+	SetPortGroups(ctx context.Context, c *auth.Caller, portID string, groups []string) error
+	// QuotaLeft tells how many more ports the project may have (-1: unlimited).
+	QuotaLeft(ctx context.Context, c *auth.Caller) (int, error)
+	// Host gives the whole desired data plane of one host. Agents apply it as a whole, so a lost message never matters.
+	Host(ctx context.Context, host string) (*HostState, error)
+	// SetPortStatus is the agent's report that a port is wired (ACTIVE) or not (DOWN).
+	SetPortStatus(ctx context.Context, portID, status string) error
+	// ByFixedIP finds the port behind an address on a network (metadata service).
+	ByFixedIP(ctx context.Context, networkID, address string) (*Port, error)
+}
+
+// ChangedSubject is where a Fanout tells agents that the data plane of hosts changed: the message is a host name, or empty for all.
+const ChangedSubject = "network.changed"
+
+// HostState is the desired data plane of a host.
+type HostState struct {
+	Host     string        `json:"host"`
+	Revision string        `json:"revision"` // hash of the content; equal means nothing to do
+	Networks []HostNetwork `json:"networks"`
+	Ports    []HostPort    `json:"ports"`
+	Groups   []HostGroup   `json:"groups"`
+}
+
+// HostNetwork is a network that has ports on the host.
+type HostNetwork struct {
+	ID      string   `json:"id"`
+	Bridge  string   `json:"bridge"`
+	MTU     int      `json:"mtu"`
+	Domain  string   `json:"domain"`
+	Subnets []Subnet `json:"subnets"`
+	Leases  []Lease  `json:"leases"` // every port of the network with DHCP, on any host: the name service of the network
+}
+
+// Lease is one DHCP binding.
+type Lease struct {
+	MAC      string `json:"mac"`
+	Address  string `json:"address"`
+	SubnetID string `json:"subnet_id"`
+	Hostname string `json:"hostname"`
+}
+
+// HostPort is a port on the host.
+type HostPort struct {
+	ID           string        `json:"id"`
+	NetworkID    string        `json:"network_id"`
+	Tap          string        `json:"tap"`
+	MAC          string        `json:"mac"`
+	Addresses    []string      `json:"addresses"`
+	Pairs        []AddressPair `json:"pairs,omitempty"`
+	Groups       []string      `json:"groups"`
+	PortSecurity bool          `json:"port_security"`
+	ServerID     string        `json:"server_id"`
+	ProjectID    string        `json:"project_id"`
+	Floating     []Floating    `json:"floating,omitempty"`
+}
+
+// Floating is a floating address of a port.
+type Floating struct {
+	Address string `json:"address"`
+	Fixed   string `json:"fixed"`
+}
+
+// HostGroup is a security group that a port on the host has, with its rules and the addresses of all its members.
+type HostGroup struct {
+	ID      string      `json:"id"`
+	Rules   []GroupRule `json:"rules"`
+	Members []string    `json:"members"` // only for groups that a rule names as remote
+}
+
+// GroupRule is one security group rule.
+type GroupRule struct {
+	Direction   string `json:"direction"` // ingress, egress
+	EtherType   string `json:"ethertype"` // IPv4, IPv6
+	Protocol    string `json:"protocol"`  // "", tcp, udp, icmp, icmpv6, or a number
+	PortMin     *int   `json:"port_min,omitempty"`
+	PortMax     *int   `json:"port_max,omitempty"`
+	RemoteIP    string `json:"remote_ip,omitempty"`
+	RemoteGroup string `json:"remote_group,omitempty"`
+}
+
+// TapName is the name of a port's tap device: "tap" and the first 11 characters of its id.
+func TapName(portID string) string { return "tap" + portID[:11] }
+
+// BridgeName is the name of a network's bridge: "kbr" and the first 12 hexadecimal digits of its id (15 characters is the kernel's limit).
+func BridgeName(networkID string) string { return "kbr" + networkID[:8] + networkID[9:13] }

@@ -1,0 +1,119 @@
+// Package placement is the placement service's nouns and the interface through which the scheduler's side of compute uses it.
+package placement
+
+import (
+	"context"
+
+	"kilonova/internal/db"
+)
+
+// Inventory is what a provider has of one resource class.
+type Inventory struct {
+	Total           int64   `json:"total"`
+	Reserved        int64   `json:"reserved"`
+	MinUnit         int64   `json:"min_unit"`
+	MaxUnit         int64   `json:"max_unit"`
+	StepSize        int64   `json:"step_size"`
+	AllocationRatio float64 `json:"allocation_ratio"`
+}
+
+// Capacity is floor((total - reserved) x ratio).
+func (i Inventory) Capacity() int64 { return int64(float64(i.Total-i.Reserved) * i.AllocationRatio) }
+
+// Provider is a resource provider with what it has, in one view.
+type Provider struct {
+	UUID, Name, Parent, Root string
+	Generation               int64
+	Inventory                map[string]Inventory // by class
+	Used                     map[string]int64
+	Traits                   []string
+	Aggregates               []string
+}
+
+// Resources is amounts by class.
+type Resources map[string]int64
+
+// Allocations is what one consumer holds: resources by provider.
+type Allocations map[string]Resources
+
+// Consumer owns allocations. Generation nil: "no allocations exist yet".
+type Consumer struct {
+	UUID, ProjectID, UserID, Type string // Type INSTANCE, MIGRATION
+	Generation                    *int64
+}
+
+// Group is one request group of a candidates query.
+type Group struct {
+	Suffix      string
+	Resources   Resources
+	Required    [][]string // AND of OR-lists of traits
+	Forbidden   []string
+	MemberOf    [][]string // AND of OR-lists of aggregates
+	NotMemberOf []string
+	InTree      string
+}
+
+// Query asks for allocation candidates.
+type Query struct {
+	Groups        []Group // the first, with Suffix "", is the unsuffixed group
+	GroupPolicy   string  // "", none, isolate
+	RootRequired  []string
+	RootForbidden []string
+	SameSubtree   [][]string
+	Limit         int
+}
+
+// Candidate is one way to satisfy a query.
+type Candidate struct {
+	Root        string
+	Allocations Allocations
+	Mappings    map[string][]string // suffix -> providers
+}
+
+// Candidates answers a query.
+type Candidates struct {
+	Candidates []Candidate
+	Summaries  map[string]Provider
+	// Rejected counts, for an answer that names what was missing, the root providers that each constraint removed, in the order of asking:
+	// "VCPU: 12 asked, at most 8 free", …
+	Rejected []Rejection
+}
+
+// Rejection is one constraint and how many providers it removed.
+type Rejection struct {
+	Constraint string // "resource VCPU", "trait COMPUTE_STATUS_DISABLED forbidden", "aggregate …"
+	Removed    int
+	Nearest    string // the nearest miss: "compute-3 has 2 of 4"
+}
+
+// Service is what compute uses.
+type Service interface {
+	// Candidates answers from an in-memory snapshot that is never older than the last commit of this process and at most a second
+	// behind other processes: Claim decides.
+	Candidates(ctx context.Context, q Query) (*Candidates, error)
+	// Claim replaces all allocations of a consumer in one guarded transaction: capacity and unit rules are checked where the rows are.
+	// fault.Conflict (code placement.concurrent_update) when the consumer's generation is stale, fault.Conflict (placement.undefined_code) when the
+	// capacity does not suffice. An identical claim that is there already succeeds.
+	Claim(ctx context.Context, c Consumer, a Allocations) error
+	// ClaimAll is Claim for several consumers, all or nothing (moves between consumers).
+	ClaimAll(ctx context.Context, cs []Consumer, as []Allocations) error
+	// Release removes all allocations of a consumer; none there is success.
+	Release(ctx context.Context, consumer string) error
+	// Of gives a consumer's allocations and its record (nil when it has none).
+	Of(ctx context.Context, consumer string) (Allocations, *Consumer, error)
+	// EnsureProvider creates or renames a root provider and gives its present state.
+	EnsureProvider(ctx context.Context, uuid, name string) (*Provider, error)
+	// Report replaces a provider's inventory and the traits in the managed set (others, set by operators, stay). It re-reads and repeats on a
+	// generation conflict, does nothing when nothing changed, and fails with fault.Conflict when a removed class is in use.
+	Report(ctx context.Context, uuid string, inv map[string]Inventory, traits, managed []string) error
+	// SetTrait adds (on) or removes a trait.
+	SetTrait(ctx context.Context, uuid, trait string, on bool) error
+	// SetAggregates replaces the provider's aggregates.
+	SetAggregates(ctx context.Context, uuid string, aggregates []string) error
+	// DeleteProvider removes a provider without allocations.
+	DeleteProvider(ctx context.Context, uuid string) error
+	// Providers gives all providers, or the named ones.
+	Providers(ctx context.Context, uuids ...string) ([]Provider, error)
+	// ReleaseTx is Release inside a transaction of the caller, on the same database.
+	ReleaseTx(ctx context.Context, tx *db.Tx, consumer string) error
+}

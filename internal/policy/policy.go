@@ -1,0 +1,20 @@
+// Package policy is the oslo.policy rule language and the decisions made with it. It is pure: no database, no clock, no network.
+package policy
+
+import "kilonova/internal/auth"
+
+// Target is what a rule may compare the caller with: attributes of the object that is asked for ("project_id", "user_id", …).
+type Target map[string]string
+
+// Rule is one default rule.
+type Rule struct {
+	Name        string // "os_compute_api:servers:create"
+	Check       string // in the oslo.policy language: "rule:project_member_or_admin"
+	Description string
+}
+
+// Checker decides. Enforcer is the real one; tests may give their own.
+type Checker interface {
+	// Allowed tells whether the caller passes the rule for the target. An unknown rule is refused.
+	Allowed(rule string, c *auth.Caller, t Target) bool
+}
