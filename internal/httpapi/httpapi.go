@@ -5,8 +5,10 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"time"
 
 	"kilonova/internal/auth"
 	"kilonova/internal/fault"
@@ -63,7 +65,11 @@ type Request struct {
 
 	RequestID string
 	Base      string // absolute URL of the service's root without trailing slash: links are made from it
+	Root      string // the entry of Service.ProjectSegment below which the request came ("/v2.1"), "" when none
+	Project   string // the project id that stood in the URL after Root, "" when none
 	body      []byte
+	doc       any // the decoded body of JSON routes
+	params    []string
 	service   *Service
 	query     url.Values
 }
@@ -72,7 +78,31 @@ type Request struct {
 func (r *Request) Context() context.Context { return r.HTTP.Context() }
 
 // Path gives a variable of the route's pattern.
-func (r *Request) Path(name string) string { return r.HTTP.PathValue(name) }
+func (r *Request) Path(name string) string {
+	for i, p := range r.params {
+		if p == name {
+			return r.HTTP.PathValue(variables[i])
+		}
+	}
+	return r.HTTP.PathValue(name)
+}
+
+// Link is the absolute URL of a path below the root that the request came by, with the project segment when the request had one:
+// Link("/servers/7") is "http://host/compute/v2.1/servers/7".
+func (r *Request) Link(path string) string {
+	if r.Project != "" {
+		return r.Base + r.Root + "/" + r.Project + path
+	}
+	return r.Base + r.Root + path
+}
+
+// Bookmark is Link without the version root, the form of links with rel "bookmark".
+func (r *Request) Bookmark(path string) string {
+	if r.Project != "" {
+		return r.Base + "/" + r.Project + path
+	}
+	return r.Base + path
+}
 
 // Query gives the query parameters, parsed once.
 func (r *Request) Query() url.Values {
@@ -84,6 +114,9 @@ func (r *Request) Query() url.Values {
 
 // Body is the whole body of JSON routes, already validated.
 func (r *Request) Body() []byte { return r.body }
+
+// Document is the decoded body of JSON routes: maps, slices, strings, json.Number, bool and nil. It must not be changed.
+func (r *Request) Document() any { return r.doc }
 
 // Decode fills v from the JSON body. Keys that v does not have are ignored: the schema has judged them.
 func (r *Request) Decode(v any) error {
@@ -117,12 +150,17 @@ func (r *Request) Own() policy.Target {
 	return policy.Target{"project_id": r.Caller.ProjectID, "user_id": r.Caller.UserID, "domain_id": r.Caller.DomainID}
 }
 
-// Reply is what a handler gives back. Body is encoded as JSON unless it is nil, []byte (sent as it is) or an io.Reader (streamed,
-// and closed when it is an io.Closer).
+// Reply is what a handler gives back. Body is encoded as JSON unless it is nil, []byte (sent as it is), an Appender (writes its own
+// JSON) or an io.Reader (streamed, and closed when it is an io.Closer).
 type Reply struct {
 	Status int // 0: 200 with a body, 204 without
 	Header http.Header
 	Body   any
+}
+
+// Appender is a body that writes its own JSON after dst: for hot lists, which should not pay for reflection.
+type Appender interface {
+	AppendJSON(dst []byte) ([]byte, error)
 }
 
 // OK is 200 with a body.
@@ -159,6 +197,22 @@ type Service struct {
 	// ProjectSegment lists path roots ("/v2.1", "/v2") below which an optional project id may stand; it is cut off before
 	// routing and must be the token's own project (400 otherwise).
 	ProjectSegment []string
+	// LegacyRoots maps an older root to the one whose routes it shares ({"/v2": "/v2.1"}). Requests below it are Legacy: no
+	// microversions, and unknown keys of a JSON body are dropped. The root itself ("/v2", "/v2/") is not mapped.
+	LegacyRoots map[string]string
 	// IdentityURL is named in the WWW-Authenticate header of a 401.
 	IdentityURL string
+
+	// PublicURL gives the absolute root URL of the service (no trailing slash) when the configuration fixes it. Nil or an
+	// answer of "": made from the request's Host and the prefix that http.StripPrefix cut off.
+	PublicURL func(*http.Request) string
+	// TrustForwarded lets X-Forwarded-Proto, -Host and -Prefix speak for the request; set it only behind a proxy that writes them.
+	TrustForwarded bool
+
+	// StrictTypes asks more of headers: JSON bodies need a Content-Type, and an Accept that excludes application/json is 406.
+	StrictTypes bool
+	// Log receives panics, internal errors and, at debug level, one line for each request. Nil: slog.Default().
+	Log *slog.Logger
+	// Observe, when set, is told of every finished request (metrics). r.Route is nil when none matched.
+	Observe func(r *Request, status int, took time.Duration)
 }

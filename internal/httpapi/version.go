@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -49,12 +47,5 @@ type Microversions struct {
 	Legacy   string // older header that carries the bare version; may be ""
 	Min, Max Version
 	Default  Version // without a header
-}
-
-func jsonProblem(err error) string {
-	var t *json.UnmarshalTypeError
-	if errors.As(err, &t) {
-		return fmt.Sprintf("%s must be %s, not %s.", t.Field, t.Type, t.Value)
-	}
-	return "it is not the JSON that was expected."
+	Vary     string  // value of the Vary header; "": the names of the version headers
 }

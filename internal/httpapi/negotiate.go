@@ -1,0 +1,76 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+
+	"kilonova/internal/fault"
+)
+
+const versionHeader = "OpenStack-API-Version"
+
+// negotiate sets req.Version from the headers. An error leaves the default version in force for the error's own form.
+func (s *Service) negotiate(req *Request) error {
+	m := s.Versions
+	if m == nil || req.Legacy {
+		if m != nil {
+			req.Version = m.Min
+		}
+		return nil
+	}
+	req.Version = m.Default
+	asked := m.asked(req.HTTP.Header)
+	switch asked {
+	case "":
+		return nil
+	case "latest":
+		req.Version = m.Max
+		return nil
+	}
+	v, err := ParseVersion(asked)
+	if err != nil {
+		return err
+	}
+	if !v.In(m.Min, m.Max) {
+		return fault.New(fault.NotAcceptable, "Version %s is not supported by the API. Minimum is %s and maximum is %s.", v, m.Min, m.Max)
+	}
+	req.Version = v
+	return nil
+}
+
+// asked gives the version that the headers name for this service, "" when none does.
+func (m *Microversions) asked(h http.Header) string {
+	for _, line := range h.Values(versionHeader) {
+		for part := range strings.SplitSeq(line, ",") {
+			f := strings.Fields(part)
+			if len(f) > 0 && strings.EqualFold(f[0], m.Type) {
+				return strings.Join(f[1:], " ")
+			}
+		}
+	}
+	if m.Legacy != "" {
+		return strings.TrimSpace(h.Get(m.Legacy))
+	}
+	return ""
+}
+
+// announce writes the version headers of an answer.
+func (s *Service) announce(req *Request, h http.Header) {
+	m := s.Versions
+	if m == nil || req.Legacy {
+		return
+	}
+	v := req.Version.String()
+	h.Set(versionHeader, m.Type+" "+v)
+	if m.Legacy != "" {
+		h.Set(m.Legacy, v)
+	}
+	switch {
+	case m.Vary != "":
+		h.Add("Vary", m.Vary)
+	case m.Legacy != "":
+		h.Add("Vary", versionHeader+", "+m.Legacy)
+	default:
+		h.Add("Vary", versionHeader)
+	}
+}
