@@ -3,6 +3,7 @@ package placement
 
 import (
 	"context"
+	"time"
 
 	"kilonova/internal/db"
 )
@@ -20,6 +21,28 @@ type Inventory struct {
 // Capacity is floor((total - reserved) x ratio).
 func (i Inventory) Capacity() int64 { return int64(float64(i.Total-i.Reserved) * i.AllocationRatio) }
 
+// WithDefaults fills what a zero value leaves open: min_unit 1, max_unit 2147483647, step_size 1, allocation_ratio 1.0.
+func (i Inventory) WithDefaults() Inventory {
+	if i.MinUnit == 0 {
+		i.MinUnit = 1
+	}
+	if i.MaxUnit == 0 {
+		i.MaxUnit = MaxInt
+	}
+	if i.StepSize == 0 {
+		i.StepSize = 1
+	}
+	if i.AllocationRatio == 0 {
+		i.AllocationRatio = 1
+	}
+	return i
+}
+
+// Fits tells whether n may be taken when used is taken already.
+func (i Inventory) Fits(n, used int64) bool {
+	return n >= i.MinUnit && n <= i.MaxUnit && (i.StepSize <= 1 || n%i.StepSize == 0) && used+n <= i.Capacity()
+}
+
 // Provider is a resource provider with what it has, in one view.
 type Provider struct {
 	UUID, Name, Parent, Root string
@@ -28,6 +51,7 @@ type Provider struct {
 	Used                     map[string]int64
 	Traits                   []string
 	Aggregates               []string
+	UpdatedAt                time.Time // last change of the provider or of anything that belongs to it
 }
 
 // Resources is amounts by class.
@@ -61,6 +85,8 @@ type Query struct {
 	RootForbidden []string
 	SameSubtree   [][]string
 	Limit         int
+	// Flat leaves out candidates that take from more than one provider of a tree, as callers before microversion 1.29 expect.
+	Flat bool
 }
 
 // Candidate is one way to satisfy a query.
@@ -70,7 +96,7 @@ type Candidate struct {
 	Mappings    map[string][]string // suffix -> providers
 }
 
-// Candidates answers a query.
+// Candidates answers a query. Its maps and slices are shared with the service's snapshot and between candidates: they must not be changed.
 type Candidates struct {
 	Candidates []Candidate
 	Summaries  map[string]Provider

@@ -1,0 +1,313 @@
+// Package candidate finds allocation candidates in a view of all providers that is kept in memory. It is pure: it reads no database and
+// no clock.
+//
+// A View may be searched by any number of goroutines while one other applies changes to it (SetUsed, Replace). A search sees each
+// provider as it is at some moment between the search's begin and end; it promises nothing about several providers at one instant,
+// because the claim decides in any case.
+package candidate
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"kilonova/internal/placement"
+)
+
+// Record is one provider and the version of its row. Its maps and slices belong to the view from then on.
+type Record struct {
+	placement.Provider
+	Version int64
+}
+
+// View is every provider, arranged in trees.
+type View struct {
+	slots  []*slot // one for each root, ordered by UUID
+	where  map[string]place
+	names  *names
+	shared bool // some provider shares its inventory
+}
+
+type place struct {
+	slot  *slot
+	index int
+}
+
+// slot holds the newest state of one tree.
+type slot struct {
+	tree    atomic.Pointer[tree]
+	sharers []place // providers of other trees that share with this one
+}
+
+type tree struct{ nodes []*node } // the root first
+
+type node struct {
+	Record
+	parent  int // index in the tree, -1 for the root
+	stock   []stock
+	traits  bits
+	aggs    []int32
+	sharing bool
+	solo    map[string][]string // mappings of a candidate whose only group is the unsuffixed one, all on this provider
+}
+
+// stock is the inventory and usage of one class in the form that a search compares.
+type stock struct {
+	name                          string
+	class                         int32
+	min, max, step, capacity, use int64
+}
+
+func (s *stock) fits(n int64) bool {
+	return n >= s.min && n <= s.max && (s.step <= 1 || n%s.step == 0) && s.use+n <= s.capacity
+}
+
+func (n *node) of(class int32) *stock {
+	for i := range n.stock {
+		if n.stock[i].class == class {
+			return &n.stock[i]
+		}
+	}
+	return nil
+}
+
+// Build arranges providers into a view. A provider whose parent or root is missing is left out.
+func Build(records []Record) *View {
+	v := &View{where: make(map[string]place, len(records)), names: newNames()}
+	byRoot := make(map[string][]Record, len(records))
+	for _, r := range records {
+		byRoot[r.Root] = append(byRoot[r.Root], r)
+	}
+	for _, root := range slices.Sorted(maps.Keys(byRoot)) {
+		t := v.arrange(root, byRoot[root])
+		if t == nil {
+			continue
+		}
+		s := &slot{}
+		s.tree.Store(t)
+		v.slots = append(v.slots, s)
+		for i, n := range t.nodes {
+			v.where[n.UUID] = place{s, i}
+		}
+	}
+	v.connect()
+	v.names.sealed = true
+	return v
+}
+
+// arrange puts a tree's records parents first.
+func (v *View) arrange(root string, records []Record) *tree {
+	children := map[string][]Record{}
+	var queue []Record
+	for _, r := range records {
+		if r.UUID == root {
+			queue = []Record{r}
+		} else {
+			children[r.Parent] = append(children[r.Parent], r)
+		}
+	}
+	t := &tree{}
+	index := map[string]int{}
+	for len(queue) > 0 {
+		r := queue[0]
+		queue = queue[1:]
+		parent := -1
+		if i, ok := index[r.Parent]; ok {
+			parent = i
+		}
+		index[r.UUID] = len(t.nodes)
+		t.nodes = append(t.nodes, v.node(r, parent))
+		below := children[r.UUID]
+		slices.SortFunc(below, func(a, b Record) int { return cmp.Compare(a.UUID, b.UUID) })
+		queue = append(queue, below...)
+	}
+	if len(t.nodes) == 0 {
+		return nil
+	}
+	return t
+}
+
+func (v *View) node(r Record, parent int) *node {
+	n := &node{Record: r, parent: parent, solo: map[string][]string{"": {r.UUID}}}
+	for _, class := range slices.Sorted(maps.Keys(r.Inventory)) {
+		inv := r.Inventory[class]
+		n.stock = append(n.stock, stock{name: class, class: v.names.id(class), min: inv.MinUnit, max: inv.MaxUnit, step: inv.StepSize,
+			capacity: inv.Capacity(), use: r.Used[class]})
+	}
+	for _, t := range r.Traits {
+		n.traits.set(v.names.id(t))
+		if t == placement.SharesViaAggregate {
+			n.sharing = true
+		}
+	}
+	for _, a := range r.Aggregates {
+		n.aggs = append(n.aggs, v.names.id(a))
+	}
+	return n
+}
+
+// connect finds, for each tree, the providers of other trees that share with it through an aggregate.
+func (v *View) connect() {
+	var sharing []place
+	for _, s := range v.slots {
+		for i, n := range s.tree.Load().nodes {
+			if n.sharing && len(n.aggs) > 0 {
+				sharing = append(sharing, place{s, i})
+			}
+		}
+	}
+	v.shared = len(sharing) > 0
+	if !v.shared {
+		return
+	}
+	members := map[int32][]*slot{}
+	for _, s := range v.slots {
+		for _, n := range s.tree.Load().nodes {
+			for _, a := range n.aggs {
+				members[a] = append(members[a], s)
+			}
+		}
+	}
+	for _, p := range sharing {
+		seen := map[*slot]bool{p.slot: true}
+		for _, a := range p.node().aggs {
+			for _, s := range members[a] {
+				if !seen[s] {
+					seen[s] = true
+					s.sharers = append(s.sharers, p)
+				}
+			}
+		}
+	}
+}
+
+func (p place) node() *node { return p.slot.tree.Load().nodes[p.index] }
+
+// Len is the number of providers.
+func (v *View) Len() int { return len(v.where) }
+
+// Get gives a provider's record.
+func (v *View) Get(uuid string) (Record, bool) {
+	p, ok := v.where[uuid]
+	if !ok {
+		return Record{}, false
+	}
+	return p.node().Record, true
+}
+
+// Each calls f for every provider, roots in order of UUID and parents before children.
+func (v *View) Each(f func(Record)) {
+	for _, s := range v.slots {
+		for _, n := range s.tree.Load().nodes {
+			f(n.Record)
+		}
+	}
+}
+
+// SetUsed takes over the usage and generation of a provider when version is newer than what the view has. It tells false when the
+// provider is unknown or versions between were missed, so that more than usage may have changed.
+func (v *View) SetUsed(uuid string, version, generation int64, used map[string]int64) bool {
+	p, ok := v.where[uuid]
+	if !ok {
+		return false
+	}
+	old := p.node()
+	if version <= old.Version {
+		return true
+	}
+	n := *old
+	n.Used, n.Generation = used, generation
+	n.stock = slices.Clone(old.stock)
+	for i := range n.stock {
+		n.stock[i].use = used[n.stock[i].name]
+	}
+	whole := version == old.Version+1
+	if whole {
+		n.Version = version
+	}
+	p.put(&n)
+	return whole
+}
+
+// Replace takes over a provider's newest record. It tells false when the change moves the provider between trees or alters who shares
+// with whom: the view must then be built anew.
+func (v *View) Replace(r Record) bool {
+	p, ok := v.where[r.UUID]
+	if !ok {
+		return false
+	}
+	old := p.node()
+	if r.Version < old.Version {
+		return true
+	}
+	n := v.node(r, old.parent)
+	if r.Parent != old.Parent || r.Root != old.Root || n.sharing != old.sharing || (v.shared && !slices.Equal(n.aggs, old.aggs)) {
+		return false
+	}
+	p.put(n)
+	return true
+}
+
+func (p place) put(n *node) {
+	t := &tree{nodes: slices.Clone(p.slot.tree.Load().nodes)}
+	t.nodes[p.index] = n
+	p.slot.tree.Store(t)
+}
+
+// names gives each class, trait and aggregate a small number. One goroutine adds, any number look up.
+type names struct {
+	m      atomic.Pointer[map[string]int32]
+	sealed bool // others may be looking: a new name makes a new map
+}
+
+func newNames() *names {
+	n := &names{}
+	n.m.Store(&map[string]int32{})
+	return n
+}
+
+func (n *names) id(s string) int32 {
+	m := *n.m.Load()
+	if i, ok := m[s]; ok {
+		return i
+	}
+	grown := m
+	if n.sealed {
+		grown = maps.Clone(m)
+	}
+	grown[s] = int32(len(m))
+	n.m.Store(&grown)
+	return grown[s]
+}
+
+// find gives -1 for a name that no provider has.
+func (n *names) find(s string) int32 {
+	if i, ok := (*n.m.Load())[s]; ok {
+		return i
+	}
+	return -1
+}
+
+// bits is a set of small numbers.
+type bits []uint64
+
+func (b *bits) set(i int32) {
+	for int(i)/64 >= len(*b) {
+		*b = append(*b, 0)
+	}
+	(*b)[i/64] |= 1 << (i % 64)
+}
+
+func (b bits) has(i int32) bool {
+	return i >= 0 && int(i)/64 < len(b) && b[i/64]&(1<<(i%64)) != 0
+}
+
+func (b bits) hasAny(ids []int32) bool {
+	for _, i := range ids {
+		if b.has(i) {
+			return true
+		}
+	}
+	return false
+}
