@@ -283,7 +283,7 @@ func (s *search) tree(ctx context.Context, t *slot, yield func(placement.Candida
 			return nil
 		}
 	}
-	if len(tr.nodes) == 1 && len(t.sharers) == 0 && len(s.groups) == 1 && s.groups[0].suffix == "" {
+	if len(tr.nodes) == 1 && len(t.sharers) == 0 && !root.sharing && len(s.groups) == 1 && s.groups[0].suffix == "" {
 		if s.alone(root) {
 			s.used[t] = true
 			yield(placement.Candidate{Root: root.UUID, Allocations: placement.Allocations{root.UUID: s.groups[0].resources}, Mappings: root.solo})
