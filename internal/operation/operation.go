@@ -60,8 +60,8 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s is held by %s operation %s (task state %s)", e.Object, e.Kind, e.Operation, e.TaskState)
 }
 
-// Is makes a HeldError a fault.Conflict.
-func (e *HeldError) Is(target error) bool { return target == error(fault.Conflict) }
+// Unwrap makes a HeldError a fault.Conflict.
+func (e *HeldError) Unwrap() error { return fault.Conflict }
 
 // Acceptor records operations. API handlers need nothing more of the engine.
 type Acceptor interface {
@@ -106,7 +106,7 @@ type Run struct {
 	Project, User, RequestID, Action string
 	Epoch                            int64 // fencing token: rises with every lease taken on the object
 	StepName                         string
-	Attempt                          int // 1 for the first Do of this step since it was last undone
+	Attempt                          int // 1, and one more each time the operation was sent back
 	Input                            json.RawMessage
 	Vars                             map[string]json.RawMessage
 	Host                             string // where the step runs, for the journal; steps set it
