@@ -1,0 +1,114 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+)
+
+const selectGroup = "SELECT g.id, g.name, g.project_id, g.user_id, g.policy, g.max_per_host, COALESCE(m.server_id, '') FROM compute_groups g LEFT JOIN compute_group_members m ON m.group_id = g.id"
+
+func (s *Store) groups(ctx context.Context, q db.Querier, cond string, args ...any) ([]compute.ServerGroup, error) {
+	var out []compute.ServerGroup
+	err := scan(ctx, q, selectGroup+cond+" ORDER BY g.number, m.server_id", args, func(scan func(...any) error) error {
+		var g compute.ServerGroup
+		var member string
+		if err := scan(&g.ID, &g.Name, &g.ProjectID, &g.UserID, &g.Policy, &g.MaxPerHost, &member); err != nil {
+			return err
+		}
+		if n := len(out); n == 0 || out[n-1].ID != g.ID {
+			out = append(out, g)
+		}
+		if member != "" {
+			last := &out[len(out)-1]
+			last.Members = append(last.Members, member)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read server groups: %w", err)
+	}
+	return out, nil
+}
+
+// Groups gives the server groups of a project ("" all) with their members, oldest first.
+func (s *Store) Groups(ctx context.Context, q db.Querier, project string) ([]compute.ServerGroup, error) {
+	if project == "" {
+		return s.groups(ctx, q, "")
+	}
+	return s.groups(ctx, q, " WHERE g.project_id = ?", project)
+}
+
+// Group gives one server group with its members. It fails with fault.NotFound.
+func (s *Store) Group(ctx context.Context, q db.Querier, groupID string) (*compute.ServerGroup, error) {
+	gs, err := s.groups(ctx, q, " WHERE g.id = ?", groupID)
+	if err != nil {
+		return nil, err
+	}
+	if len(gs) == 0 {
+		return nil, fault.New(fault.NotFound, "Instance group %s could not be found.", groupID)
+	}
+	return &gs[0], nil
+}
+
+// GroupHosts gives, for each host that has servers of the group, how many; servers without a host are not counted.
+func (s *Store) GroupHosts(ctx context.Context, q db.Querier, groupID string) (map[string]int, error) {
+	out := map[string]int{}
+	err := scan(ctx, q, "SELECT s.host, COUNT(*) FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id WHERE m.group_id = ? AND s.deleted = 0 AND s.host > '' GROUP BY s.host",
+		[]any{groupID}, func(scan func(...any) error) error {
+			var host string
+			var n int
+			err := scan(&host, &n)
+			out[host] = n
+			return err
+		})
+	return out, err
+}
+
+// InsertGroup makes a server group and counts it; Reserve judges the limit.
+func (s *Store) InsertGroup(ctx context.Context, tx *db.Tx, g *compute.ServerGroup) error {
+	if _, err := tx.Exec(ctx, "INSERT INTO compute_groups (id, name, project_id, user_id, policy, max_per_host) VALUES (?, ?, ?, ?, ?, ?)", g.ID, g.Name, g.ProjectID, g.UserID, g.Policy, g.MaxPerHost); err != nil {
+		return fmt.Errorf("insert server group: %w", err)
+	}
+	return addUsage(ctx, tx, g.ProjectID, g.UserID, Usage{ServerGroups: 1})
+}
+
+// DeleteGroup removes a server group; its members live on. It fails with fault.NotFound.
+func (s *Store) DeleteGroup(ctx context.Context, tx *db.Tx, groupID string) error {
+	var project, user string
+	err := tx.QueryRow(ctx, "SELECT project_id, user_id FROM compute_groups WHERE id = ?"+tx.ForUpdate(), groupID).Scan(&project, &user)
+	if db.IsNoRows(err) {
+		return fault.New(fault.NotFound, "Instance group %s could not be found.", groupID)
+	} else if err != nil {
+		return err
+	}
+	for _, q := range []string{"DELETE FROM compute_group_members WHERE group_id = ?", "DELETE FROM compute_groups WHERE id = ?"} {
+		if _, err := tx.Exec(ctx, q, groupID); err != nil {
+			return err
+		}
+	}
+	return addUsage(ctx, tx, project, user, Usage{ServerGroups: -1})
+}
+
+// ReserveMembers locks a group and fails with fault.Forbidden when n more servers of the user would exceed limit (-1: none).
+func (s *Store) ReserveMembers(ctx context.Context, tx *db.Tx, groupID, user string, n, limit int64) error {
+	var have int64
+	if err := tx.QueryRow(ctx, "SELECT number FROM compute_groups WHERE id = ?"+tx.ForUpdate(), groupID).Scan(&have); db.IsNoRows(err) {
+		return fault.New(fault.Invalid, "Instance group %s could not be found.", groupID)
+	} else if err != nil {
+		return err
+	}
+	if limit < 0 {
+		return nil
+	}
+	if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM compute_group_members WHERE group_id = ? AND user_id = ?", groupID, user).Scan(&have); err != nil {
+		return err
+	}
+	if have+n > limit {
+		return fault.New(fault.Forbidden, "Quota exceeded, too many servers in group").WithCode("OverQuota")
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"kilonova/internal/clock"
+	"kilonova/internal/compute"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/id"
+)
+
+// The binaries of services and the zones of hosts that no aggregate names.
+const (
+	ComputeBinary = "nova-compute"
+	DefaultZone   = "nova"
+	InternalZone  = "internal"
+)
+
+const selectHost = "SELECT number, id, host, service_binary, disabled, disabled_reason, forced_down, last_seen, version, node_id, created_at, info FROM compute_services"
+
+func (s *Store) hosts(ctx context.Context, q db.Querier, query string, args ...any) ([]compute.Host, error) {
+	var out []compute.Host
+	err := scan(ctx, q, query, args, func(scan func(...any) error) error {
+		var h compute.Host
+		var seen, created int64
+		var disabled, forced int
+		var info string
+		if err := scan(&h.ServiceNumber, &h.ServiceID, &h.Name, &h.Binary, &disabled, &h.DisabledReason, &forced, &seen, &h.Version, &h.NodeID, &created, &info); err != nil {
+			return err
+		}
+		h.Disabled, h.ForcedDown, h.NodeNumber = disabled != 0, forced != 0, h.ServiceNumber
+		h.LastSeen, h.Created, h.Info = clock.FromMicros(seen), clock.FromMicros(created), []byte(info)
+		out = append(out, h)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read hosts: %w", err)
+	}
+	if len(out) == 0 {
+		return nil, nil
+	}
+	zones, err := s.Zones(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		out[i].Zone = zoneOf(zones, out[i].Name, out[i].Binary)
+	}
+	return out, nil
+}
+
+func zoneOf(zones map[string]string, host, binary string) string {
+	if binary != ComputeBinary {
+		return InternalZone
+	}
+	if z := zones[host]; z != "" {
+		return z
+	}
+	return DefaultZone
+}
+
+// Zones gives the availability zone of each host that an aggregate puts into one.
+func (s *Store) Zones(ctx context.Context, q db.Querier) (map[string]string, error) {
+	out := map[string]string{}
+	err := scan(ctx, q, "SELECT h.host, a.metadata FROM compute_aggregate_hosts h JOIN compute_aggregates a ON a.id = h.aggregate_id", nil, func(scan func(...any) error) error {
+		var host, meta string
+		if err := scan(&host, &meta); err != nil {
+			return err
+		}
+		var m map[string]string
+		if err := decode(meta, &m); err != nil {
+			return err
+		}
+		if z := m["availability_zone"]; z != "" {
+			out[host] = z
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read zones: %w", err)
+	}
+	return out, nil
+}
+
+// Hosts gives all compute hosts, in the order they first reported.
+func (s *Store) Hosts(ctx context.Context, q db.Querier) ([]compute.Host, error) {
+	return s.hosts(ctx, q, selectHost+" WHERE service_binary = ? ORDER BY number", ComputeBinary)
+}
+
+// Services gives all services of all binaries.
+func (s *Store) Services(ctx context.Context, q db.Querier) ([]compute.Host, error) {
+	return s.hosts(ctx, q, selectHost+" ORDER BY number")
+}
+
+// Host gives a compute host by name. It fails with fault.NotFound.
+func (s *Store) Host(ctx context.Context, q db.Querier, name string) (*compute.Host, error) {
+	return s.oneHost(ctx, q, "Compute host "+name+" could not be found.", " WHERE host = ? AND service_binary = ?", name, ComputeBinary)
+}
+
+// HostByNode gives a compute host by the id of its node. It fails with fault.NotFound.
+func (s *Store) HostByNode(ctx context.Context, q db.Querier, node string) (*compute.Host, error) {
+	return s.oneHost(ctx, q, "Compute node "+node+" could not be found.", " WHERE node_id = ?", node)
+}
+
+// Service gives a service by its id. It fails with fault.NotFound.
+func (s *Store) Service(ctx context.Context, q db.Querier, serviceID string) (*compute.Host, error) {
+	return s.oneHost(ctx, q, "Service "+serviceID+" could not be found.", " WHERE id = ?", serviceID)
+}
+
+func (s *Store) oneHost(ctx context.Context, q db.Querier, text, cond string, args ...any) (*compute.Host, error) {
+	hs, err := s.hosts(ctx, q, selectHost+cond, args...)
+	if err != nil {
+		return nil, err
+	}
+	if len(hs) == 0 {
+		return nil, fault.New(fault.NotFound, "%s", text)
+	}
+	return &hs[0], nil
+}
+
+// SaveHost writes what a service reports of itself: version, node, description and the time. Its first report makes the record (h.ServiceID is
+// kept when set). What operators decide (disabled, forced down) is left as it is. h.Binary "" is nova-compute.
+func (s *Store) SaveHost(ctx context.Context, tx *db.Tx, h *compute.Host, nodeName string) error {
+	if h.Binary == "" {
+		h.Binary = ComputeBinary
+	}
+	if h.LastSeen.IsZero() {
+		h.LastSeen = clock.Now()
+	}
+	now, info := clock.Micros(clock.Now()), string(h.Info)
+	n, err := tx.Exec(ctx, "UPDATE compute_services SET last_seen = ?, version = ?, node_id = ?, node_name = ?, info = ? WHERE host = ? AND service_binary = ?",
+		clock.Micros(h.LastSeen), h.Version, h.NodeID, nodeName, info, h.Name, h.Binary)
+	if err != nil {
+		return fmt.Errorf("save host %s: %w", h.Name, err)
+	}
+	if n == 0 {
+		if h.ServiceID == "" {
+			h.ServiceID = id.UUID()
+		}
+		if _, err := tx.Exec(ctx, "INSERT INTO compute_services (id, host, service_binary, disabled, disabled_reason, forced_down, last_seen, version, node_id, node_name, created_at, updated_at, info)"+
+			" VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)", h.ServiceID, h.Name, h.Binary, h.Disabled, h.DisabledReason, clock.Micros(h.LastSeen), h.Version, h.NodeID, nodeName, now, now, info); err != nil {
+			return fmt.Errorf("save host %s: %w", h.Name, err)
+		}
+	}
+	got, err := s.oneHost(ctx, tx, "Host "+h.Name+" is gone.", " WHERE host = ? AND service_binary = ?", h.Name, h.Binary)
+	if err != nil {
+		return err
+	}
+	*h = *got
+	return nil
+}
+
+// Heartbeat notes that a service was heard of. It fails with fault.NotFound when the service has no record yet: SaveHost makes it.
+func (s *Store) Heartbeat(ctx context.Context, tx *db.Tx, host, binary string, seen time.Time) error {
+	n, err := tx.Exec(ctx, "UPDATE compute_services SET last_seen = ? WHERE host = ? AND service_binary = ?", clock.Micros(seen), host, binary)
+	return one(n, err, "Service %s on host %s has no record.", binary, host)
+}
+
+// SetServiceState writes what an operator decides of a service; nil leaves a part as it is.
+func (s *Store) SetServiceState(ctx context.Context, tx *db.Tx, serviceID string, disabled *bool, reason *string, forcedDown *bool) error {
+	h, err := s.Service(ctx, tx, serviceID)
+	if err != nil {
+		return err
+	}
+	if disabled != nil {
+		h.Disabled = *disabled
+	}
+	if reason != nil {
+		h.DisabledReason = *reason
+	}
+	if forcedDown != nil {
+		h.ForcedDown = *forcedDown
+	}
+	_, err = tx.Exec(ctx, "UPDATE compute_services SET disabled = ?, disabled_reason = ?, forced_down = ?, updated_at = ? WHERE id = ?", flag(h.Disabled), h.DisabledReason,
+		flag(h.ForcedDown), clock.Micros(clock.Now()), serviceID)
+	return err
+}
+
+// DeleteHost removes a service's record, and the host from its aggregates when it is a compute host. It fails with fault.Conflict while servers are on the host.
+func (s *Store) DeleteHost(ctx context.Context, tx *db.Tx, serviceID string) error {
+	h, err := s.Service(ctx, tx, serviceID)
+	if err != nil {
+		return err
+	}
+	if h.Binary == ComputeBinary {
+		var n int
+		if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM compute_servers WHERE host = ? AND deleted = 0", h.Name).Scan(&n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return fault.New(fault.Conflict, "Unable to delete compute service that is hosting instances. Migrate or delete the instances first.")
+		}
+		if _, err := tx.Exec(ctx, "DELETE FROM compute_aggregate_hosts WHERE host = ?", h.Name); err != nil {
+			return err
+		}
+	}
+	_, err = tx.Exec(ctx, "DELETE FROM compute_services WHERE id = ?", serviceID)
+	return err
+}
+
+// HostLoad is what the records say is on a host.
+type HostLoad struct {
+	Servers, VCPUs, RAMMB, DiskGB int64
+	Busy                          int64 // servers that an operation holds
+}
+
+// HostLoads gives the load of every host that has servers, by one query.
+func (s *Store) HostLoads(ctx context.Context, q db.Querier) (map[string]HostLoad, error) {
+	out := map[string]HostLoad{}
+	err := scan(ctx, q, "SELECT s.host, COUNT(*), SUM(s.vcpus), SUM(s.ram_mb), SUM(s.disk_gb), COUNT(o.id) FROM compute_servers s LEFT JOIN operations o ON o.holds = s.id"+
+		" WHERE s.deleted = 0 AND s.host > '' GROUP BY s.host", nil, func(scan func(...any) error) error {
+		var host string
+		var l HostLoad
+		err := scan(&host, &l.Servers, &l.VCPUs, &l.RAMMB, &l.DiskGB, &l.Busy)
+		out[host] = l
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("host loads: %w", err)
+	}
+	return out, nil
+}
+
+// ServerRef names a server on a host.
+type ServerRef struct{ ID, Name, Host string }
+
+// ServerRefs gives the servers of the hosts (all hosts when none is named), ordered by host and age.
+func (s *Store) ServerRefs(ctx context.Context, q db.Querier, hosts ...string) ([]ServerRef, error) {
+	query, args := "SELECT id, name, host FROM compute_servers WHERE deleted = 0 AND host > ''", []any(nil)
+	if len(hosts) > 0 {
+		query, args = "SELECT id, name, host FROM compute_servers WHERE deleted = 0 AND host IN ("+db.In(len(hosts))+")", db.Args(hosts)
+	}
+	var out []ServerRef
+	err := scan(ctx, q, query+" ORDER BY host, number", args, func(scan func(...any) error) error {
+		var r ServerRef
+		err := scan(&r.ID, &r.Name, &r.Host)
+		out = append(out, r)
+		return err
+	})
+	return out, err
+}

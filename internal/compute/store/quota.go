@@ -1,0 +1,345 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+)
+
+// Usage is what a project, or one of its users, uses now.
+type Usage struct {
+	Instances, Cores, RAM, ServerGroups int64
+	KeyPairs                            int64 // per user; the project is ""
+}
+
+func (u Usage) minus(o Usage) Usage {
+	return Usage{u.Instances - o.Instances, u.Cores - o.Cores, u.RAM - o.RAM, u.ServerGroups - o.ServerGroups, u.KeyPairs - o.KeyPairs}
+}
+
+func (u Usage) times(n int64) Usage {
+	return Usage{u.Instances * n, u.Cores * n, u.RAM * n, u.ServerGroups * n, u.KeyPairs * n}
+}
+
+func (u Usage) byName() map[string]int64 {
+	return map[string]int64{"instances": u.Instances, "cores": u.Cores, "ram": u.RAM, "server_groups": u.ServerGroups, "key_pairs": u.KeyPairs}
+}
+
+// ByName gives the use of a resource by its quota name; resources that are not counted in rows use 0.
+func (u Usage) ByName(resource string) int64 { return u.byName()[resource] }
+
+// usageOf is what one server counts for.
+func usageOf(v *compute.Server) Usage {
+	if !v.Deleted.IsZero() {
+		return Usage{}
+	}
+	return Usage{Instances: 1, Cores: int64(v.Flavor.VCPUs), RAM: v.Flavor.RAMMB}
+}
+
+const zeroUsage = "INSERT INTO compute_quota_usage (project_id, user_id, instances, cores, ram, server_groups, key_pairs) VALUES (?, ?, 0, 0, 0, 0, 0)"
+
+// addUsage changes the counters of a project and of the user in it.
+func addUsage(ctx context.Context, tx *db.Tx, project, user string, u Usage) error {
+	if u == (Usage{}) {
+		return nil
+	}
+	for _, key := range [][2]string{{project, ""}, {project, user}} {
+		if key == [2]string{"", ""} || key[0] != "" && key[1] == "" && user == "" {
+			continue
+		}
+		if err := addUsageRow(ctx, tx, key[0], key[1], u); err != nil {
+			return fmt.Errorf("quota use: %w", err)
+		}
+	}
+	return nil
+}
+
+func addUsageRow(ctx context.Context, tx *db.Tx, project, user string, u Usage) error {
+	const add = "UPDATE compute_quota_usage SET instances = instances + ?, cores = cores + ?, ram = ram + ?, server_groups = server_groups + ?, key_pairs = key_pairs + ? WHERE project_id = ? AND user_id = ?"
+	args := []any{u.Instances, u.Cores, u.RAM, u.ServerGroups, u.KeyPairs, project, user}
+	n, err := tx.Exec(ctx, add, args...)
+	if err != nil || n == 1 {
+		return err
+	}
+	if err := ensureUsage(ctx, tx, project, user); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, add, args...)
+	return err
+}
+
+func ensureUsage(ctx context.Context, tx *db.Tx, project, user string) error {
+	q := zeroUsage + " ON CONFLICT (project_id, user_id) DO NOTHING"
+	if tx.Dialect() == db.MySQL {
+		q = strings.Replace(zeroUsage, "INSERT", "INSERT IGNORE", 1)
+	}
+	_, err := tx.Exec(ctx, q, project, user)
+	return err
+}
+
+// Usage gives what a project (user "") or one user of it uses.
+func (s *Store) Usage(ctx context.Context, q db.Querier, project, user string) (Usage, error) {
+	return readUsage(ctx, q, project, user, "")
+}
+
+func readUsage(ctx context.Context, q db.Querier, project, user, lock string) (u Usage, err error) {
+	err = q.QueryRow(ctx, "SELECT instances, cores, ram, server_groups, key_pairs FROM compute_quota_usage WHERE project_id = ? AND user_id = ?"+lock, project, user).
+		Scan(&u.Instances, &u.Cores, &u.RAM, &u.ServerGroups, &u.KeyPairs)
+	if db.IsNoRows(err) {
+		return Usage{}, nil
+	}
+	return u, err
+}
+
+// lockUsage locks the counters of a project and gives its use and its user's.
+func lockUsage(ctx context.Context, tx *db.Tx, project, user string) (ofProject, ofUser Usage, err error) {
+	for _, k := range []struct {
+		user string
+		into *Usage
+	}{{"", &ofProject}, {user, &ofUser}} {
+		if tx.Dialect() != db.SQLite { // a row must be there to be locked
+			if err := ensureUsage(ctx, tx, project, k.user); err != nil {
+				return ofProject, ofUser, err
+			}
+		}
+		if *k.into, err = readUsage(ctx, tx, project, k.user, tx.ForUpdate()); err != nil {
+			return ofProject, ofUser, err
+		}
+	}
+	return ofProject, ofUser, nil
+}
+
+// Limits are hard limits by resource; -1 is unlimited.
+type Limits map[string]int64
+
+// Of gives a resource's limit; one that is not named is unlimited.
+func (l Limits) Of(resource string) int64 {
+	if v, ok := l[resource]; ok {
+		return v
+	}
+	return -1
+}
+
+// Limits gives the limits in force: defaults, overridden by the class "default", by the project and, with a user, by the user.
+func (s *Store) Limits(ctx context.Context, q db.Querier, defaults Limits, project, user string) (Limits, error) {
+	p, u, err := limitsOf(ctx, q, defaults, project, user)
+	if user == "" {
+		return p, err
+	}
+	return u, err
+}
+
+func limitsOf(ctx context.Context, q db.Querier, defaults Limits, project, user string) (ofProject, ofUser Limits, err error) {
+	ofProject, ofUser = Limits{}, Limits{}
+	for k, v := range defaults {
+		ofProject[k] = v
+	}
+	var byUser, byProject []func()
+	err = scan(ctx, q, "SELECT scope, resource, hard_limit FROM compute_quota_limits WHERE (scope = 'class' AND project_id = 'default' AND user_id = '')"+
+		" OR (scope = 'project' AND project_id = ? AND user_id = '') OR (scope = 'user' AND project_id = ? AND user_id = ?)", []any{project, project, user},
+		func(scan func(...any) error) error {
+			var scope, resource string
+			var n int64
+			if err := scan(&scope, &resource, &n); err != nil {
+				return err
+			}
+			switch scope {
+			case "class":
+				ofProject[resource] = n
+			case "project":
+				byProject = append(byProject, func() { ofProject[resource] = n })
+			default:
+				byUser = append(byUser, func() { ofUser[resource] = n })
+			}
+			return nil
+		})
+	for _, f := range byProject {
+		f()
+	}
+	for k, v := range ofProject {
+		ofUser[k] = v
+	}
+	for _, f := range byUser {
+		f()
+	}
+	return ofProject, ofUser, err
+}
+
+// SetLimits overrides limits of a project, or of a user in it.
+func (s *Store) SetLimits(ctx context.Context, tx *db.Tx, project, user string, l Limits) error {
+	scope := "project"
+	if user != "" {
+		scope = "user"
+	}
+	return setLimits(ctx, tx, scope, project, user, l)
+}
+
+// SetClassLimits overrides the defaults of a class. Only the class "default" has an effect.
+func (s *Store) SetClassLimits(ctx context.Context, tx *db.Tx, class string, l Limits) error {
+	return setLimits(ctx, tx, "class", class, "", l)
+}
+
+func setLimits(ctx context.Context, tx *db.Tx, scope, project, user string, l Limits) error {
+	q := db.Upsert(tx.Dialect(), "compute_quota_limits", []string{"scope", "project_id", "user_id", "resource"}, []string{"hard_limit"})
+	for _, k := range sortedKeys(l) {
+		if _, err := tx.Exec(ctx, q, scope, project, user, k, l[k]); err != nil {
+			return fmt.Errorf("quota limits: %w", err)
+		}
+	}
+	return nil
+}
+
+// ClassLimits gives the limits of a class over the defaults.
+func (s *Store) ClassLimits(ctx context.Context, q db.Querier, defaults Limits, class string) (Limits, error) {
+	out := Limits{}
+	for k, v := range defaults {
+		out[k] = v
+	}
+	err := scan(ctx, q, "SELECT resource, hard_limit FROM compute_quota_limits WHERE scope = 'class' AND project_id = ? AND user_id = ''", []any{class},
+		func(scan func(...any) error) error {
+			var k string
+			var n int64
+			err := scan(&k, &n)
+			out[k] = n
+			return err
+		})
+	return out, err
+}
+
+// UserLimitsAbove gives the largest limit that any user of the project has for each resource.
+func (s *Store) UserLimitsAbove(ctx context.Context, q db.Querier, project string) (Limits, error) {
+	out := Limits{}
+	err := scan(ctx, q, "SELECT resource, MAX(hard_limit) FROM compute_quota_limits WHERE scope = 'user' AND project_id = ? GROUP BY resource", []any{project},
+		func(scan func(...any) error) error {
+			var k string
+			var n int64
+			err := scan(&k, &n)
+			out[k] = n
+			return err
+		})
+	return out, err
+}
+
+// ResetLimits removes all overrides of a project (user ""), its users' included, or of one user.
+func (s *Store) ResetLimits(ctx context.Context, tx *db.Tx, project, user string) error {
+	q, args := "DELETE FROM compute_quota_limits WHERE scope IN ('project', 'user') AND project_id = ?", []any{project}
+	if user != "" {
+		q, args = "DELETE FROM compute_quota_limits WHERE scope = 'user' AND project_id = ? AND user_id = ?", []any{project, user}
+	}
+	_, err := tx.Exec(ctx, q, args...)
+	return err
+}
+
+// Want is a wish for quota.
+type Want struct {
+	Defaults   Limits
+	Project    string
+	User       string
+	Each       Usage // of one server
+	Min, Count int64 // servers; zero stand for 1
+}
+
+// Reserve locks the counters of the project and its user and gives how many of Count fit under both limits. It fails with fault.Forbidden (code
+// "OverQuota") when fewer than Min fit. The use itself is counted by InsertServer and UpdateServer in the same transaction: until it ends nobody else
+// passes here.
+func (s *Store) Reserve(ctx context.Context, tx *db.Tx, w Want) (int64, error) {
+	w.Min, w.Count = max(w.Min, 1), max(w.Count, w.Min, 1)
+	lp, lu, err := limitsOf(ctx, tx, w.Defaults, w.Project, w.User)
+	if err != nil {
+		return 0, fmt.Errorf("quota limits: %w", err)
+	}
+	up, uu, err := lockUsage(ctx, tx, w.Project, w.User)
+	if err != nil {
+		return 0, fmt.Errorf("quota use: %w", err)
+	}
+	fit := min(room(lp, up, w.Each, w.Count), room(lu, uu, w.Each, w.Count))
+	if fit >= w.Min {
+		return fit, nil
+	}
+	if room(lp, up, w.Each, w.Min) < w.Min {
+		return 0, overQuota(lp, up, w.Each.times(w.Min))
+	}
+	return 0, overQuota(lu, uu, w.Each.times(w.Min))
+}
+
+func room(l Limits, used, each Usage, n int64) int64 {
+	u := used.byName()
+	for k, v := range each.byName() {
+		if limit := l.Of(k); v > 0 && limit >= 0 {
+			n = min(n, max(0, limit-u[k])/v)
+		}
+	}
+	return n
+}
+
+// overQuota is the refusal in the shape that clients know.
+func overQuota(l Limits, used, want Usage) error {
+	u, w := used.byName(), want.byName()
+	var names []string
+	for k, v := range w {
+		if limit := l.Of(k); v > 0 && limit >= 0 && u[k]+v > limit {
+			names = append(names, k)
+		}
+	}
+	slices.Sort(names)
+	list := func(m func(string) int64) string {
+		var out []string
+		for _, k := range names {
+			out = append(out, fmt.Sprint(m(k)))
+		}
+		return strings.Join(out, ", ")
+	}
+	all := strings.Join(names, ", ")
+	return fault.New(fault.Forbidden, "Quota exceeded for %s: Requested %s, but already used %s of %s %s", all, list(func(k string) int64 { return w[k] }),
+		list(func(k string) int64 { return u[k] }), list(l.Of), all).WithCode("OverQuota")
+}
+
+// Recount gives the use of every project and user as the rows say it, for the quota audit: it must equal what Counted gives.
+func (s *Store) Recount(ctx context.Context, q db.Querier) (map[[2]string]Usage, error) {
+	out := map[[2]string]Usage{}
+	add := func(project, user string, u Usage) {
+		for _, k := range [][2]string{{project, ""}, {project, user}} {
+			if k != [2]string{"", ""} {
+				out[k] = out[k].minus(u.times(-1))
+			}
+		}
+	}
+	for _, query := range []string{
+		"SELECT project_id, user_id, COUNT(*), COALESCE(SUM(vcpus), 0), COALESCE(SUM(ram_mb), 0), 0, 0 FROM compute_servers WHERE deleted = 0 GROUP BY project_id, user_id",
+		"SELECT project_id, user_id, 0, 0, 0, COUNT(*), 0 FROM compute_groups GROUP BY project_id, user_id",
+		"SELECT '', user_id, 0, 0, 0, 0, COUNT(*) FROM compute_keypairs GROUP BY user_id",
+	} {
+		err := scan(ctx, q, query, nil, func(scan func(...any) error) error {
+			var project, user string
+			var u Usage
+			err := scan(&project, &user, &u.Instances, &u.Cores, &u.RAM, &u.ServerGroups, &u.KeyPairs)
+			add(project, user, u)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("recount: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// Counted gives the counters that are not zero.
+func (s *Store) Counted(ctx context.Context, q db.Querier) (map[[2]string]Usage, error) {
+	out := map[[2]string]Usage{}
+	err := scan(ctx, q, "SELECT project_id, user_id, instances, cores, ram, server_groups, key_pairs FROM compute_quota_usage", nil, func(scan func(...any) error) error {
+		var project, user string
+		var u Usage
+		if err := scan(&project, &user, &u.Instances, &u.Cores, &u.RAM, &u.ServerGroups, &u.KeyPairs); err != nil {
+			return err
+		}
+		if u != (Usage{}) {
+			out[[2]string{project, user}] = u
+		}
+		return nil
+	})
+	return out, err
+}

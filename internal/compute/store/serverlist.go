@@ -1,0 +1,362 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"kilonova/internal/clock"
+	"kilonova/internal/compute"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+)
+
+// ListFilter selects servers. The zero value selects every server that is not deleted, of all projects, newest first.
+type ListFilter struct {
+	ProjectID, UserID string // "": all
+	IDs               []string
+	// Equal compares columns, named as the API names its filters (see filterColumns), with any of the values given.
+	Equal map[string][]any
+	// Name, IP and IP6 are regular expressions on the name and on any address of that version.
+	Name, Description, IP, IP6 string
+	VMStates                   []string
+	TaskStates                 []string // "" stands for none
+	Locked                     *bool
+	// Deleted nil: not deleted only, or both when a Changes bound is set.
+	Deleted                            *bool
+	ChangesSince, ChangesBefore        time.Time
+	Tags, TagsAny, NotTags, NotTagsAny []string
+	Metadata                           map[string]string
+	MetadataKeys                       []string
+	TerminatedSince, LaunchedBefore    time.Time // of the usage report: alive at some time between them
+	Sort                               []SortKey
+	Marker                             string
+	Limit                              int // 0: no limit
+}
+
+// SortKey is one key of an order, named as the API names it.
+type SortKey struct {
+	Key  string
+	Desc bool
+}
+
+// serverOrder maps the sort keys and column filters of the API to SQL.
+var serverOrder = map[string]string{
+	"access_ip_v4": "s.access_ipv4", "access_ip_v6": "s.access_ipv6", "auto_disk_config": "s.disk_config", "availability_zone": "s.zone",
+	"config_drive": "s.config_drive", "created_at": "s.created_at", "description": "COALESCE(s.description, '')", "display_description": "COALESCE(s.description, '')",
+	"display_name": "s.name", "name": "s.name", "host": "s.host", "hostname": "s.hostname", "image_ref": "s.image_id", "flavor": "s.flavor_id",
+	"instance_type_id": "s.flavor_row", "kernel_id": "s.kernel_id", "key_name": "s.key_name", "launch_index": "s.launch_index", "launched_at": "s.launched_at",
+	"locked": "s.locked_by", "locked_by": "s.locked_by", "node": "s.node", "power_state": "s.power_state", "progress": "s.progress", "project_id": "s.project_id",
+	"ramdisk_id": "s.ramdisk_id", "reservation_id": "s.reservation_id", "root_device_name": "s.root_device", "task_state": "COALESCE(o.task_state, '')",
+	"terminated_at": "s.terminated_at", "updated_at": "s.updated_at", "user_id": "s.user_id", "uuid": "s.id", "vm_state": "s.vm_state", "group_id": "s.group_id",
+	"deleted_at": "s.deleted_at",
+}
+
+// where collects conditions.
+type where struct {
+	cond []string
+	args []any
+}
+
+func (w *where) add(cond string, args ...any) {
+	w.cond = append(w.cond, cond)
+	w.args = append(w.args, args...)
+}
+
+func (w *where) in(expr string, values []any) {
+	if len(values) == 1 {
+		w.add(expr+" = ?", values[0])
+		return
+	}
+	w.add(expr+" IN ("+db.In(len(values))+")", values...)
+}
+
+func (w *where) String() string {
+	if len(w.cond) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(w.cond, " AND ")
+}
+
+// ListServers gives servers with one query. It fails with fault.Invalid for a filter, sort key, pattern or marker that is not known. The servers
+// share memory with a cache: they must not be altered.
+func (s *Store) ListServers(ctx context.Context, q db.Querier, f ListFilter) ([]*compute.Server, error) {
+	query, args, err := s.listQuery(ctx, q, f)
+	if err != nil {
+		return nil, err
+	}
+	match, err := newMatcher(f)
+	if err != nil {
+		return nil, err
+	}
+	_, cached := q.(*db.DB) // what a transaction sees may be rolled back
+	var out []*compute.Server
+	var r serverRow
+	var name, description, addresses string
+	into := append(r.into(), &name, &description, &addresses)
+	if match == nil {
+		into = r.into()
+	}
+	err = scan(ctx, q, query, args, func(scan func(...any) error) error {
+		if err := scan(into...); err != nil {
+			return err
+		}
+		if match != nil && !match.ok(name, description, addresses) {
+			return nil
+		}
+		v := (*compute.Server)(nil)
+		if cached {
+			v = s.cache.get(r.id, r.rev)
+		}
+		if v == nil {
+			if v, err = decodeServer(r.doc); err != nil {
+				return fmt.Errorf("server %s: %w", r.id, err)
+			}
+			if cached {
+				s.cache.put(r.id, r.rev, v)
+			}
+		}
+		copied := *v
+		r.apply(&copied)
+		out = append(out, &copied)
+		if f.Limit > 0 && len(out) == f.Limit {
+			return errStop
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list servers: %w", err)
+	}
+	return out, nil
+}
+
+func (s *Store) listQuery(ctx context.Context, q db.Querier, f ListFilter) (string, []any, error) {
+	var w where
+	if err := f.conditions(&w); err != nil {
+		return "", nil, err
+	}
+	order, err := sortOrder(f.Sort)
+	if err != nil {
+		return "", nil, err
+	}
+	if f.Marker != "" {
+		if err := after(ctx, q, &w, order, f.Marker); err != nil {
+			return "", nil, err
+		}
+	}
+	var b strings.Builder
+	if f.patterned() {
+		b.WriteString(strings.Replace(selectServer, "s.doc FROM", "s.doc, s.name, COALESCE(s.description, ''), s.addresses FROM", 1))
+	} else {
+		b.WriteString(selectServer)
+	}
+	b.WriteString(w.String())
+	for i, k := range order {
+		b.WriteString([]string{" ORDER BY ", ", "}[min(i, 1)] + k.Key + map[bool]string{true: " DESC"}[k.Desc])
+	}
+	if f.Limit > 0 && !f.patterned() {
+		b.WriteString(" LIMIT ?")
+		w.args = append(w.args, f.Limit)
+	}
+	return b.String(), w.args, nil
+}
+
+func (f *ListFilter) patterned() bool {
+	return f.Name != "" || f.Description != "" || f.IP != "" || f.IP6 != ""
+}
+
+func (f *ListFilter) conditions(w *where) error {
+	if f.ProjectID != "" {
+		w.add("s.project_id = ?", f.ProjectID)
+	}
+	changes := !f.ChangesSince.IsZero() || !f.ChangesBefore.IsZero() || !f.TerminatedSince.IsZero()
+	switch {
+	case f.Deleted != nil:
+		w.add("s.deleted = ?", *f.Deleted)
+	case !changes:
+		w.add("s.deleted = 0")
+	}
+	if f.UserID != "" {
+		w.add("s.user_id = ?", f.UserID)
+	}
+	if f.IDs != nil {
+		w.in("s.id", db.Args(f.IDs))
+	}
+	for _, name := range sortedKeys(f.Equal) {
+		col, ok := serverOrder[name]
+		if !ok {
+			return fault.New(fault.Invalid, "Servers cannot be filtered by %s.", name)
+		}
+		w.in(col, f.Equal[name])
+	}
+	if f.VMStates != nil {
+		w.in("s.vm_state", db.Args(f.VMStates))
+	}
+	if f.TaskStates != nil {
+		w.in("COALESCE(o.task_state, '')", db.Args(f.TaskStates))
+	}
+	if f.Locked != nil {
+		w.add("s.locked_by " + map[bool]string{true: "<>", false: "="}[*f.Locked] + " ''")
+	}
+	if !f.ChangesSince.IsZero() {
+		w.add("s.updated_at >= ?", clock.Micros(f.ChangesSince))
+	}
+	if !f.ChangesBefore.IsZero() {
+		w.add("s.updated_at <= ?", clock.Micros(f.ChangesBefore))
+	}
+	if !f.TerminatedSince.IsZero() {
+		w.add("(s.terminated_at = 0 OR s.terminated_at >= ?)", clock.Micros(f.TerminatedSince))
+	}
+	if !f.LaunchedBefore.IsZero() {
+		w.add("s.launched_at > 0 AND s.launched_at < ?", clock.Micros(f.LaunchedBefore))
+	}
+	f.labels(w)
+	return nil
+}
+
+func (f *ListFilter) labels(w *where) {
+	const has = "EXISTS (SELECT 1 FROM compute_server_tags t WHERE t.server_id = s.id AND t.tag IN ("
+	for _, t := range f.Tags {
+		w.add(has+"?))", t)
+	}
+	if len(f.TagsAny) > 0 {
+		w.add(has+db.In(len(f.TagsAny))+"))", db.Args(f.TagsAny)...)
+	}
+	if len(f.NotTags) > 0 { // not all of them
+		var all where
+		for _, t := range f.NotTags {
+			all.add(has+"?))", t)
+		}
+		w.add("NOT ("+strings.Join(all.cond, " AND ")+")", all.args...)
+	}
+	if len(f.NotTagsAny) > 0 {
+		w.add("NOT "+has+db.In(len(f.NotTagsAny))+"))", db.Args(f.NotTagsAny)...)
+	}
+	for _, k := range sortedKeys(f.Metadata) {
+		w.add("EXISTS (SELECT 1 FROM compute_server_metadata m WHERE m.server_id = s.id AND m.name = ? AND m.value = ?)", k, f.Metadata[k])
+	}
+	for _, k := range f.MetadataKeys {
+		w.add("EXISTS (SELECT 1 FROM compute_server_metadata m WHERE m.server_id = s.id AND m.name = ?)", k)
+	}
+}
+
+// sortOrder turns API keys into columns and adds what makes the order total.
+func sortOrder(keys []SortKey) ([]SortKey, error) {
+	if len(keys) == 0 {
+		return []SortKey{{"s.created_at", true}, {"s.number", true}}, nil
+	}
+	var out []SortKey
+	seen := map[string]bool{}
+	for _, k := range keys {
+		col, ok := serverOrder[k.Key]
+		if !ok {
+			return nil, fault.New(fault.Invalid, "Servers cannot be sorted by %s.", k.Key)
+		}
+		if !seen[col] {
+			out = append(out, SortKey{col, k.Desc})
+			seen[col] = true
+		}
+	}
+	if !seen["s.created_at"] {
+		out = append(out, SortKey{"s.created_at", out[0].Desc})
+	}
+	return append(out, SortKey{"s.number", out[0].Desc}), nil
+}
+
+// after adds the condition that a row comes after the marker in the order.
+func after(ctx context.Context, q db.Querier, w *where, order []SortKey, marker string) error {
+	cols := make([]string, len(order))
+	vals, into := make([]any, len(order)), make([]any, len(order))
+	for i, k := range order {
+		cols[i], into[i] = k.Key, &vals[i]
+	}
+	args := []any{marker}
+	query := "SELECT " + strings.Join(cols, ", ") + " FROM compute_servers s LEFT JOIN operations o ON o.holds = s.id WHERE s.id = ?"
+	if i := slices.Index(w.cond, "s.project_id = ?"); i == 0 {
+		query += " AND s.project_id = ?"
+		args = append(args, w.args[0])
+	}
+	err := q.QueryRow(ctx, query, args...).Scan(into...)
+	if db.IsNoRows(err) {
+		return fault.New(fault.Invalid, "marker [%s] not found", marker)
+	} else if err != nil {
+		return fmt.Errorf("marker: %w", err)
+	}
+	for i, v := range vals {
+		if b, ok := v.([]byte); ok {
+			vals[i] = string(b)
+		}
+	}
+	var any []string
+	var aargs []interface{}
+	for i, k := range order {
+		var all []string
+		for j := range i {
+			all = append(all, order[j].Key+" = ?")
+			aargs = append(aargs, vals[j])
+		}
+		all = append(all, k.Key+map[bool]string{true: " < ?", false: " > ?"}[k.Desc])
+		aargs = append(aargs, vals[i])
+		any = append(any, "("+strings.Join(all, " AND ")+")")
+	}
+	// The bound on the first key lets an index start at the marker.
+	w.add(order[0].Key+map[bool]string{true: " <= ?", false: " >= ?"}[order[0].Desc], vals[0])
+	w.add("("+strings.Join(any, " OR ")+")", aargs...)
+	return nil
+}
+
+// matcher applies regular expressions, which the databases do not have in common.
+type matcher struct{ name, description, ip4, ip6 *regexp.Regexp }
+
+func newMatcher(f ListFilter) (*matcher, error) {
+	if !f.patterned() {
+		return nil, nil
+	}
+	m := &matcher{}
+	for _, p := range []struct {
+		text, prefix string
+		into         **regexp.Regexp
+	}{{f.Name, "(?i)", &m.name}, {f.Description, "(?i)", &m.description}, {f.IP, "^(?:", &m.ip4}, {f.IP6, "(?i)^(?:", &m.ip6}} {
+		if p.text == "" {
+			continue
+		}
+		text := p.prefix + p.text
+		if strings.HasSuffix(p.prefix, "(?:") { // addresses match from their start
+			text += ")"
+		}
+		re, err := regexp.Compile(text)
+		if err != nil {
+			return nil, fault.Wrap(err, fault.Invalid, "Invalid filter: %q is not a regular expression.", p.text)
+		}
+		*p.into = re
+	}
+	return m, nil
+}
+
+func (m *matcher) ok(name, description, addresses string) bool {
+	if m.name != nil && !m.name.MatchString(name) || m.description != nil && !m.description.MatchString(description) {
+		return false
+	}
+	if m.ip4 == nil && m.ip6 == nil {
+		return true
+	}
+	for _, a := range strings.Fields(addresses) {
+		six := strings.Contains(a, ":")
+		if six && m.ip6 != nil && m.ip6.MatchString(a) || !six && m.ip4 != nil && m.ip4.MatchString(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
