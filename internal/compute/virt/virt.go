@@ -205,6 +205,10 @@ type (
 		OpenDisk(ctx context.Context, id, name string) (io.ReadCloser, error)
 		ImportDisk(ctx context.Context, id, name string, r io.Reader) error
 	}
+	// ImageLess marks a driver whose guests need no image data (fake): the agent then fetches none and builds no config drive.
+	ImageLess interface {
+		IgnoresImages()
+	}
 	// Watcher tells of changes that nobody asked for (a guest that shut itself down).
 	Watcher interface {
 		// Watch calls f for each change until ctx ends; it reconnects by itself and calls f with a zero GuestState after each
