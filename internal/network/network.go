@@ -8,16 +8,28 @@ import (
 	"kilonova/internal/auth"
 )
 
+// Standard holds what every resource of the network API has besides id, name and project.
+type Standard struct {
+	Description      string    `json:",omitempty"`
+	Tags             []string  `json:",omitempty"` // sorted, without duplicates
+	Revision         int64     `json:",omitempty"` // counts the changes
+	Created, Updated time.Time `json:",omitzero"`
+}
+
 // Network is a virtual network.
 type Network struct {
 	ID, Name, ProjectID    string
-	AdminStateUp, Shared   bool
+	AdminStateUp, Shared   bool // Shared: for the caller who asked, or for everybody
 	External, PortSecurity bool
 	MTU                    int
-	DNSDomain              string
-	Subnets                []Subnet
-	Bridge                 string // on the hosts: name of the Linux bridge
-	Created, Updated       time.Time
+	DNSDomain              string   `json:",omitempty"`
+	Subnets                []Subnet `json:"-"`
+	Bridge                 string   `json:"-"` // on the hosts: name of the Linux bridge
+	Standard
+	ProviderType, ProviderPhysical string   `json:",omitempty"` // provider:network_type, provider:physical_network
+	SegmentationID                 *int     `json:",omitempty"`
+	IsDefault                      bool     `json:",omitempty"` // the external network that auto-allocated topologies use
+	ZoneHints                      []string `json:",omitempty"`
 }
 
 // Subnet is an address range of a network.
@@ -30,6 +42,9 @@ type Subnet struct {
 	Routes                         []Route
 	Pools                          []Pool
 	IPv6AddressMode, IPv6RAMode    string
+	Standard
+	SubnetPoolID string   `json:",omitempty"`
+	ServiceTypes []string `json:",omitempty"`
 }
 
 // Route is a host route.
@@ -67,8 +82,17 @@ type Port struct {
 	VNICType, VIFType              string // normal; bridge, unbound, binding_failed
 	AdminStateUp, PortSecurity     bool
 	AllowedPairs                   []AddressPair
-	DNSName                        string
-	Created, Updated               time.Time
+	DNSName                        string `json:",omitempty"`
+	Standard
+	Profile   map[string]any `json:",omitempty"` // binding:profile, kept as given
+	ExtraDHCP []DHCPOption   `json:",omitempty"`
+}
+
+// DHCPOption is an option that a port's DHCP answers carry besides the usual ones (extension extra_dhcp_opt).
+type DHCPOption struct {
+	Name    string `json:"opt_name"`
+	Value   string `json:"opt_value"`
+	Version int    `json:"ip_version"`
 }
 
 // PortRequest asks for a port.
@@ -172,6 +196,14 @@ type HostNetwork struct {
 	Domain  string   `json:"domain"`
 	Subnets []Subnet `json:"subnets"`
 	Leases  []Lease  `json:"leases"` // every port of the network with DHCP, on any host: the name service of the network
+	// Peers are the networks that a router joins to this one; the host forwards between them and no others.
+	Peers []string `json:"peers,omitempty"`
+	// Gateway tells that the hosts themselves have the gateway addresses of the subnets and route for the guests; false for
+	// networks of a physical one, which has a router of its own.
+	Gateway bool `json:"gateway"`
+	// NAT tells that guests reach the outside behind the host's own address.
+	NAT      bool   `json:"nat"`
+	Physical string `json:"physical,omitempty"` // name of the physical network that the bridge is joined to
 }
 
 // Lease is one DHCP binding.
@@ -180,6 +212,8 @@ type Lease struct {
 	Address  string `json:"address"`
 	SubnetID string `json:"subnet_id"`
 	Hostname string `json:"hostname"`
+
+	Options []DHCPOption `json:"options,omitempty"`
 }
 
 // HostPort is a port on the host.
@@ -195,6 +229,7 @@ type HostPort struct {
 	ServerID     string        `json:"server_id"`
 	ProjectID    string        `json:"project_id"`
 	Floating     []Floating    `json:"floating,omitempty"`
+	Down         bool          `json:"down,omitempty"` // admin_state_up is false: nothing passes
 }
 
 // Floating is a floating address of a port.

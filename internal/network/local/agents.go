@@ -1,0 +1,249 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"kilonova/internal/clock"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/id"
+	"kilonova/internal/network"
+)
+
+// AgentDown is how long an agent may be silent before it counts as dead.
+const AgentDown = 75 * time.Second
+
+const heardEvery = 30 * time.Second
+
+// presence remembers when hosts were last recorded as alive, so that not every question of an agent is a write.
+type presence struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+func (p *presence) due(host string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Sub(p.last[host]) < heardEvery {
+		return false
+	}
+	if p.last == nil {
+		p.last = map[string]time.Time{}
+	}
+	p.last[host] = now
+	return true
+}
+
+func agentID(host string) string { return id.Derived("network-agent", host) }
+
+// heard records that a host's agent is alive.
+func (s *Service) heard(ctx context.Context, host string) error {
+	now := clock.Now()
+	if !s.present.due(host, now) {
+		return nil
+	}
+	return s.Do(ctx, func(c *Change) error {
+		a, err := agent(ctx, c.tx, agentID(host))
+		if fault.KindOf(err) == fault.NotFound {
+			a, err = &network.Agent{ID: agentID(host), Host: host, Type: "Linux bridge agent", Binary: "kilonova-agent", Zone: s.cfg.Zone,
+				AdminStateUp: true, Created: clock.Micros(now), Started: clock.Micros(now)}, nil
+		}
+		if err != nil {
+			return err
+		}
+		a.Heartbeat = clock.Micros(now)
+		return c.putAgent(a)
+	})
+}
+
+func (c *Change) putAgent(a *network.Agent) error {
+	doc, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("encode agent: %w", err)
+	}
+	q := db.Upsert(c.tx.Dialect(), "network_agents", []string{"id"}, []string{"host", "heartbeat", "doc"})
+	if _, err := c.tx.Exec(c.ctx, q, a.ID, a.Host, a.Heartbeat, string(doc)); err != nil {
+		return fmt.Errorf("store agent: %w", err)
+	}
+	return nil
+}
+
+func agent(ctx context.Context, q db.Querier, agentID string) (*network.Agent, error) {
+	var doc []byte
+	err := q.QueryRow(ctx, "SELECT doc FROM network_agents WHERE id = ?", agentID).Scan(&doc)
+	if db.IsNoRows(err) {
+		return nil, notFound("Agent", agentID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read agent: %w", err)
+	}
+	a := &network.Agent{}
+	if err := json.Unmarshal(doc, a); err != nil {
+		return nil, fmt.Errorf("decode agent %s: %w", agentID, err)
+	}
+	return a, nil
+}
+
+// Agents lists the hosts' network agents.
+func (s *Service) Agents(ctx context.Context) ([]network.Agent, error) {
+	rows, err := s.db.Query(ctx, "SELECT doc FROM network_agents ORDER BY host")
+	if err != nil {
+		return nil, fmt.Errorf("list agents: %w", err)
+	}
+	defer rows.Close()
+	var out []network.Agent
+	for rows.Next() {
+		var doc []byte
+		var a network.Agent
+		if err := rows.Scan(&doc); err != nil {
+			return nil, fmt.Errorf("list agents: %w", err)
+		}
+		if err := json.Unmarshal(doc, &a); err != nil {
+			return nil, fmt.Errorf("decode agent: %w", err)
+		}
+		out = append(out, a)
+	}
+	return out, rows.Err()
+}
+
+// UpdateAgent changes what an administrator may: state and description.
+func (c *Change) UpdateAgent(agentID string, change func(a *network.Agent) error) (*network.Agent, error) {
+	a, err := agent(c.ctx, c.tx, agentID)
+	if err != nil {
+		return nil, err
+	}
+	if err := change(a); err != nil {
+		return nil, err
+	}
+	return a, c.putAgent(a)
+}
+
+// DeleteAgent forgets an agent; it comes back when its host asks again.
+func (c *Change) DeleteAgent(agentID string) error {
+	n, err := c.tx.Exec(c.ctx, "DELETE FROM network_agents WHERE id = ?", agentID)
+	if err != nil {
+		return fmt.Errorf("delete agent: %w", err)
+	}
+	if n == 0 {
+		return notFound("Agent", agentID)
+	}
+	return nil
+}
+
+// Bindings lists a port's bindings, the active one first.
+func (s *Service) Bindings(ctx context.Context, p *network.Port) ([]network.Binding, error) {
+	var out []network.Binding
+	if p.HostID != "" {
+		out = append(out, network.Binding{PortID: p.ID, Host: p.HostID, Status: "ACTIVE", VNICType: p.VNICType, VIFType: p.VIFType, Profile: p.Profile})
+	}
+	rows, err := s.db.Query(ctx, "SELECT doc FROM network_bindings WHERE port_id = ? ORDER BY host", p.ID)
+	if err != nil {
+		return nil, fmt.Errorf("list bindings: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var doc []byte
+		var b network.Binding
+		if err := rows.Scan(&doc); err != nil {
+			return nil, fmt.Errorf("list bindings: %w", err)
+		}
+		if err := json.Unmarshal(doc, &b); err != nil {
+			return nil, fmt.Errorf("decode binding: %w", err)
+		}
+		out = append(out, b)
+	}
+	return out, rows.Err()
+}
+
+// AddBinding prepares a port for another host; fault.Conflict when it is bound there.
+func (c *Change) AddBinding(p *network.Port, b *network.Binding) error {
+	has, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_bindings WHERE port_id = ? AND host = ?", p.ID, b.Host)
+	if err != nil {
+		return err
+	}
+	if has || p.HostID == b.Host {
+		return fault.New(fault.Conflict, "Binding for port %s on host %s already exists.", p.ID, b.Host).WithCode("PortBindingAlreadyExists")
+	}
+	probe := network.Port{HostID: b.Host, VNICType: b.VNICType}
+	bind(&probe)
+	b.PortID, b.Status, b.VNICType, b.VIFType = p.ID, "INACTIVE", probe.VNICType, probe.VIFType
+	return c.putBinding(b)
+}
+
+func (c *Change) putBinding(b *network.Binding) error {
+	doc, err := json.Marshal(b)
+	if err != nil {
+		return fmt.Errorf("encode binding: %w", err)
+	}
+	if _, err := c.tx.Exec(c.ctx, "INSERT INTO network_bindings (port_id, host, status, doc) VALUES (?, ?, ?, ?)", b.PortID, b.Host, b.Status, string(doc)); err != nil {
+		return fmt.Errorf("store binding: %w", err)
+	}
+	return nil
+}
+
+// DeleteBinding removes a binding to a host; the active one leaves the port unbound.
+func (c *Change) DeleteBinding(portID, host string) error {
+	n, err := c.tx.Exec(c.ctx, "DELETE FROM network_bindings WHERE port_id = ? AND host = ?", portID, host)
+	if err != nil {
+		return fmt.Errorf("delete binding: %w", err)
+	}
+	if n > 0 {
+		return nil
+	}
+	_, err = c.UpdatePort(portID, func(p *network.Port) error {
+		if p.HostID != host {
+			return fault.New(fault.NotFound, "Binding for port %s for host %s could not be found.", portID, host).WithCode("PortBindingNotFound")
+		}
+		p.HostID = ""
+		return nil
+	})
+	return err
+}
+
+// ActivateBinding makes the binding to a host the active one and the one that was active inactive.
+func (c *Change) ActivateBinding(portID, host string) (*network.Binding, error) {
+	var doc []byte
+	err := c.tx.QueryRow(c.ctx, "SELECT doc FROM network_bindings WHERE port_id = ? AND host = ?", portID, host).Scan(&doc)
+	if db.IsNoRows(err) {
+		p, err := c.ports.get(c.ctx, c.tx, portID)
+		if err != nil {
+			return nil, err
+		}
+		if p.HostID == host {
+			return nil, fault.New(fault.Conflict, "Binding for port %s on host %s is already active.", portID, host).WithCode("PortBindingAlreadyActive")
+		}
+		return nil, fault.New(fault.NotFound, "Binding for port %s for host %s could not be found.", portID, host).WithCode("PortBindingNotFound")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read binding: %w", err)
+	}
+	b := &network.Binding{}
+	if err := json.Unmarshal(doc, b); err != nil {
+		return nil, fmt.Errorf("decode binding: %w", err)
+	}
+	if err := c.DeleteBinding(portID, host); err != nil {
+		return nil, err
+	}
+	var old *network.Binding
+	_, err = c.UpdatePort(portID, func(p *network.Port) error {
+		if p.HostID != "" {
+			old = &network.Binding{PortID: p.ID, Host: p.HostID, Status: "INACTIVE", VNICType: p.VNICType, VIFType: p.VIFType, Profile: p.Profile}
+		}
+		p.HostID, p.VNICType, p.Profile = b.Host, b.VNICType, b.Profile
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		if err := c.putBinding(old); err != nil {
+			return nil, err
+		}
+	}
+	b.Status = "ACTIVE"
+	return b, nil
+}

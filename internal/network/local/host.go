@@ -1,0 +1,222 @@
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"kilonova/internal/network"
+)
+
+// Host implements network.Service: about ten queries, whatever the number of ports.
+func (s *Service) Host(ctx context.Context, host string) (*network.HostState, error) {
+	if err := s.heard(ctx, host); err != nil {
+		return nil, err
+	}
+	ports, err := s.ports.list(ctx, s.db, "host = ?", host)
+	if err != nil {
+		return nil, err
+	}
+	ports = slices.DeleteFunc(ports, func(p network.Port) bool {
+		return p.DeviceID == "" || p.VNICType != "normal" || strings.HasPrefix(p.DeviceOwner, "network:")
+	})
+	slices.SortFunc(ports, func(a, b network.Port) int { return strings.Compare(a.ID, b.ID) })
+	a, err := s.around(ctx, ports)
+	if err != nil {
+		return nil, err
+	}
+	st := &network.HostState{Host: host}
+	groups := map[string]bool{}
+	for i := range ports {
+		st.Ports = append(st.Ports, a.hostPort(&ports[i]))
+		mark(&groups, ports[i].SecurityGroups...)
+	}
+	if st.Networks, err = s.hostNetworks(ctx, a); err != nil {
+		return nil, err
+	}
+	if st.Groups, err = s.hostGroups(ctx, slices.Sorted(maps.Keys(groups))); err != nil {
+		return nil, err
+	}
+	doc, err := json.Marshal(st)
+	if err != nil {
+		return nil, fmt.Errorf("encode host state: %w", err)
+	}
+	sum := sha256.Sum256(doc)
+	st.Revision = hex.EncodeToString(sum[:16])
+	return st, nil
+}
+
+func (a *around) hostPort(p *network.Port) network.HostPort {
+	h := network.HostPort{ID: p.ID, NetworkID: p.NetworkID, Tap: network.TapName(p.ID), MAC: p.MAC, Pairs: p.AllowedPairs,
+		Groups: p.SecurityGroups, PortSecurity: p.PortSecurity, ServerID: p.DeviceID, ProjectID: p.ProjectID, Down: !p.AdminStateUp}
+	for _, f := range p.FixedIPs {
+		h.Addresses = append(h.Addresses, f.Address)
+	}
+	for _, f := range a.floating[p.ID] {
+		h.Floating = append(h.Floating, network.Floating{Address: f.Address, Fixed: f.FixedIP})
+	}
+	slices.SortFunc(h.Floating, func(x, y network.Floating) int { return strings.Compare(x.Address, y.Address) })
+	return h
+}
+
+func (s *Service) hostNetworks(ctx context.Context, a *around) ([]network.HostNetwork, error) {
+	ids := slices.Sorted(maps.Keys(a.networks))
+	members, err := s.ports.in(ctx, s.db, "network_id", ids)
+	if err != nil {
+		return nil, err
+	}
+	leases := map[string][]network.Lease{}
+	for i := range members {
+		p := &members[i]
+		if !strings.HasPrefix(p.DeviceOwner, "network:") {
+			leases[p.NetworkID] = append(leases[p.NetworkID], a.leases(p)...)
+		}
+	}
+	peers, snat, err := s.routing(ctx, members)
+	if err != nil {
+		return nil, err
+	}
+	var out []network.HostNetwork
+	for _, nid := range ids {
+		n := a.networks[nid]
+		h := network.HostNetwork{ID: nid, Bridge: n.Bridge, MTU: n.MTU, Domain: strings.TrimSuffix(n.DNSDomain, "."), Subnets: n.Subnets,
+			Leases: leases[nid], Peers: peers[nid], Gateway: n.ProviderType == "local", Physical: n.ProviderPhysical}
+		if h.Domain == "" {
+			h.Domain = s.cfg.DNSDomain
+		}
+		if masked, routed := snat[nid]; h.Gateway && (masked || !routed) {
+			h.NAT = true
+		}
+		slices.SortFunc(h.Leases, func(x, y network.Lease) int { return strings.Compare(x.Address, y.Address) })
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+func (a *around) leases(p *network.Port) []network.Lease {
+	var out []network.Lease
+	for _, f := range p.FixedIPs {
+		sub := a.subnets[f.SubnetID]
+		if sub == nil || !sub.DHCP {
+			continue
+		}
+		l := network.Lease{MAC: p.MAC, Address: f.Address, SubnetID: f.SubnetID, Hostname: Hostname(p, f.Address)}
+		for _, o := range p.ExtraDHCP {
+			if o.Version == sub.Version {
+				l.Options = append(l.Options, o)
+			}
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// Hostname is the name of a port in the name service of its network: its dns_name, or one made of the address.
+func Hostname(p *network.Port, addr string) string {
+	if p.DNSName != "" {
+		return p.DNSName
+	}
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return ""
+	}
+	if a.Is4() {
+		return "host-" + strings.ReplaceAll(addr, ".", "-")
+	}
+	return "host-" + strings.ReplaceAll(a.StringExpanded(), ":", "-")
+}
+
+// routing finds, for networks with router interfaces among the given ports, which other networks the same routers join, and
+// whether a router hides them behind its gateway.
+func (s *Service) routing(ctx context.Context, members []network.Port) (peers map[string][]string, snat map[string]bool, err error) {
+	var routerIDs []string
+	for i := range members {
+		if members[i].DeviceOwner == network.OwnerRouterInterface && !slices.Contains(routerIDs, members[i].DeviceID) {
+			routerIDs = append(routerIDs, members[i].DeviceID)
+		}
+	}
+	peers, snat = map[string][]string{}, map[string]bool{}
+	if len(routerIDs) == 0 {
+		return peers, snat, nil
+	}
+	routers, err := s.routers.in(ctx, s.db, "id", routerIDs)
+	if err != nil {
+		return nil, nil, err
+	}
+	ifs, err := s.ports.in(ctx, s.db, "device_id", routerIDs)
+	if err != nil {
+		return nil, nil, err
+	}
+	joined := map[string][]string{} // router -> networks
+	for i := range ifs {
+		if ifs[i].DeviceOwner == network.OwnerRouterInterface {
+			joined[ifs[i].DeviceID] = append(joined[ifs[i].DeviceID], ifs[i].NetworkID)
+		}
+	}
+	for i := range routers {
+		r := &routers[i]
+		if !r.AdminStateUp {
+			continue
+		}
+		for _, n := range joined[r.ID] {
+			snat[n] = snat[n] || r.Gateway != nil && r.Gateway.SNAT
+			for _, o := range joined[r.ID] {
+				if o != n {
+					peers[n] = append(peers[n], o)
+				}
+			}
+		}
+	}
+	for n := range peers {
+		slices.Sort(peers[n])
+		peers[n] = slices.Compact(peers[n])
+	}
+	return peers, snat, nil
+}
+
+func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostGroup, error) {
+	rules, err := s.rules.in(ctx, s.db, "group_id", ids)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(rules, func(a, b network.Rule) int { return strings.Compare(a.ID, b.ID) })
+	all := map[string]*network.HostGroup{}
+	for _, g := range ids {
+		all[g] = &network.HostGroup{ID: g}
+	}
+	remote := map[string]bool{}
+	for i := range rules {
+		r := &rules[i]
+		all[r.GroupID].Rules = append(all[r.GroupID].Rules, r.GroupRule)
+		if r.RemoteGroup != "" {
+			mark(&remote, r.RemoteGroup)
+			if all[r.RemoteGroup] == nil {
+				all[r.RemoteGroup] = &network.HostGroup{ID: r.RemoteGroup}
+			}
+		}
+	}
+	type member struct{ group, addr string }
+	members, err := collect(ctx, s.db, `SELECT g.group_id, a.addr FROM network_port_groups g JOIN network_addresses a ON a.port_id = g.port_id
+ WHERE g.group_id IN (%) ORDER BY a.addr`, slices.Sorted(maps.Keys(remote)), func(scan func(...any) error) (m member, err error) { return m, scan(&m.group, &m.addr) })
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range members {
+		a, err := keyAddr(m.addr)
+		if err != nil {
+			return nil, err
+		}
+		all[m.group].Members = append(all[m.group].Members, a.String())
+	}
+	var out []network.HostGroup
+	for _, g := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, *all[g])
+	}
+	return out, nil
+}

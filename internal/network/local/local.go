@@ -1,0 +1,191 @@
+// Package local is the built-in network service over SQL: networks, subnets, ports and their addresses, security groups,
+// routers, floating IPs, quotas, and the desired data plane of each host.
+//
+// What it promises: an address belongs to at most one port of a network and a MAC to at most one port of a network, by unique
+// constraints of the database; taking an address reads one row per pool, whatever the number of ports; quota is counted in
+// the transaction that makes or removes the thing, so it never exceeds its limit and always equals a recount; a change and
+// all that follows from it (rules of a group, addresses of a port, members of a bulk request) is one transaction.
+//
+// Whoever decides whether a caller may do a thing is the REST layer (package api) or, for the methods of network.Service,
+// this package itself: things of other projects are not found.
+package local
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"kilonova/internal/bus"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/network"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Config says how the service works.
+type Config struct {
+	DB         *db.DB
+	Bus        bus.Bus          // nil: agents are not told of changes and find them at their next look
+	DefaultMTU int              // of networks that do not name one; 0: 1500
+	DNSDomain  string           // of ports whose network has none; "": openstacklocal
+	Quotas     map[string]int64 // limits of projects without their own, over Neutron's defaults; -1: unlimited
+	Zone       string           // availability zone of agents; "": nova
+	Log        *slog.Logger
+}
+
+// Service is the network service. It implements network.Service.
+type Service struct {
+	db      *db.DB
+	cfg     Config
+	log     *slog.Logger
+	notify  *notifier
+	present presence
+
+	networks *table[network.Network]
+	subnets  *table[network.Subnet]
+	ports    *table[network.Port]
+	groups   *table[network.Group]
+	rules    *table[network.Rule]
+	routers  *table[network.Router]
+	floating *table[network.FloatingIP]
+	pools    *table[network.SubnetPool]
+	scopes   *table[network.AddressScope]
+	rbac     *table[network.RBAC]
+}
+
+var _ network.Service = (*Service)(nil)
+
+// New opens the service on a database and brings its tables to the newest version.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	if cfg.DefaultMTU == 0 {
+		cfg.DefaultMTU = 1500
+	}
+	if cfg.DNSDomain == "" {
+		cfg.DNSDomain = "openstacklocal"
+	}
+	if cfg.Zone == "" {
+		cfg.Zone = "nova"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.DB.Migrate(ctx, "network", files); err != nil {
+		return nil, err
+	}
+	s := &Service{db: cfg.DB, cfg: cfg, log: cfg.Log}
+	s.tables()
+	s.notify = newNotifier(s)
+	return s, nil
+}
+
+// Close ends the work in the background. Changes that agents have not been told of are found at their next look.
+func (s *Service) Close() error {
+	s.notify.close()
+	return nil
+}
+
+func (s *Service) tables() {
+	s.networks = newTable("network_networks", "Network", []string{"project_id", "name", "external"},
+		func(n *network.Network) string { return n.ID }, func(n *network.Network) *network.Standard { return &n.Standard },
+		func(n *network.Network) []any { return []any{n.ProjectID, n.Name, n.External} })
+	s.subnets = newTable("network_subnets", "Subnet", []string{"project_id", "name", "network_id", "subnetpool_id"},
+		func(n *network.Subnet) string { return n.ID }, func(n *network.Subnet) *network.Standard { return &n.Standard },
+		func(n *network.Subnet) []any { return []any{n.ProjectID, n.Name, n.NetworkID, n.SubnetPoolID} })
+	s.ports = newTable("network_ports", "Port", []string{"project_id", "name", "network_id", "mac_address", "device_id", "device_owner", "host", "status"},
+		func(p *network.Port) string { return p.ID }, func(p *network.Port) *network.Standard { return &p.Standard },
+		func(p *network.Port) []any {
+			return []any{p.ProjectID, p.Name, p.NetworkID, p.MAC, p.DeviceID, p.DeviceOwner, p.HostID, p.Status}
+		})
+	s.groups = newTable("network_groups", "SecurityGroup", []string{"project_id", "name"},
+		func(g *network.Group) string { return g.ID }, func(g *network.Group) *network.Standard { return &g.Standard },
+		func(g *network.Group) []any { return []any{g.ProjectID, g.Name} })
+	s.rules = newTable("network_rules", "SecurityGroupRule", []string{"project_id", "group_id", "remote_group_id", "sig"},
+		func(r *network.Rule) string { return r.ID }, func(r *network.Rule) *network.Standard { return &r.Standard },
+		func(r *network.Rule) []any { return []any{r.ProjectID, r.GroupID, r.RemoteGroup, signature(r)} })
+	s.routers = newTable("network_routers", "Router", []string{"project_id", "name"},
+		func(r *network.Router) string { return r.ID }, func(r *network.Router) *network.Standard { return &r.Standard },
+		func(r *network.Router) []any { return []any{r.ProjectID, r.Name} })
+	s.floating = newTable("network_floatingips", "FloatingIP", []string{"project_id", "network_id", "address", "port_id", "router_id"},
+		func(f *network.FloatingIP) string { return f.ID }, func(f *network.FloatingIP) *network.Standard { return &f.Standard },
+		func(f *network.FloatingIP) []any {
+			return []any{f.ProjectID, f.NetworkID, f.Address, f.PortID, f.RouterID}
+		})
+	s.pools = newTable("network_subnetpools", "SubnetPool", []string{"project_id", "name", "shared"},
+		func(p *network.SubnetPool) string { return p.ID }, func(p *network.SubnetPool) *network.Standard { return &p.Standard },
+		func(p *network.SubnetPool) []any { return []any{p.ProjectID, p.Name, p.Shared} })
+	s.scopes = newTable("network_scopes", "AddressScope", []string{"project_id", "name", "shared"},
+		func(p *network.AddressScope) string { return p.ID }, func(p *network.AddressScope) *network.Standard { return &p.Standard },
+		func(p *network.AddressScope) []any { return []any{p.ProjectID, p.Name, p.Shared} })
+	s.rbac = newTable("network_rbac", "RbacPolicy", []string{"project_id", "object_type", "object_id", "target", "action"},
+		func(r *network.RBAC) string { return r.ID }, func(r *network.RBAC) *network.Standard { return &r.Standard },
+		func(r *network.RBAC) []any {
+			return []any{r.ProjectID, r.ObjectType, r.ObjectID, r.Target, r.Action}
+		})
+}
+
+// Change is one transaction of the service. What it does to the data plane is told to the agents after the commit.
+type Change struct {
+	*Service
+	ctx   context.Context
+	tx    *db.Tx
+	dirty dirty
+}
+
+// Do runs fn as one transaction. fn may run more than once and then starts from nothing each time.
+func (s *Service) Do(ctx context.Context, fn func(c *Change) error) error {
+	for attempt := 0; ; attempt++ {
+		err := s.db.Write(ctx, func(tx *db.Tx) error {
+			c := &Change{Service: s, ctx: ctx, tx: tx}
+			if err := fn(c); err != nil {
+				return err
+			}
+			if !c.dirty.empty() {
+				tx.AfterCommit(func() { s.notify.add(&c.dirty) })
+			}
+			return nil
+		})
+		// Two transactions of a server database may look for the same MAC or default group and not see each other.
+		if err == nil || !db.IsDuplicate(err) {
+			return err
+		}
+		if attempt == 5 {
+			return fault.Wrap(err, fault.Conflict, "Another request made the same thing at the same time.").WithHint("Look what is there and try again.")
+		}
+		time.Sleep(time.Duration(attempt+1) * 2 * time.Millisecond)
+	}
+}
+
+func parseAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}, fault.New(fault.Invalid, "'%s' is not a valid IP address.", s).WithCode("InvalidInput")
+	}
+	return a.Unmap(), nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fault.New(fault.Invalid, "'%s' is not a valid CIDR.", s).WithCode("InvalidInput")
+	}
+	return p.Masked(), nil
+}
+
+// storedPrefix reads a prefix that the service itself has stored.
+func storedPrefix(s *network.Subnet) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s.CIDR)
+	if err != nil {
+		return p, fmt.Errorf("stored cidr of subnet %s: %w", s.ID, err)
+	}
+	return p, nil
+}

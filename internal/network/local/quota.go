@@ -1,0 +1,172 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+)
+
+// defaultQuotas are Neutron's own limits.
+func defaultQuotas() map[string]int64 {
+	return map[string]int64{"network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50,
+		"security_group": 10, "security_group_rule": 100, "subnetpool": -1, "rbac_policy": 10}
+}
+
+// Usage is a limit with what is used of it.
+type Usage struct{ Limit, Used int64 }
+
+// Resources names what quotas count, sorted.
+func Resources() []string { return slices.Sorted(maps.Keys(defaultQuotas())) }
+
+// QuotaDefaults gives the limits of projects that have none of their own.
+func (s *Service) QuotaDefaults() map[string]int64 {
+	q := defaultQuotas()
+	maps.Copy(q, s.cfg.Quotas)
+	return q
+}
+
+// Quotas gives limit and use of a project for each resource.
+func (s *Service) Quotas(ctx context.Context, project string) (map[string]Usage, error) {
+	out := map[string]Usage{}
+	for r, l := range s.QuotaDefaults() {
+		out[r] = Usage{Limit: l}
+	}
+	limits, err := pairs(ctx, s.db, "SELECT resource, hard_limit FROM network_quotas WHERE project_id = ?", project)
+	if err != nil {
+		return nil, err
+	}
+	used, err := pairs(ctx, s.db, "SELECT resource, used FROM network_usages WHERE project_id = ?", project)
+	if err != nil {
+		return nil, err
+	}
+	for r, u := range out {
+		if l, ok := limits[r]; ok {
+			u.Limit = l
+		}
+		u.Used = used[r]
+		out[r] = u
+	}
+	return out, nil
+}
+
+// QuotaProjects gives the limits of every project that has its own.
+func (s *Service) QuotaProjects(ctx context.Context) (map[string]map[string]int64, error) {
+	rows, err := s.db.Query(ctx, "SELECT project_id, resource, hard_limit FROM network_quotas")
+	if err != nil {
+		return nil, fmt.Errorf("list quotas: %w", err)
+	}
+	defer rows.Close()
+	out := map[string]map[string]int64{}
+	for rows.Next() {
+		var p, r string
+		var l int64
+		if err := rows.Scan(&p, &r, &l); err != nil {
+			return nil, fmt.Errorf("list quotas: %w", err)
+		}
+		if out[p] == nil {
+			out[p] = s.QuotaDefaults()
+		}
+		out[p][r] = l
+	}
+	return out, rows.Err()
+}
+
+// SetQuotas gives a project limits of its own.
+func (s *Service) SetQuotas(ctx context.Context, project string, limits map[string]int64) error {
+	return s.db.Write(ctx, func(tx *db.Tx) error {
+		q := db.Upsert(tx.Dialect(), "network_quotas", []string{"project_id", "resource"}, []string{"hard_limit"})
+		for _, r := range slices.Sorted(maps.Keys(limits)) {
+			if _, err := tx.Exec(ctx, q, project, r, limits[r]); err != nil {
+				return fmt.Errorf("set quota: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// ResetQuotas takes a project's own limits away; fault.NotFound when it has none.
+func (s *Service) ResetQuotas(ctx context.Context, project string) error {
+	return s.db.Write(ctx, func(tx *db.Tx) error {
+		n, err := tx.Exec(ctx, "DELETE FROM network_quotas WHERE project_id = ?", project)
+		if err == nil && n == 0 {
+			return fault.New(fault.NotFound, "Quota for tenant %s could not be found.", project).WithCode("TenantQuotaNotFound")
+		}
+		return err
+	})
+}
+
+// use counts n more (or fewer) of a resource for a project; fault.Conflict OverQuota when the limit would be passed. Things
+// without a project (ports of routers' gateways) are not counted.
+func (c *Change) use(project, resource string, n int64) error {
+	if project == "" {
+		return nil
+	}
+	// The counter's row is changed first: whoever else counts this project waits for this transaction, on every database.
+	got, err := c.tx.Exec(c.ctx, "UPDATE network_usages SET used = used + ? WHERE project_id = ? AND resource = ?", n, project, resource)
+	if err != nil {
+		return fmt.Errorf("count quota: %w", err)
+	}
+	if got == 0 { // a second transaction that finds no row either breaks the key, and Do runs it again
+		if _, err := c.tx.Exec(c.ctx, "INSERT INTO network_usages (project_id, resource, used) VALUES (?, ?, ?)", project, resource, n); err != nil {
+			return fmt.Errorf("count quota: %w", err)
+		}
+	}
+	if n <= 0 {
+		return nil
+	}
+	limit := c.QuotaDefaults()[resource]
+	row, err := pairs(c.ctx, c.tx, "SELECT resource, hard_limit FROM network_quotas WHERE project_id = ? AND resource = ?", project, resource)
+	if err != nil {
+		return err
+	}
+	if own, has := row[resource]; has {
+		limit = own
+	}
+	if limit < 0 {
+		return nil
+	}
+	var used int64
+	if err := c.tx.QueryRow(c.ctx, "SELECT used FROM network_usages WHERE project_id = ? AND resource = ?", project, resource).Scan(&used); err != nil {
+		return fmt.Errorf("count quota: %w", err)
+	}
+	if used > limit {
+		return fault.New(fault.Conflict, "Quota exceeded for resources: ['%s'].", resource).WithCode("OverQuota").
+			WithHint("%d of %d are in use.", used-n, limit)
+	}
+	return nil
+}
+
+// quotaLeft is how many more of a resource a project may have; -1: unlimited.
+func (s *Service) quotaLeft(ctx context.Context, project, resource string) (int, error) {
+	q, err := s.Quotas(ctx, project)
+	if err != nil {
+		return 0, err
+	}
+	u := q[resource]
+	if u.Limit < 0 {
+		return -1, nil
+	}
+	return int(max(0, u.Limit-u.Used)), nil
+}
+
+func pairs(ctx context.Context, q db.Querier, stmt string, args ...any) (map[string]int64, error) {
+	rows, err := q.Query(ctx, stmt, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read quotas: %w", err)
+	}
+	defer rows.Close()
+	out := map[string]int64{}
+	for rows.Next() {
+		var k string
+		var v int64
+		if err := rows.Scan(&k, &v); err != nil {
+			return nil, fmt.Errorf("read quotas: %w", err)
+		}
+		out[k] = v
+	}
+	return out, rows.Err()
+}

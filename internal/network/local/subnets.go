@@ -1,0 +1,320 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"kilonova/internal/fault"
+	"kilonova/internal/id"
+	"kilonova/internal/network"
+)
+
+// sharedSubnets is the condition for subnets of networks that others share with a project.
+const sharedSubnets = `network_id IN (SELECT object_id FROM network_rbac WHERE object_type = 'network' AND action = 'access_as_shared' AND target IN ('*', ?))
+ OR network_id IN (SELECT id FROM network_networks WHERE project_id = ?)`
+
+// Subnets lists subnets. A project sees its own and those of networks that it owns or that are shared with it.
+func (s *Service) Subnets(ctx context.Context, f Filter) ([]network.Subnet, error) {
+	return s.subnets.find(ctx, s.db, f, sharedSubnets, f.Project, f.Project)
+}
+
+// SubnetRequest asks for a subnet.
+type SubnetRequest struct {
+	network.Subnet
+	GatewaySet bool // the gateway is as given, also when empty; otherwise the first address
+	PoolsSet   bool
+	PrefixLen  int // of a subnet cut from a subnet pool; 0: the pool's default
+}
+
+// CreateSubnet makes a subnet of a network.
+func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
+	s := &r.Subnet
+	if s.ID == "" {
+		s.ID = id.UUID()
+	}
+	if _, err := c.networks.lock(c.ctx, c.tx, s.NetworkID); err != nil {
+		return nil, err
+	}
+	others, err := c.subnets.list(c.ctx, c.tx, "network_id = ?", s.NetworkID)
+	if err != nil {
+		return nil, err
+	}
+	if s.SubnetPoolID != "" {
+		if err := c.cut(r); err != nil {
+			return nil, err
+		}
+	}
+	p, err := parsePrefix(s.CIDR)
+	if err != nil {
+		return nil, err
+	}
+	s.CIDR = p.String()
+	if err := checkPrefix(p, s); err != nil {
+		return nil, err
+	}
+	if err := noOverlap(p, s.NetworkID, others); err != nil {
+		return nil, err
+	}
+	if !r.GatewaySet && p.Bits() < p.Addr().BitLen()-1 {
+		s.Gateway = firstHost(p).String()
+	}
+	if err := checkSubnet(s, p, r.PoolsSet); err != nil {
+		return nil, err
+	}
+	if err := c.use(s.ProjectID, "subnet", 1); err != nil {
+		return nil, err
+	}
+	if err := c.subnets.insert(c.ctx, c.tx, s); err != nil {
+		return nil, err
+	}
+	if err := c.setPools(s); err != nil {
+		return nil, err
+	}
+	mark(&c.dirty.networks, s.NetworkID)
+	if automatic(s) {
+		return s, c.addAutomatic(s)
+	}
+	return s, nil
+}
+
+func firstHost(p netip.Prefix) netip.Addr { return p.Addr().Next() }
+
+func checkPrefix(p netip.Prefix, s *network.Subnet) error {
+	version := 4
+	if p.Addr().Is6() {
+		version = 6
+	}
+	if s.Version == 0 {
+		s.Version = version
+	}
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.Invalid, "Invalid input for operation: "+format, args...).WithCode("InvalidInput")
+	}
+	switch {
+	case version != s.Version:
+		return bad("cidr '%s' does not match the ip_version '%d'.", p, s.Version)
+	case p.Bits() == 0:
+		return bad("0 is not allowed as CIDR prefix length.")
+	case p.Addr().IsMulticast():
+		return bad("Multicast IP subnet is not supported if enable_dhcp is True.")
+	case s.DHCP && p.Bits() > p.Addr().BitLen()-2 && version == 4:
+		return bad("Subnet has a prefix length that is incompatible with DHCP service enabled.")
+	case s.Version == 4 && (s.IPv6AddressMode != "" || s.IPv6RAMode != ""):
+		return bad("ipv6_ra_mode and ipv6_address_mode cannot be set when ip_version is 4.")
+	case !s.DHCP && (s.IPv6AddressMode != "" || s.IPv6RAMode != ""):
+		return bad("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False.")
+	case s.IPv6AddressMode != "" && s.IPv6RAMode != "" && s.IPv6AddressMode != s.IPv6RAMode:
+		return bad("ipv6_ra_mode set to '%s' with ipv6_address_mode set to '%s' is not valid. If both attributes are set, they must be the same value.", s.IPv6RAMode, s.IPv6AddressMode)
+	case automatic(s) && p.Bits() != 64:
+		return bad("Invalid CIDR %s for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64.", p)
+	}
+	return nil
+}
+
+func noOverlap(p netip.Prefix, networkID string, others []network.Subnet) error {
+	for i := range others {
+		q, err := storedPrefix(&others[i])
+		if err != nil {
+			return err
+		}
+		if q.Overlaps(p) {
+			return fault.New(fault.Invalid, "Invalid input for operation: Requested subnet with cidr: %s for network: %s overlaps with another subnet.", p, networkID).WithCode("InvalidInput")
+		}
+	}
+	return nil
+}
+
+// checkSubnet verifies gateway, pools, name servers and routes, and fills in the pools when none are given.
+func checkSubnet(s *network.Subnet, p netip.Prefix, poolsSet bool) error {
+	var gw netip.Addr
+	if s.Gateway != "" {
+		var err error
+		if gw, err = parseAddr(s.Gateway); err != nil {
+			return err
+		}
+		s.Gateway = gw.String()
+		if gw.Is4() != p.Addr().Is4() {
+			return fault.New(fault.Invalid, "Invalid input for operation: gateway_ip '%s' does not match the ip_version '%d'.", gw, s.Version).WithCode("InvalidInput")
+		}
+		if p.Contains(gw) && !validHost(p, gw) && p.Addr().Is4() {
+			return fault.New(fault.Invalid, "Invalid input for operation: Gateway is not valid on subnet.").WithCode("InvalidInput")
+		}
+	}
+	for _, d := range s.DNS {
+		if _, err := parseAddr(d); err != nil {
+			return err
+		}
+	}
+	for _, rt := range s.Routes {
+		if _, err := parsePrefix(rt.Destination); err != nil {
+			return err
+		}
+		if _, err := parseAddr(rt.NextHop); err != nil {
+			return err
+		}
+	}
+	if !poolsSet {
+		s.Pools = defaultPools(p, gw)
+		return nil
+	}
+	var err error
+	s.Pools, err = checkPools(s.Pools, p, gw)
+	return err
+}
+
+// validHost tells whether a host may have the address: not the subnet's own nor the IPv4 broadcast address.
+func validHost(p netip.Prefix, a netip.Addr) bool {
+	if !p.Contains(a) {
+		return false
+	}
+	if a.Is6() || p.Bits() >= 31 {
+		return a.Is4() || p.Bits() >= 127 || a != p.Addr()
+	}
+	return a != p.Addr() && a != lastAddr(p)
+}
+
+// addAutomatic gives the ports that are on the network an address of a new subnet on which guests make their own.
+func (c *Change) addAutomatic(s *network.Subnet) error {
+	ports, err := c.ports.list(c.ctx, c.tx, "network_id = ? AND device_owner NOT IN (?, ?, ?)", s.NetworkID,
+		network.OwnerRouterInterface, network.OwnerRouterGateway, network.OwnerFloatingIP)
+	if err != nil {
+		return err
+	}
+	for i := range ports {
+		p := &ports[i]
+		f, err := c.assignAuto(p, s)
+		if err != nil {
+			return err
+		}
+		p.FixedIPs = append(p.FixedIPs, f)
+		c.touch(p)
+		if err := c.ports.update(c.ctx, c.tx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// UpdateSubnet changes a subnet. Addresses that ports have stay theirs, also outside of changed pools.
+func (c *Change) UpdateSubnet(subnetID string, change func(s *network.Subnet) error) (*network.Subnet, error) {
+	s, err := c.subnets.lock(c.ctx, c.tx, subnetID)
+	if err != nil {
+		return nil, err
+	}
+	before := *s
+	if err := change(s); err != nil {
+		return nil, err
+	}
+	p, err := storedPrefix(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPrefix(p, s); err != nil {
+		return nil, err
+	}
+	if s.Gateway != before.Gateway {
+		if err := c.gatewayFree(&before); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkSubnet(s, p, true); err != nil {
+		return nil, err
+	}
+	if !slices.Equal(s.Pools, before.Pools) {
+		if err := c.setPools(s); err != nil {
+			return nil, err
+		}
+	}
+	mark(&c.dirty.networks, s.NetworkID)
+	return s, c.subnets.update(c.ctx, c.tx, s)
+}
+
+// gatewayFree fails when a router has the subnet's gateway address.
+func (c *Change) gatewayFree(s *network.Subnet) error {
+	if s.Gateway == "" {
+		return nil
+	}
+	gw, err := parseAddr(s.Gateway)
+	if err != nil {
+		return err
+	}
+	var port string
+	row := c.tx.QueryRow(c.ctx, `SELECT a.port_id FROM network_addresses a JOIN network_ports p ON p.id = a.port_id
+ WHERE a.network_id = ? AND a.addr = ? AND p.device_owner = ?`, s.NetworkID, addrKey(gw), network.OwnerRouterInterface)
+	if row.Scan(&port) == nil {
+		return fault.New(fault.Conflict, "Current gateway ip %s already in use by port %s. Unable to update.", gw, port).WithCode("GatewayIpInUse")
+	}
+	return nil
+}
+
+// DeleteSubnet removes a subnet; fault.Conflict SubnetInUse while ports have addresses of it that they did not make themselves.
+func (c *Change) DeleteSubnet(subnetID string) error {
+	s, err := c.subnets.lock(c.ctx, c.tx, subnetID)
+	if err != nil {
+		return err
+	}
+	ids, err := strings1(c.ctx, c.tx, "SELECT port_id FROM network_addresses WHERE subnet_id IN (%)", []string{subnetID})
+	if err != nil {
+		return err
+	}
+	ports, err := c.ports.in(c.ctx, c.tx, "id", ids)
+	if err != nil {
+		return err
+	}
+	for i := range ports {
+		if !automatic(s) || ports[i].DeviceOwner == network.OwnerRouterInterface {
+			return fault.New(fault.Conflict, "Unable to complete operation on subnet %s: One or more ports have an IP allocation from this subnet.", subnetID).WithCode("SubnetInUse")
+		}
+	}
+	for i := range ports {
+		p := &ports[i]
+		var keep, drop []network.FixedIP
+		for _, f := range p.FixedIPs {
+			if f.SubnetID == subnetID {
+				drop = append(drop, f)
+			} else {
+				keep = append(keep, f)
+			}
+		}
+		if err := c.giveBack(p.NetworkID, drop); err != nil {
+			return err
+		}
+		p.FixedIPs = keep
+		c.touch(p)
+		if err := c.ports.update(c.ctx, c.tx, p); err != nil {
+			return err
+		}
+	}
+	mark(&c.dirty.networks, s.NetworkID)
+	return c.removeSubnet(s)
+}
+
+func (c *Change) removeSubnet(s *network.Subnet) error {
+	if err := c.dropPools(s.ID); err != nil {
+		return err
+	}
+	if err := c.use(s.ProjectID, "subnet", -1); err != nil {
+		return err
+	}
+	return c.subnets.delete(c.ctx, c.tx, s.ID)
+}
+
+// AddressesUsed counts the addresses in use per subnet.
+func (s *Service) AddressesUsed(ctx context.Context, subnetIDs []string) (map[string]int64, error) {
+	type used struct {
+		subnet string
+		n      int64
+	}
+	rows, err := collect(ctx, s.db, "SELECT subnet_id, COUNT(*) FROM network_addresses WHERE subnet_id IN (%) GROUP BY subnet_id", subnetIDs,
+		func(scan func(...any) error) (u used, err error) { return u, scan(&u.subnet, &u.n) })
+	if err != nil {
+		return nil, fmt.Errorf("count addresses: %w", err)
+	}
+	out := map[string]int64{}
+	for _, r := range rows {
+		out[r.subnet] = r.n
+	}
+	return out, nil
+}
