@@ -209,6 +209,10 @@ type Service struct {
 	// TrustForwarded lets X-Forwarded-Proto, -Host and -Prefix speak for the request; set it only behind a proxy that writes them.
 	TrustForwarded bool
 
+	// Fallback, when set, may answer a request that no route matches, before a token is asked; a nil reply without error leaves it
+	// to the usual 404.
+	Fallback func(*Request) (*Reply, error)
+
 	// StrictTypes asks more of headers: JSON bodies need a Content-Type, and an Accept that excludes application/json is 406.
 	StrictTypes bool
 	// Log receives panics, internal errors and, at debug level, one line for each request. Nil: slog.Default().

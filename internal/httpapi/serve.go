@@ -384,6 +384,11 @@ func (v *server) missed(x *exchange) (*Reply, error) {
 	req := x.req
 	status, allow := x.status, x.scratch.Get("Allow")
 	x.routed, x.status = true, 0
+	if v.Fallback != nil && status != http.StatusMethodNotAllowed {
+		if reply, err := v.Fallback(req); reply != nil || err != nil {
+			return reply, err
+		}
+	}
 	if v.Auth != nil && v.private() {
 		if err := v.authenticate(req, false); err != nil {
 			return nil, err
