@@ -1,0 +1,330 @@
+package rpc
+
+import "context"
+
+// DomainByUUID gives the domain with the UUID.
+func (c *Client) DomainByUUID(ctx context.Context, u UUID) (d Domain, err error) {
+	err = c.call(ctx, procDomainLookupByUUID, []any{u}, &d)
+	return d, err
+}
+
+// DomainByName gives the domain with the name.
+func (c *Client) DomainByName(ctx context.Context, name string) (d Domain, err error) {
+	err = c.call(ctx, procDomainLookupByName, []any{name}, &d)
+	return d, err
+}
+
+// Domains lists the domains; flags ListActive, ListInactive, 0 for all.
+func (c *Client) Domains(ctx context.Context, flags uint32) (all []Domain, err error) {
+	err = c.call(ctx, procConnectListAllDomains, []any{int32(1), flags}, &all)
+	return all, err
+}
+
+// State gives a domain's state and its reason.
+func (c *Client) State(ctx context.Context, d Domain) (state, reason int32, err error) {
+	err = c.call(ctx, procDomainGetState, []any{d, uint32(0)}, &state, &reason)
+	return state, reason, err
+}
+
+// DomainInfo is the size and use of a domain: KiB and nanoseconds.
+type DomainInfo struct {
+	State, VCPUs               uint32
+	MaxMemory, Memory, CPUTime uint64
+}
+
+// DomainInfo gives size and use.
+func (c *Client) DomainInfo(ctx context.Context, d Domain) (i DomainInfo, err error) {
+	err = c.call(ctx, procDomainGetInfo, []any{d}, &i.State, &i.MaxMemory, &i.Memory, &i.VCPUs, &i.CPUTime)
+	return i, err
+}
+
+// VCPU is the state of one virtual CPU.
+type VCPU struct {
+	Number uint32
+	State  int32
+	Time   uint64 // nanoseconds
+	CPU    int32
+}
+
+// VCPUs gives at most n virtual CPUs of a running domain.
+func (c *Client) VCPUs(ctx context.Context, d Domain, n int32) (all []VCPU, err error) {
+	var maps []byte
+	err = c.call(ctx, procDomainGetVcpus, []any{d, n, int32(0)}, func(x *decoder) {
+		all = list(x, 20, func() VCPU { return VCPU{x.u32(), int32(x.u32()), x.u64(), int32(x.u32())} })
+	}, &maps)
+	return all, err
+}
+
+// XML gives the domain's definition; flags XMLSecure, XMLInactive.
+func (c *Client) XML(ctx context.Context, d Domain, flags uint32) (xml string, err error) {
+	err = c.call(ctx, procDomainGetXMLDesc, []any{d, flags}, &xml)
+	return xml, err
+}
+
+// Define makes or replaces a persistent domain.
+func (c *Client) Define(ctx context.Context, xml string, flags uint32) (d Domain, err error) {
+	err = c.call(ctx, procDomainDefineXML, []any{xml, flags}, &d)
+	return d, err
+}
+
+// Undefine removes the definition.
+func (c *Client) Undefine(ctx context.Context, d Domain, flags uint32) error {
+	return c.call(ctx, procDomainUndefine, []any{d, flags})
+}
+
+// Create starts a defined domain, from its managed save image when there is one.
+func (c *Client) Create(ctx context.Context, d Domain, flags uint32) (started Domain, err error) {
+	err = c.call(ctx, procDomainCreate, []any{d, flags}, &started)
+	return started, err
+}
+
+// Destroy stops a domain at once.
+func (c *Client) Destroy(ctx context.Context, d Domain, flags uint32) error {
+	return c.call(ctx, procDomainDestroy, []any{d, flags})
+}
+
+// Shutdown asks the guest to shut down.
+func (c *Client) Shutdown(ctx context.Context, d Domain, flags uint32) error {
+	return c.call(ctx, procDomainShutdown, []any{d, flags})
+}
+
+// Reboot asks the guest to restart.
+func (c *Client) Reboot(ctx context.Context, d Domain, flags uint32) error {
+	return c.call(ctx, procDomainReboot, []any{d, flags})
+}
+
+// Reset presses the reset button.
+func (c *Client) Reset(ctx context.Context, d Domain) error {
+	return c.call(ctx, procDomainReset, []any{d, uint32(0)})
+}
+
+// Suspend freezes a domain in memory.
+func (c *Client) Suspend(ctx context.Context, d Domain) error {
+	return c.call(ctx, procDomainSuspend, []any{d})
+}
+
+// Resume thaws it.
+func (c *Client) Resume(ctx context.Context, d Domain) error {
+	return c.call(ctx, procDomainResume, []any{d})
+}
+
+// ManagedSave writes the memory to disk and stops the domain.
+func (c *Client) ManagedSave(ctx context.Context, d Domain, flags uint32) error {
+	return c.call(ctx, procDomainManagedSave, []any{d, flags})
+}
+
+// HasManagedSave tells whether there is such an image.
+func (c *Client) HasManagedSave(ctx context.Context, d Domain) (bool, error) {
+	var n int32
+	err := c.call(ctx, procDomainHasManagedSave, []any{d, uint32(0)}, &n)
+	return n != 0, err
+}
+
+// RemoveManagedSave drops the image.
+func (c *Client) RemoveManagedSave(ctx context.Context, d Domain) error {
+	return c.call(ctx, procDomainManagedSaveRemove, []any{d, uint32(0)})
+}
+
+// SetAutostart tells whether the daemon starts the domain when it starts.
+func (c *Client) SetAutostart(ctx context.Context, d Domain, on bool) error {
+	return c.call(ctx, procDomainSetAutostart, []any{d, on})
+}
+
+// IsActive tells whether the domain runs.
+func (c *Client) IsActive(ctx context.Context, d Domain) (on bool, err error) {
+	err = c.call(ctx, procDomainIsActive, []any{d}, &on)
+	return on, err
+}
+
+// IsPersistent tells whether the domain is defined.
+func (c *Client) IsPersistent(ctx context.Context, d Domain) (on bool, err error) {
+	err = c.call(ctx, procDomainIsPersistent, []any{d}, &on)
+	return on, err
+}
+
+// Attach adds a device; flags AffectLive, AffectConfig.
+func (c *Client) Attach(ctx context.Context, d Domain, xml string, flags uint32) error {
+	return c.call(ctx, procDomainAttachDevice, []any{d, xml, flags})
+}
+
+// Detach removes a device. For a running guest that is a request: DeviceRemoved tells when the guest has let go.
+func (c *Client) Detach(ctx context.Context, d Domain, xml string, flags uint32) error {
+	return c.call(ctx, procDomainDetachDevice, []any{d, xml, flags})
+}
+
+// Update changes a device.
+func (c *Client) Update(ctx context.Context, d Domain, xml string, flags uint32) error {
+	return c.call(ctx, procDomainUpdateDevice, []any{d, xml, flags})
+}
+
+// BlockResize tells a running guest the new size of its disk.
+func (c *Client) BlockResize(ctx context.Context, d Domain, disk string, bytes uint64) error {
+	return c.call(ctx, procDomainBlockResize, []any{d, disk, bytes, ResizeBytes})
+}
+
+// BlockCommit writes the layers from top down to base back into base. Name the base: without it libvirt takes the bottom of the chain.
+func (c *Client) BlockCommit(ctx context.Context, d Domain, disk, base, top string, flags uint32) error {
+	return c.call(ctx, procDomainBlockCommit, []any{d, disk, opt(base), opt(top), uint64(0), flags})
+}
+
+// BlockJobAbort ends a block job; with BlockJobPivot the guest goes on with the result.
+func (c *Client) BlockJobAbort(ctx context.Context, d Domain, disk string, flags uint32) error {
+	return c.call(ctx, procDomainBlockJobAbort, []any{d, disk, flags})
+}
+
+// BlockJobInfo is the progress of a block job; Type 0 when there is none.
+type BlockJobInfo struct {
+	Type                int32
+	Bandwidth, Cur, End uint64
+}
+
+// BlockJobInfo gives the disk's job.
+func (c *Client) BlockJobInfo(ctx context.Context, d Domain, disk string) (i BlockJobInfo, err error) {
+	var found int32
+	err = c.call(ctx, procDomainGetBlockJobInfo, []any{d, disk, uint32(0)}, &found, &i.Type, &i.Bandwidth, &i.Cur, &i.End)
+	if found == 0 {
+		i = BlockJobInfo{}
+	}
+	return i, err
+}
+
+// SnapshotCreate makes a snapshot.
+func (c *Client) SnapshotCreate(ctx context.Context, d Domain, xml string, flags uint32) error {
+	var name string
+	var dom Domain
+	return c.call(ctx, procDomainSnapshotCreateXML, []any{d, xml, flags}, &name, &dom)
+}
+
+// Freeze asks the guest agent to freeze the file systems; it gives how many.
+func (c *Client) Freeze(ctx context.Context, d Domain) (n int32, err error) {
+	err = c.call(ctx, procDomainFSFreeze, []any{d, []string(nil), uint32(0)}, &n)
+	return n, err
+}
+
+// Thaw undoes Freeze.
+func (c *Client) Thaw(ctx context.Context, d Domain) (n int32, err error) {
+	err = c.call(ctx, procDomainFSThaw, []any{d, []string(nil), uint32(0)}, &n)
+	return n, err
+}
+
+// SetUserPassword sets a password through the guest agent.
+func (c *Client) SetUserPassword(ctx context.Context, d Domain, user, password string) error {
+	return c.call(ctx, procDomainSetUserPassword, []any{d, opt(user), opt(password), uint32(0)})
+}
+
+// InjectNMI sends the guest a non-maskable interrupt.
+func (c *Client) InjectNMI(ctx context.Context, d Domain) error {
+	return c.call(ctx, procDomainInjectNMI, []any{d, uint32(0)})
+}
+
+// BlockStats are counters of a disk.
+type BlockStats struct{ ReadReqs, ReadBytes, WriteReqs, WriteBytes, Errors int64 }
+
+// BlockStats of a running domain's disk (target or path).
+func (c *Client) BlockStats(ctx context.Context, d Domain, disk string) (s BlockStats, err error) {
+	err = c.call(ctx, procDomainBlockStats, []any{d, disk}, &s.ReadReqs, &s.ReadBytes, &s.WriteReqs, &s.WriteBytes, &s.Errors)
+	return s, err
+}
+
+// BlockInfo gives the virtual size and the bytes that a disk takes.
+func (c *Client) BlockInfo(ctx context.Context, d Domain, disk string) (allocation, capacity, physical uint64, err error) {
+	err = c.call(ctx, procDomainGetBlockInfo, []any{d, disk, uint32(0)}, &allocation, &capacity, &physical)
+	return
+}
+
+// InterfaceStats are counters of an interface, as the host sees it.
+type InterfaceStats struct {
+	RxBytes, RxPackets, RxErrors, RxDrop, TxBytes, TxPackets, TxErrors, TxDrop int64
+}
+
+// InterfaceStats of a running domain's interface (tap device or MAC).
+func (c *Client) InterfaceStats(ctx context.Context, d Domain, device string) (s InterfaceStats, err error) {
+	err = c.call(ctx, procDomainInterfaceStats, []any{d, device}, &s.RxBytes, &s.RxPackets, &s.RxErrors, &s.RxDrop,
+		&s.TxBytes, &s.TxPackets, &s.TxErrors, &s.TxDrop)
+	return s, err
+}
+
+// MemoryStats gives memory counters by libvirt's tag (4 unused, 5 available, 6 balloon, 7 resident, 8 usable), in KiB.
+func (c *Client) MemoryStats(ctx context.Context, d Domain) (map[int32]uint64, error) {
+	out := map[int32]uint64{}
+	err := c.call(ctx, procDomainMemoryStats, []any{d, uint32(64), uint32(0)}, func(x *decoder) {
+		for range x.count(12) {
+			tag := int32(x.u32())
+			out[tag] = x.u64()
+		}
+	})
+	return out, err
+}
+
+// SetStatsPeriod sets how often the balloon collects counters, in seconds.
+func (c *Client) SetStatsPeriod(ctx context.Context, d Domain, seconds int32, flags uint32) error {
+	return c.call(ctx, procDomainSetStatsPeriod, []any{d, seconds, flags})
+}
+
+// SetMetadata sets the element of namespace uri.
+func (c *Client) SetMetadata(ctx context.Context, d Domain, xml, key, uri string, flags uint32) error {
+	return c.call(ctx, procDomainSetMetadata, []any{d, int32(2), opt(xml), opt(key), opt(uri), flags})
+}
+
+// Metadata gives the element of namespace uri.
+func (c *Client) Metadata(ctx context.Context, d Domain, uri string, flags uint32) (xml string, err error) {
+	err = c.call(ctx, procDomainGetMetadata, []any{d, int32(2), opt(uri), flags}, &xml)
+	return xml, err
+}
+
+// GuestInfo asks the guest agent for the kinds of information in types.
+func (c *Client) GuestInfo(ctx context.Context, d Domain, types uint32) (all []Param, err error) {
+	err = c.call(ctx, procDomainGetGuestInfo, []any{d, types, uint32(0)}, &all)
+	return all, err
+}
+
+// SetAgentTimeout bounds the answers of the guest agent, in seconds.
+func (c *Client) SetAgentTimeout(ctx context.Context, d Domain, seconds int32) error {
+	var n int32
+	return c.call(ctx, procAgentSetResponseTimeout, []any{d, seconds, uint32(0)}, &n)
+}
+
+// AgentCommand sends the guest agent a JSON command; timeout in seconds.
+func (c *Client) AgentCommand(ctx context.Context, d Domain, command string, timeout int32) (string, error) {
+	var out opt
+	err := c.call(ctx, procQEMUAgentCommand, []any{d, command, timeout, uint32(0)}, &out)
+	return string(out), err
+}
+
+// MonitorCommand sends QEMU's monitor a JSON command.
+func (c *Client) MonitorCommand(ctx context.Context, d Domain, command string) (out string, err error) {
+	err = c.call(ctx, procQEMUMonitorCommand, []any{d, command, uint32(0)}, &out)
+	return out, err
+}
+
+// MigrateToURI moves a running domain to the daemon at dest; the two daemons arrange it between them (peer to peer). It returns when it is over.
+func (c *Client) MigrateToURI(ctx context.Context, d Domain, dest string, params []Param, flags uint32) error {
+	var cookie []byte
+	return c.call(ctx, procMigratePerform3Params, []any{d, opt(dest), params, []byte(nil), flags | MigratePeer2Peer}, &cookie)
+}
+
+// StartPostCopy ends the copying phase of a migration that was started with MigratePostCopy.
+func (c *Client) StartPostCopy(ctx context.Context, d Domain) error {
+	return c.call(ctx, procMigrateStartPostCopy, []any{d, uint32(0)})
+}
+
+// SetMigrateDowntime bounds the pause at the end of a migration, in milliseconds.
+func (c *Client) SetMigrateDowntime(ctx context.Context, d Domain, ms uint64) error {
+	return c.call(ctx, procMigrateSetMaxDowntime, []any{d, ms, uint32(0)})
+}
+
+// SetMigrateSpeed bounds a migration, in MiB/s.
+func (c *Client) SetMigrateSpeed(ctx context.Context, d Domain, mib uint64) error {
+	return c.call(ctx, procMigrateSetMaxSpeed, []any{d, mib, uint32(0)})
+}
+
+// JobStats gives the type and the counters of the domain's job.
+func (c *Client) JobStats(ctx context.Context, d Domain) (kind int32, params []Param, err error) {
+	err = c.call(ctx, procDomainGetJobStats, []any{d, uint32(0)}, &kind, &params)
+	return kind, params, err
+}
+
+// AbortJob ends the domain's job.
+func (c *Client) AbortJob(ctx context.Context, d Domain) error {
+	return c.call(ctx, procDomainAbortJob, []any{d})
+}
