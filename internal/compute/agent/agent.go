@@ -1,0 +1,207 @@
+// Package agent is the host side of compute: it takes commands for one host, journals them before it acts, carries them out through the host's driver, and
+// reports what the host has and what its guests do.
+//
+// What it promises: a command that it answered as done was done once, whatever was repeated or restarted; a command with an epoch older than one seen for
+// the same server has no effect; guests that the cloud does not know are left alone; ending the agent, gently or not, leaves guests running.
+package agent
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"kilonova/internal/auth"
+	"kilonova/internal/bus"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/db"
+	"kilonova/internal/id"
+	"kilonova/internal/image"
+	"kilonova/internal/network"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Plane applies the desired data plane of a host. Package network/dataplane has the real one; nil in Config means that the driver's guests need none.
+type Plane interface {
+	Apply(ctx context.Context, s *network.HostState) error
+}
+
+// Config of an agent.
+type Config struct {
+	Host   string
+	NodeID string // uuid of the compute node, kept by the host for ever
+	Driver virt.Driver
+	Bus    bus.Bus
+	DB     *db.DB        // journal; Prepare has made the tables. Agents of several hosts may share one.
+	Images image.Service // where image data comes from and snapshots go to
+	Plane  Plane
+	Dir    string // images/, config drives and snapshots in the making
+	// ConfigDrive builds the config drive file of a server from the metadata input; nil: config drives are refused.
+	ConfigDrive func(ctx context.Context, metadata []byte, adminPass, path string) error
+	// Report is the interval of heartbeats; 0: 10 s. Look is how often the agent asks what is its own; 0: 5 min.
+	Report, Look time.Duration
+	// ImageAge is how long an unused image stays in the cache; 0: 24 h.
+	ImageAge time.Duration
+	// ResumeGuests starts guests, after the host was restarted, that the cloud has as running.
+	ResumeGuests bool
+	Log          *slog.Logger
+}
+
+// Agent is one host's agent.
+type Agent struct {
+	cfg    Config
+	log    *slog.Logger
+	start  string
+	cache  *imageCache
+	caller *auth.Caller
+	plane  *planeSync
+
+	mu      sync.Mutex
+	entries map[string]*entry
+	imports map[string]*incoming
+	ctx     context.Context // ends with Run; commands live in it
+	wg      sync.WaitGroup
+	again   chan struct{} // look at everything now
+}
+
+// Prepare makes the tables of the journal. It is called once for each database.
+func Prepare(ctx context.Context, d *db.DB) error {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	return d.Migrate(ctx, "agent", sub)
+}
+
+// New makes an agent. Nothing happens before Run.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Host == "" || !id.IsUUID(cfg.NodeID) || cfg.Driver == nil || cfg.Bus == nil || cfg.DB == nil {
+		return nil, errors.New("agent: host, node id, driver, bus and journal are required")
+	}
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{{&cfg.Report, 10 * time.Second}, {&cfg.Look, 5 * time.Minute}, {&cfg.ImageAge, 24 * time.Hour}} {
+		if *d.v == 0 {
+			*d.v = d.d
+		}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	a := &Agent{cfg: cfg, log: cfg.Log.With("host", cfg.Host), start: id.Secret(8), caller: auth.Internal(""), entries: map[string]*entry{},
+		imports: map[string]*incoming{}, again: make(chan struct{}, 1)}
+	if _, without := cfg.Driver.(virt.ImageLess); !without {
+		if cfg.Images == nil || cfg.Dir == "" {
+			return nil, errors.New("agent: this driver needs images and a directory")
+		}
+		a.cache = newImageCache(cfg.Dir, cfg.Images, a.caller)
+	}
+	if cfg.Plane != nil {
+		a.plane = &planeSync{agent: a, kick: make(chan struct{}, 1)}
+	}
+	return a, nil
+}
+
+// Reconnected makes the agent look at everything again; the bus calls it after a reconnection.
+func (a *Agent) Reconnected() {
+	select {
+	case a.again <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves the host until ctx ends. Commands that are running then are cut off; their conductors ask again. ready is called once the host is registered.
+func (a *Agent) Run(ctx context.Context, ready func()) error {
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	a.ctx = runCtx
+	stops := []func(){}
+	defer func() {
+		cancel()
+		for _, s := range stops {
+			s()
+		}
+		a.wg.Wait()
+	}()
+	serve := func(subject, queue string, h bus.Handler) error {
+		stop, err := a.cfg.Bus.Serve(subject, queue, h)
+		if err != nil {
+			return fmt.Errorf("agent %s: %w", a.cfg.Host, err)
+		}
+		stops = append(stops, stop)
+		return nil
+	}
+	if err := a.register(ctx, true); err != nil {
+		return err
+	}
+	if a.plane != nil {
+		if err := serve(network.ChangedSubject, "", a.plane.changed); err != nil {
+			return err
+		}
+		a.plane.now(runCtx)
+		a.wg.Go(func() { a.plane.loop(runCtx) })
+	}
+	if err := a.mine(ctx, true); err != nil {
+		a.log.Warn("what is mine could not be asked; it is asked again later", "error", err)
+	}
+	if err := serve(command.Subject(a.cfg.Host), "agent", a.serve); err != nil {
+		return err
+	}
+	if err := serve(transferSubject(a.cfg.Host), "agent", a.receive); err != nil {
+		return err
+	}
+	if w, ok := a.cfg.Driver.(virt.Watcher); ok {
+		a.wg.Go(func() { a.watch(runCtx, w) })
+	}
+	if ready != nil {
+		ready()
+	}
+	a.loop(ctx)
+	return nil
+}
+
+func (a *Agent) loop(ctx context.Context) {
+	beat, look, prune := time.NewTicker(a.cfg.Report), time.NewTicker(a.cfg.Look), time.NewTicker(time.Hour)
+	defer beat.Stop()
+	defer look.Stop()
+	defer prune.Stop()
+	warn := func(what string, err error) {
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn(what+" failed; it is tried again", "error", err)
+		}
+	}
+	n := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			n++
+			warn("report", a.report(ctx, n%6 == 0))
+		case <-look.C:
+			warn("asking what is mine", a.mine(ctx, false))
+			if a.plane != nil {
+				a.plane.trigger()
+			}
+		case <-a.again:
+			warn("report", a.report(ctx, true))
+			warn("asking what is mine", a.mine(ctx, false))
+			if a.plane != nil {
+				a.plane.trigger()
+			}
+		case <-prune.C:
+			warn("pruning the journal", a.prune(ctx))
+			if a.cache != nil {
+				warn("pruning the image cache", a.pruneImages(ctx))
+			}
+		}
+	}
+}

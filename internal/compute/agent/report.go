@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"kilonova/internal/bus"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/fault"
+)
+
+// abilityTraits names the trait that tells of each ability: the standard one where there is one.
+var abilityTraits = []struct {
+	trait string
+	has   func(virt.Driver) bool
+}{
+	{"CUSTOM_KILONOVA_PAUSE", is[virt.Pauser]},
+	{"CUSTOM_KILONOVA_SUSPEND", is[virt.Suspender]},
+	{"CUSTOM_KILONOVA_RESCUE", is[virt.Rescuer]},
+	{"CUSTOM_KILONOVA_SNAPSHOT", is[virt.Snapshotter]},
+	{"CUSTOM_KILONOVA_RESIZE", is[virt.Resizer]},
+	{"CUSTOM_KILONOVA_MOVE_DISKS", is[virt.DiskMover]},
+	{"CUSTOM_KILONOVA_LIVE_MIGRATION", is[virt.Migrator]},
+	{"CUSTOM_KILONOVA_PASSWORD", is[virt.PasswordSetter]},
+	{"CUSTOM_KILONOVA_CRASH_DUMP", is[virt.CrashDumper]},
+	{"COMPUTE_NET_ATTACH_INTERFACE", is[virt.InterfaceAttacher]},
+	{"COMPUTE_NET_ATTACH_INTERFACE_WITH_TAG", is[virt.InterfaceAttacher]},
+	{"COMPUTE_VOLUME_ATTACH_WITH_TAG", is[virt.VolumeAttacher]},
+	{"COMPUTE_DEVICE_TAGGING", func(virt.Driver) bool { return true }},
+	{"COMPUTE_NODE", func(virt.Driver) bool { return true }},
+	{"COMPUTE_IMAGE_TYPE_RAW", func(virt.Driver) bool { return true }},
+	{"COMPUTE_IMAGE_TYPE_QCOW2", func(virt.Driver) bool { return true }},
+}
+
+func is[A any](d virt.Driver) bool { _, ok := d.(A); return ok }
+
+// Traits gives what a host advertises: what follows from the driver's abilities and what the driver adds.
+func Traits(d virt.Driver, info *virt.HostInfo) []string {
+	set := map[string]bool{}
+	for _, t := range abilityTraits {
+		if t.has(d) {
+			set[t.trait] = true
+		}
+	}
+	for _, t := range info.Traits {
+		set[t] = true
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// register reports the host until a conductor has taken it. It gives up only when ctx ends or another live agent has the name.
+func (a *Agent) register(ctx context.Context, patient bool) error {
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		err := a.report(ctx, true)
+		if err == nil || !patient || errors.Is(err, fault.Conflict) || ctx.Err() != nil {
+			return err
+		}
+		if !errors.Is(err, fault.Unavailable) {
+			a.log.Warn("the host could not be registered; it is tried again", "error", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// report is the heartbeat; full adds what the host has.
+func (a *Agent) report(ctx context.Context, full bool) error {
+	r := command.HostReport{Host: a.cfg.Host, NodeID: a.cfg.NodeID, Start: a.start}
+	if full {
+		info, err := a.cfg.Driver.Info(ctx)
+		if err != nil {
+			return fmt.Errorf("look at the host: %w", err)
+		}
+		r.Info, r.Traits = info, Traits(a.cfg.Driver, info)
+	}
+	var reply command.RegisterReply
+	if err := a.call(ctx, command.RegisterSubject, r, &reply); err != nil {
+		return err
+	}
+	if reply.Refused != "" {
+		return fault.New(fault.Conflict, "%s", reply.Refused)
+	}
+	return nil
+}
+
+// call asks a conductor.
+func (a *Agent) call(ctx context.Context, subject string, args, out any) error {
+	msg, ok := args.([]byte)
+	if !ok {
+		var err error
+		if msg, err = json.Marshal(args); err != nil {
+			return err
+		}
+	}
+	one, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	raw, err := a.cfg.Bus.Call(one, subject, msg)
+	if errors.Is(err, bus.ErrNoResponder) {
+		return fault.Wrap(err, fault.Unavailable, "No conductor answers.")
+	}
+	if err != nil {
+		return err
+	}
+	if out == nil || len(raw) == 0 {
+		return nil
+	}
+	return json.Unmarshal(raw, out)
+}
+
+// mine asks what becomes of the guests that are here, and does it.
+func (a *Agent) mine(ctx context.Context, first bool) error {
+	guests, err := a.cfg.Driver.Guests(ctx)
+	if err != nil {
+		return fmt.Errorf("list guests: %w", err)
+	}
+	req := command.MineRequest{Host: a.cfg.Host, Guests: guests, Epochs: map[string]int64{}}
+	a.mu.Lock()
+	for server, e := range a.entries {
+		e.mu.Lock()
+		req.Epochs[server] = e.epoch
+		e.mu.Unlock()
+	}
+	a.mu.Unlock()
+	var reply command.MineReply
+	if err := a.call(ctx, command.MineSubject, req, &reply); err != nil {
+		return err
+	}
+	power := map[string]virt.PowerState{}
+	for _, g := range guests {
+		power[g.ID] = g.Power
+	}
+	for _, s := range reply.Servers {
+		switch s.Verdict {
+		case "destroy":
+			a.wg.Go(func() { a.destroyOwed(s) })
+		case "keep":
+			p, here := power[s.ID]
+			delete(power, s.ID)
+			if first && here && a.cfg.ResumeGuests && s.Want == virt.Running && p == virt.Shutdown {
+				a.wg.Go(func() { a.resume(s) })
+			}
+		}
+		delete(power, s.ID)
+	}
+	for server := range power {
+		a.log.Warn("a guest is here that the cloud does not know; it is left alone", "server", server)
+	}
+	return nil
+}
+
+func (a *Agent) destroyOwed(s command.MineServer) {
+	c := &command.Command{Operation: "mine", Step: "destroy", Attempt: int(s.Epoch), Epoch: s.Epoch, Server: s.ID, Verb: command.Destroy}
+	r, err := a.do(a.ctx, c)
+	if err == nil && r.Err != nil {
+		err = r.Err.Error()
+	}
+	if err != nil {
+		a.log.Warn("a guest that should not be here could not be removed; it is tried again later", "server", s.ID, "error", err)
+		return
+	}
+	a.log.Info("a guest that should not be here was removed", "server", s.ID)
+}
+
+// resume starts a guest that ran when the host went down.
+func (a *Agent) resume(s command.MineServer) {
+	k, err := a.kept(a.ctx, s.ID)
+	if err == nil && k.Spec != nil {
+		err = a.cfg.Driver.PowerOn(a.ctx, k.Spec)
+	}
+	if err != nil {
+		a.log.Warn("a guest could not be started again", "server", s.ID, "error", err)
+	}
+}
+
+// watch reports changes that no command made.
+func (a *Agent) watch(ctx context.Context, w virt.Watcher) {
+	for ctx.Err() == nil {
+		err := w.Watch(ctx, func(g virt.GuestState) {
+			if g.ID == "" {
+				a.Reconnected()
+				return
+			}
+			a.mu.Lock()
+			e := a.entries[g.ID]
+			a.mu.Unlock()
+			if e != nil && !e.idle() {
+				return // the command that is running tells the outcome
+			}
+			if err := a.call(ctx, command.GuestSubject, command.GuestReport{Host: a.cfg.Host, ID: g.ID, Power: g.Power}, nil); err != nil && ctx.Err() == nil {
+				a.log.Warn("a guest's change was not reported; the next look tells it", "server", g.ID, "error", err)
+			}
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		a.log.Warn("watching the hypervisor ended; it begins again", "error", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
