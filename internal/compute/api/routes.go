@@ -52,7 +52,7 @@ func entries() []entry {
 		{Method: "GET", Path: "/os-availability-zone", Since: 1, Rule: "os_compute_api:os-availability-zone:list", Success: []success{{1, 200}}, Query: []int{1, 102}},
 		{Method: "GET", Path: "/os-availability-zone/detail", Since: 1, Rule: "os_compute_api:os-availability-zone:detail", Success: []success{{1, 200}}, Query: []int{1, 102}},
 		{Method: "GET", Path: "/os-baremetal-nodes", Since: 1, Until: 35, Rule: "os_compute_api:os-baremetal-nodes:list", Success: []success{{1, 200}}},
-		{Method: "POST", Path: "/os-baremetal-nodes", Since: 1, Until: 35, Success: []success{{1, 200}}},
+		{Method: "POST", Path: "/os-baremetal-nodes", Since: 1, Until: 35, NoBody: true, Success: []success{{1, 200}}},
 		{Method: "GET", Path: "/os-baremetal-nodes/{id}", Since: 1, Until: 35, Rule: "os_compute_api:os-baremetal-nodes:show", Success: []success{{1, 200}}},
 		{Method: "DELETE", Path: "/os-baremetal-nodes/{id}", Since: 1, Until: 35, Success: []success{{1, 200}}},
 		{Method: "POST", Path: "/os-baremetal-nodes/{id}/action", Action: "add_interface", Since: 1, Until: 35, Success: []success{{1, 200}}},
@@ -267,7 +267,7 @@ func entries() []entry {
 		{Method: "PUT", Path: "/servers/{server_id}/tags", Since: 26, Rule: "os_compute_api:os-server-tags:update_all", Success: []success{{26, 200}}, Body: []int{26}},
 		{Method: "DELETE", Path: "/servers/{server_id}/tags", Since: 26, Rule: "os_compute_api:os-server-tags:delete_all", Success: []success{{26, 204}}},
 		{Method: "GET", Path: "/servers/{server_id}/tags/{id}", Since: 26, Rule: "os_compute_api:os-server-tags:show", Success: []success{{26, 204}}},
-		{Method: "PUT", Path: "/servers/{server_id}/tags/{id}", Since: 26, Rule: "os_compute_api:os-server-tags:update", Success: []success{{26, 201}}},
+		{Method: "PUT", Path: "/servers/{server_id}/tags/{id}", Since: 26, Rule: "os_compute_api:os-server-tags:update", NoBody: true, Success: []success{{26, 201}}},
 		{Method: "DELETE", Path: "/servers/{server_id}/tags/{id}", Since: 26, Rule: "os_compute_api:os-server-tags:delete", Success: []success{{26, 204}}},
 		{Method: "GET", Path: "/servers/{server_id}/topology", Since: 78, Rule: "compute:server:topology:index", Success: []success{{78, 200}}, Query: []int{78, 102}},
 	}

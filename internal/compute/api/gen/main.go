@@ -1,5 +1,5 @@
 // Command gen makes what is derived from spec/compute-api.json: the route table (routes.go), the policy rules (rules.go), the JSON Schema
-// files (schemas/) and the OpenAPI document (openapi.json). Run it in internal/compute/api:
+// files (schemas/) and the OpenAPI document (openapi.json); and for tests the schemas of answers (testdata/responses/). Run it in internal/compute/api:
 //
 //	go run ./gen
 package main
@@ -11,6 +11,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+)
+
+// The folders of generated schemas: of requests, which the service loads, and of answers, which tests compare handlers with.
+const (
+	bodies  = "schemas"
+	answers = "testdata/responses"
 )
 
 func main() {
@@ -26,14 +32,16 @@ func run(dir string) error {
 	if err != nil {
 		return err
 	}
-	old, err := filepath.Glob(filepath.Join(dir, "schemas", "*.json"))
-	if err != nil {
-		return err
-	}
-	for _, f := range old {
-		if _, keep := files["schemas/"+filepath.Base(f)]; !keep {
-			if err := os.Remove(f); err != nil {
-				return err
+	for _, folder := range []string{bodies, answers} {
+		old, err := filepath.Glob(filepath.Join(dir, folder, "*.json"))
+		if err != nil {
+			return err
+		}
+		for _, f := range old {
+			if _, keep := files[folder+"/"+filepath.Base(f)]; !keep {
+				if err := os.Remove(f); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -62,10 +70,10 @@ func generate(dir string) (map[string][]byte, error) {
 			continue
 		}
 		for _, part := range []struct {
-			kind   string
-			fields []field
-		}{{"body", r.Request}, {"query", r.Query}} {
-			if err := schemaFiles(files, r, part.kind, part.fields, s.Max.minor()); err != nil {
+			folder, kind string
+			fields       []field
+		}{{bodies, "body", r.Request}, {bodies, "query", r.Query}, {answers, "resp", r.Response}} {
+			if err := schemaFiles(files, r, part.folder+"/"+slug(r)+"."+part.kind, part.fields, s.Max.minor()); err != nil {
 				return nil, fmt.Errorf("%s %s %s: %w", r.Method, r.Path, r.Action, err)
 			}
 		}
@@ -83,7 +91,7 @@ func generate(dir string) (map[string][]byte, error) {
 }
 
 // schemaFiles adds one file for each range of versions in which the fields of a route say the same.
-func schemaFiles(files map[string][]byte, r *route, kind string, fields []field, newest int) error {
+func schemaFiles(files map[string][]byte, r *route, name string, fields []field, newest int) error {
 	starts, err := schemaStarts(r, fields, newest)
 	if err != nil {
 		return err
@@ -97,7 +105,7 @@ func schemaFiles(files map[string][]byte, r *route, kind string, fields []field,
 		if err != nil {
 			return err
 		}
-		files[fmt.Sprintf("schemas/%s.%s.2.%d.json", slug(r), kind, minor)] = b
+		files[fmt.Sprintf("%s.2.%d.json", name, minor)] = b
 	}
 	return nil
 }

@@ -60,7 +60,11 @@ func entryLine(r *route, s *spec) (string, error) {
 	if rule := coarse(source); rule != "" {
 		fmt.Fprintf(&b, ", Rule: %q", rule)
 	}
-	if (r.Method == "POST" || r.Method == "PUT") && source.Request == nil {
+	asked, err := schemaStarts(source, source.Request, s.Max.minor())
+	if err != nil {
+		return "", err
+	}
+	if (r.Method == "POST" || r.Method == "PUT") && r.Action == "" && asked == nil {
 		b.WriteString(", NoBody: true")
 	}
 	b.WriteString(", Success: []success{")
