@@ -17,7 +17,7 @@ func ParseVersion(s string) (Version, error) {
 	major, e1 := strconv.Atoi(a)
 	minor, e2 := strconv.Atoi(b)
 	v := Version{major, minor}
-	if !ok || e1 != nil || e2 != nil || v.String() != s {
+	if !ok || e1 != nil || e2 != nil || major < 1 || minor < 0 || v.String() != s {
 		return Version{}, fault.New(fault.Invalid, "API Version String %s is of invalid format. Must be of format MajorNum.MinorNum.", s)
 	}
 	return v, nil
