@@ -1,0 +1,111 @@
+package config
+
+import "time"
+
+// Config holds every option. The tags are the registry: section and option names as in the file, the default, and the help that `kilonova config sample` prints.
+type Config struct {
+	Default struct {
+		StateDir  string `opt:"state_dir" default:"state" help:"Directory for the database, images, keys, guests and logs. Made with mode 0700."`
+		LogLevel  string `opt:"log_level" default:"info" help:"debug, info, warn or error."`
+		LogFormat string `opt:"log_format" default:"text" help:"text or json."`
+		Region    string `opt:"region" default:"RegionOne" help:"Name of the region in the catalog."`
+		Sole      bool   `opt:"sole" default:"true" help:"Only one process works on this database: leases of a former process are taken over at once at start. Set false when conductors run in several processes."`
+	} `section:"DEFAULT"`
+	API struct {
+		Listen    string   `opt:"listen" default:"127.0.0.1:8774" help:"HOST:PORT of all REST services of this process."`
+		PublicURL string   `opt:"public_url" default:"" help:"URL under which clients reach the services, without a path; empty: http(s)://LISTEN."`
+		TLSCert   string   `opt:"tls_cert" default:"" help:"Certificate file (PEM); with tls_key, the services speak HTTPS."`
+		TLSKey    string   `opt:"tls_key" default:"" help:"Key file (PEM) of tls_cert."`
+		Extra     []string `opt:"separate" default:"" help:"Services with a listener of their own: compute=HOST:PORT,image=HOST:PORT. They answer on the common one as well."`
+		Identity  string   `opt:"identity_url" default:"" help:"URL of a Keystone that validates tokens; empty: the built-in identity service on the same database."`
+		MaxLimit  int      `opt:"max_limit" default:"1000" help:"Largest page of a list."`
+		Pprof     bool     `opt:"pprof" default:"false" help:"Serve profiles under /debug/pprof/ to callers on loopback."`
+	} `section:"api"`
+	Database struct {
+		Connection string `opt:"connection" default:"" secret:"yes" help:"sqlite:///PATH, postgres://USER:PASSWORD@HOST/NAME or mysql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in the state directory."`
+	} `section:"database"`
+	Bus struct {
+		URL    string `opt:"url" default:"" help:"NATS servers to join (nats://HOST:4222,…); empty: a server inside this process."`
+		Listen string `opt:"listen" default:"" help:"HOST:PORT at which the embedded server takes other processes; empty: none."`
+	} `section:"bus"`
+	Identity struct {
+		BcryptCost int           `opt:"bcrypt_cost" default:"12" help:"Cost of password hashes, 4 to 31."`
+		TokenTTL   time.Duration `opt:"token_ttl" default:"1h" help:"Life of a token."`
+		CacheTTL   time.Duration `opt:"cache_ttl" default:"60s" help:"How long a verified token is believed at most; revocations count at once."`
+	} `section:"identity"`
+	Image struct {
+		Dir        string   `opt:"dir" default:"" help:"Directory of the file store; empty: STATE/images."`
+		MaxSize    int64    `opt:"max_size" default:"1099511627776" help:"Bytes of one image at most."`
+		MaxVirtual int64    `opt:"max_virtual_size" default:"17592186044416" help:"Bytes of the disk that an image describes at most."`
+		URL        string   `opt:"url" default:"" help:"URL of the image service for roles that have no access to its store; empty: the built-in one."`
+		WebHosts   []string `opt:"web_download_hosts" default:"" help:"Hosts that web-download may read from although they are on loopback or private networks."`
+	} `section:"image"`
+	Network struct {
+		MTU       int      `opt:"default_mtu" default:"1500" help:"MTU of networks that do not name one."`
+		DNSDomain string   `opt:"dns_domain" default:"openstacklocal" help:"Domain of ports whose network has none."`
+		DNS       []string `opt:"dns_servers" default:"" help:"Name servers given to guests whose subnet names none; empty: those of this host that are not on loopback."`
+		DataPlane bool     `opt:"data_plane" default:"true" help:"Build bridges, DHCP, metadata and firewall on hosts with real guests."`
+		NAT       bool     `opt:"nat" default:"true" help:"Guests reach the outside through the host's address."`
+	} `section:"network"`
+	Placement struct {
+		Randomize bool `opt:"randomize_allocation_candidates" default:"false" help:"Give candidates in random order."`
+	} `section:"placement"`
+	Compute struct {
+		Driver           string        `opt:"driver" default:"libvirt" help:"libvirt or fake."`
+		Host             string        `opt:"host" default:"" help:"Name of this host; empty: the system's host name."`
+		FakeHosts        int           `opt:"fake_hosts" default:"1" help:"Hosts that this process plays with the fake driver. More than one are named HOST-1, HOST-2, …"`
+		FakeDB           string        `opt:"fake_hypervisor" default:"" help:"Database of the fake hypervisor; agents that shall migrate guests to each other share one. Empty: STATE/fake.db."`
+		Dir              string        `opt:"instances_path" default:"" help:"Directory of guests' disks and the image cache; empty: STATE/instances."`
+		VirtType         string        `opt:"virt_type" default:"" help:"kvm or qemu; empty: kvm where it works."`
+		LibvirtSocket    string        `opt:"libvirt_socket" default:"" help:"Socket of libvirtd; empty: the system's when it answers, else one that Kilonova starts itself under STATE/libvirt."`
+		CPURatio         float64       `opt:"cpu_allocation_ratio" default:"4.0" help:"Virtual CPUs given out per CPU."`
+		RAMRatio         float64       `opt:"ram_allocation_ratio" default:"1.0" help:"Memory given out per byte."`
+		DiskRatio        float64       `opt:"disk_allocation_ratio" default:"1.0" help:"Disk given out per byte."`
+		ReservedMemoryMB int64         `opt:"reserved_host_memory_mb" default:"512" help:"Memory kept for the host."`
+		ReservedDiskMB   int64         `opt:"reserved_host_disk_mb" default:"0" help:"Disk kept for the host."`
+		ReservedCPUs     int64         `opt:"reserved_host_cpus" default:"0" help:"CPUs kept for the host."`
+		ReportInterval   time.Duration `opt:"report_interval" default:"10s" help:"Time between heartbeats of an agent."`
+		ServiceDownTime  time.Duration `opt:"service_down_time" default:"60s" help:"Silence after which a service is down."`
+		ShutdownTimeout  time.Duration `opt:"shutdown_timeout" default:"60s" help:"Time a guest has to shut down by itself."`
+		DefaultZone      string        `opt:"default_availability_zone" default:"nova" help:"Zone of hosts in no aggregate with a zone."`
+		InternalZone     string        `opt:"internal_service_availability_zone" default:"internal" help:"Zone shown for services that are not compute hosts."`
+		ScheduleZone     string        `opt:"default_schedule_zone" default:"" help:"Zone of servers that ask for none; empty: any."`
+		ReclaimInterval  time.Duration `opt:"reclaim_instance_interval" default:"0" help:"Time that a deleted server can be restored; 0: deletes are final."`
+		ShelvedOffload   time.Duration `opt:"shelved_offload_time" default:"0" help:"Time until a shelved server leaves its host; negative: never."`
+		ResizeSameHost   bool          `opt:"allow_resize_to_same_host" default:"true" help:"A resize may stay on the host."`
+		ResizeConfirm    time.Duration `opt:"resize_confirm_window" default:"0" help:"Resizes are confirmed after this time; 0: by users only."`
+		DHCPDomain       string        `opt:"dhcp_domain" default:"novalocal" help:"Domain of host names in metadata."`
+		ForceConfigDrive bool          `opt:"force_config_drive" default:"false" help:"Every server gets a config drive."`
+		ResumeGuests     bool          `opt:"resume_guests_state_on_host_boot" default:"true" help:"Start guests again that ran when their host went down."`
+		Workers          int           `opt:"conductor_workers" default:"256" help:"Operations carried out at once by one conductor."`
+	} `section:"compute"`
+	Scheduler struct {
+		MaxAttempts int      `opt:"max_attempts" default:"3" help:"Hosts tried for one build or move."`
+		Filters     []string `opt:"enabled_filters" default:"" help:"Host filters in order; empty: ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter."`
+		SubsetSize  int      `opt:"host_subset_size" default:"1" help:"One of this many best hosts is taken at random."`
+		RAMWeight   float64  `opt:"ram_weight_multiplier" default:"1.0" help:"Weight of free memory."`
+		CPUWeight   float64  `opt:"cpu_weight_multiplier" default:"1.0" help:"Weight of free CPUs."`
+		DiskWeight  float64  `opt:"disk_weight_multiplier" default:"1.0" help:"Weight of free disk."`
+		IOWeight    float64  `opt:"io_ops_weight_multiplier" default:"-1.0" help:"Weight of builds, moves and snapshots going on."`
+	} `section:"filter_scheduler"`
+	Quota struct {
+		Instances          int64 `opt:"instances" default:"10" help:"Servers of a project; -1: any number."`
+		Cores              int64 `opt:"cores" default:"20" help:"Virtual CPUs of a project."`
+		RAM                int64 `opt:"ram" default:"51200" help:"Memory of a project in MB."`
+		MetadataItems      int64 `opt:"metadata_items" default:"128" help:"Metadata entries of a server."`
+		KeyPairs           int64 `opt:"key_pairs" default:"100" help:"Key pairs of a user."`
+		ServerGroups       int64 `opt:"server_groups" default:"10" help:"Server groups of a project."`
+		ServerGroupMembers int64 `opt:"server_group_members" default:"10" help:"Servers in a group."`
+		InjectedFiles      int64 `opt:"injected_files" default:"5" help:"Files of a create request before 2.57."`
+		InjectedBytes      int64 `opt:"injected_file_content_bytes" default:"10240" help:"Bytes of such a file."`
+		InjectedPath       int64 `opt:"injected_file_path_length" default:"255" help:"Bytes of its path."`
+	} `section:"quota"`
+	Console struct {
+		TokenTTL time.Duration `opt:"token_ttl" default:"10m" help:"Life of a console token; it opens one console once."`
+	} `section:"console"`
+	Metadata struct {
+		VendorData string `opt:"vendordata_jsonfile_path" default:"" help:"JSON file served as vendor_data.json."`
+	} `section:"metadata"`
+
+	origins map[string]Origin
+}
