@@ -9,7 +9,6 @@ type Config struct {
 		LogLevel  string `opt:"log_level" default:"info" help:"debug, info, warn or error."`
 		LogFormat string `opt:"log_format" default:"text" help:"text or json."`
 		Region    string `opt:"region" default:"RegionOne" help:"Name of the region in the catalog."`
-		Sole      bool   `opt:"sole" default:"true" help:"Only one process works on this database: leases of a former process are taken over at once at start. Set false when conductors run in several processes."`
 	} `section:"DEFAULT"`
 	API struct {
 		Listen    string   `opt:"listen" default:"127.0.0.1:8774" help:"HOST:PORT of all REST services of this process."`
@@ -27,10 +26,12 @@ type Config struct {
 	Bus struct {
 		URL    string `opt:"url" default:"" help:"NATS servers to join (nats://HOST:4222,…); empty: a server inside this process."`
 		Listen string `opt:"listen" default:"" help:"HOST:PORT at which the embedded server takes other processes; empty: none."`
+		Token  string `opt:"token" default:"" secret:"yes" help:"Shared secret of all processes on the bus; empty: the one in STATE/secrets/bus_token, made at the first start."`
 	} `section:"bus"`
 	Identity struct {
 		BcryptCost int           `opt:"bcrypt_cost" default:"12" help:"Cost of password hashes, 4 to 31."`
 		TokenTTL   time.Duration `opt:"token_ttl" default:"1h" help:"Life of a token."`
+		Password   string        `opt:"service_password" default:"" secret:"yes" help:"Password of the user kilonova, as which roles on other hosts speak to the image service; empty: the one in STATE/secrets/service_password."`
 		CacheTTL   time.Duration `opt:"cache_ttl" default:"60s" help:"How long a verified token is believed at most; revocations count at once."`
 	} `section:"identity"`
 	Image struct {

@@ -57,6 +57,7 @@ type DB struct {
 	pool    *sql.DB // readers, and writers of the server databases
 	cache   stmtCache
 	writer  *groupWriter // SQLite only
+	path    string       // SQLite only
 }
 
 // Open opens the database of a URL: sqlite:///absolute/path (or sqlite:relative), postgres://user:password@host/name,
@@ -70,6 +71,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	case "sqlite":
 		d.dialect = SQLite
 		path := strings.TrimPrefix(rest, "//")
+		d.path = path
 		if d.pool, err = sql.Open("sqlite", sqliteDSN(path)+"&_pragma=query_only(1)"); err != nil {
 			return nil, fmt.Errorf("open database: %w", err)
 		}

@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
@@ -56,10 +58,46 @@ func (d *DB) Migrate(ctx context.Context, service string, files fs.FS) error {
 	if err != nil {
 		return fmt.Errorf("migrate %s: %w", service, err)
 	}
+	unlock, err := d.lockSchema(ctx)
+	if err != nil {
+		return fmt.Errorf("migrate %s: %w", service, err)
+	}
+	defer unlock()
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate %s: %w", service, err)
 	}
 	return nil
+}
+
+// lockSchema keeps other processes from migrating until unlock: a file lock beside a SQLite database, an advisory lock of the server otherwise.
+func (d *DB) lockSchema(ctx context.Context) (unlock func(), err error) {
+	if d.dialect == SQLite {
+		f, err := os.OpenFile(d.path+".migrating", os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+			_ = f.Close()
+			return nil, err
+		}
+		return func() { _ = f.Close() }, nil
+	}
+	conn, err := d.pool.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	take, give := "SELECT pg_advisory_lock(5471001)", "SELECT pg_advisory_unlock(5471001)"
+	if d.dialect == MySQL {
+		take, give = "SELECT GET_LOCK('kilonova_schema', 120)", "SELECT RELEASE_LOCK('kilonova_schema')"
+	}
+	if _, err := conn.ExecContext(ctx, take); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return func() {
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), give) // closing the connection gives it back as well
+		_ = conn.Close()
+	}, nil
 }
 
 func (d *DB) migration(name, text string) *goose.GoFunc {
