@@ -1,0 +1,3 @@
+// Package proxy holds the handlers of the routes with which old versions of the compute API speak for the image and network services:
+// images, networks, floating IPs, security groups. They end at microversions 2.35 and 2.38.
+package proxy
