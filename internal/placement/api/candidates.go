@@ -1,0 +1,383 @@
+package api
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"kilonova/internal/fault"
+	"kilonova/internal/httpapi"
+	"kilonova/internal/id"
+	"kilonova/internal/placement"
+)
+
+func (a *api) candidates(r *httpapi.Request) (*httpapi.Reply, error) {
+	q, err := candidateQuery(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.checkNames(r, q); err != nil {
+		return nil, err
+	}
+	found, err := a.svc.Candidates(r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	w := &candidateWriter{r: r, found: found, asked: map[string]bool{}}
+	for _, g := range q.Groups {
+		for class := range g.Resources {
+			w.asked[class] = true
+		}
+	}
+	return stamped(r, httpapi.OK(w), time.Time{}), nil
+}
+
+// checkNames refuses classes and traits that do not exist.
+func (a *api) checkNames(r *httpapi.Request, q placement.Query) error {
+	var traits []string
+	for _, g := range q.Groups {
+		for class := range g.Resources {
+			if _, err := a.svc.Class(r.Context(), class); fault.KindOf(err) == fault.NotFound {
+				return fault.New(fault.Invalid, "Invalid resource class in resources parameter: No such resource class %s.", class)
+			} else if err != nil {
+				return err
+			}
+		}
+		traits = append(traits, slices.Concat(g.Required...)...)
+		traits = append(traits, g.Forbidden...)
+	}
+	traits = append(append(traits, q.RootRequired...), q.RootForbidden...)
+	if len(traits) == 0 {
+		return nil
+	}
+	have, err := a.svc.Traits(r.Context(), placement.TraitFilter{In: traits})
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, t := range traits {
+		if !slices.ContainsFunc(have, func(n placement.Named) bool { return n.Name == t }) && !slices.Contains(missing, t) {
+			missing = append(missing, t)
+		}
+	}
+	if len(missing) > 0 {
+		return fault.New(fault.Invalid, "No such trait(s): %s.", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// candidateQuery reads the query parameters.
+func candidateQuery(r *httpapi.Request) (q placement.Query, err error) {
+	query := r.Query()
+	q.Flat = !since(r, 29)
+	groups := map[string]*placement.Group{}
+	for _, key := range slices.Sorted(maps.Keys(query)) {
+		ok, err := wide(r, &q, key, query[key])
+		if err != nil {
+			return q, err
+		}
+		if ok {
+			continue
+		}
+		kind, suffix, ok := groupKey(r, key)
+		if !ok {
+			return q, invalidQuery("Additional properties are not allowed ('%s' was unexpected)", key)
+		}
+		g := groups[suffix]
+		if g == nil {
+			g = &placement.Group{Suffix: suffix}
+			groups[suffix] = g
+		}
+		if err := groupPart(r, g, kind, query[key]); err != nil {
+			return q, err
+		}
+	}
+	if !since(r, 25) && !query.Has("resources") {
+		return q, invalidQuery("'resources' is a required property")
+	}
+	for _, suffix := range slices.Sorted(maps.Keys(groups)) {
+		q.Groups = append(q.Groups, *groups[suffix])
+	}
+	return q, judgeGroups(r, &q)
+}
+
+// wide reads a parameter that concerns the whole request.
+func wide(r *httpapi.Request, q *placement.Query, key string, values []string) (bool, error) {
+	value := values[len(values)-1]
+	switch {
+	case key == "limit" && since(r, 16):
+		n, err := strconv.Atoi(values[0])
+		if err != nil || n < 1 || values[0] != strconv.Itoa(n) {
+			return true, invalidQuery("'%s' does not match '^[1-9][0-9]*$'", values[0])
+		}
+		q.Limit = n
+	case key == "group_policy" && since(r, 25):
+		if value != "none" && value != "isolate" {
+			return true, invalidQuery("'%s' is not one of ['none', 'isolate']", value)
+		}
+		q.GroupPolicy = value
+	case key == "root_required" && since(r, 35):
+		return true, rootRequired(r, q, values)
+	case key == "same_subtree" && since(r, 36):
+		for _, list := range values {
+			var set []string
+			for s := range strings.SplitSeq(list, ",") {
+				s = strings.TrimSpace(s)
+				if s == "" {
+					return true, fault.New(fault.Invalid, "Empty string (unsuffixed group) can not be specified in `same_subtree` ").WithCode(placement.CodeBadValue)
+				}
+				if !slices.Contains(set, s) {
+					set = append(set, s)
+				}
+			}
+			q.SameSubtree = append(q.SameSubtree, set)
+		}
+	default:
+		return false, nil
+	}
+	return true, nil
+}
+
+func rootRequired(r *httpapi.Request, q *placement.Query, values []string) error {
+	if len(values) > 1 {
+		return fault.New(fault.Invalid, "Query parameter 'root_required' may be specified only once.").WithCode(placement.CodeDuplicateKey)
+	}
+	if strings.HasPrefix(values[0], "in:") {
+		return invalidQuery("The format 'in:HW_CPU_X86_VMX,CUSTOM_MAGIC' only supported since microversion 1.39. Got: %s", values[0])
+	}
+	required, forbidden, err := parseTraits(r, values)
+	if err != nil {
+		return err
+	}
+	var both []string
+	for _, t := range required {
+		q.RootRequired = append(q.RootRequired, t[0])
+		if slices.Contains(forbidden, t[0]) {
+			both = append(both, t[0])
+		}
+	}
+	if len(both) > 0 {
+		return fault.New(fault.Invalid, "Conflicting required and forbidden traits found in root_required: %s", strings.Join(both, ", ")).
+			WithCode(placement.CodeBadValue)
+	}
+	q.RootForbidden = forbidden
+	return nil
+}
+
+func groupPart(r *httpapi.Request, g *placement.Group, kind string, values []string) (err error) {
+	switch kind {
+	case "resources":
+		g.Resources, err = parseResources(values[len(values)-1])
+	case "required":
+		g.Required, g.Forbidden, err = parseTraits(r, values)
+	case "member_of":
+		g.MemberOf, g.NotMemberOf, err = parseMemberOf(r, g.Suffix, values)
+	case "in_tree":
+		g.InTree = strings.TrimSpace(values[len(values)-1])
+		if !id.IsUUID(g.InTree) {
+			err = invalidQuery("Expected 'in_tree' parameter to be a format of uuid. Got: %s", g.InTree)
+		}
+	}
+	return err
+}
+
+// judgeGroups applies the rules between the groups.
+func judgeGroups(r *httpapi.Request, q *placement.Query) error {
+	if since(r, 36) {
+		if err := judgeSubtrees(q); err != nil {
+			return err
+		}
+	} else if err := orphans(q.Groups); err != nil {
+		return err
+	}
+	for _, g := range q.Groups {
+		if err := conflicting(g.Required, g.Forbidden, g.Suffix); err != nil {
+			return err
+		}
+	}
+	suffixes := 0
+	for _, g := range q.Groups {
+		if g.Suffix != "" {
+			suffixes++
+		}
+	}
+	if suffixes > 1 && q.GroupPolicy == "" {
+		return fault.New(fault.Invalid, "The \"group_policy\" parameter is required when specifying more than one \"resources{N}\" parameter.")
+	}
+	return nil
+}
+
+func judgeSubtrees(q *placement.Query) error {
+	named := slices.Concat(q.SameSubtree...)
+	var all, empty, bad []string
+	for _, g := range q.Groups {
+		all = append(all, g.Suffix)
+		if len(g.Resources) > 0 {
+			continue
+		}
+		empty = append(empty, g.Suffix)
+		if !slices.Contains(named, g.Suffix) {
+			bad = append(bad, g.Suffix)
+		}
+	}
+	if len(empty) == len(all) {
+		return fault.New(fault.Invalid, "There must be at least one resources or resources[$S] parameter.").WithCode(placement.CodeMissingValue)
+	}
+	if len(bad) > 0 {
+		return fault.New(fault.Invalid, "Resourceless suffixed group request should be specified in `same_subtree` query param: bad group(s) - %s.",
+			strings.Join(bad, ", ")).WithCode(placement.CodeBadValue)
+	}
+	for _, s := range named {
+		if !slices.Contains(all, s) {
+			return fault.New(fault.Invalid, "Real suffixes should be specified in `same_subtree`: %s not found in %s.", s, strings.Join(all, ", ")).
+				WithCode(placement.CodeBadValue)
+		}
+	}
+	return nil
+}
+
+func orphans(groups []placement.Group) error {
+	for _, g := range groups {
+		if len(g.Resources) > 0 {
+			continue
+		}
+		switch {
+		case len(g.Required) > 0:
+			return fault.New(fault.Invalid, "All traits parameters must be associated with resources.  Found the following orphaned traits keys: required%s", g.Suffix)
+		case len(g.MemberOf) > 0 || len(g.NotMemberOf) > 0:
+			return fault.New(fault.Invalid, "All member_of parameters must be associated with resources. Found the following orphaned member_of keys: member_of%s", g.Suffix)
+		}
+		return fault.New(fault.Invalid, "All request groups must specify resources.")
+	}
+	if len(groups) == 0 {
+		return fault.New(fault.Invalid, "At least one request group (`resources` or `resources{$S}`) is required.")
+	}
+	return nil
+}
+
+// candidateWriter writes the answer without reflection: it may be megabytes.
+type candidateWriter struct {
+	r     *httpapi.Request
+	found *placement.Candidates
+	asked map[string]bool
+}
+
+// AppendJSON implements httpapi.Appender. Nothing in the answer needs escaping: UUIDs, class and trait names and group suffixes are plain.
+func (w *candidateWriter) AppendJSON(b []byte) ([]byte, error) {
+	asDict, mappings := since(w.r, 12), since(w.r, 34)
+	b = append(b, `{"allocation_requests": [`...)
+	for i, c := range w.found.Candidates {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = appendAllocations(b, c.Allocations, asDict)
+		if mappings {
+			b = append(b, `, "mappings": {`...)
+			first := true
+			for suffix, list := range c.Mappings {
+				b = appendKey(b, suffix, &first)
+				b = appendStrings(b, list)
+			}
+			b = append(b, '}')
+		}
+		b = append(b, '}')
+	}
+	b = append(b, `], "provider_summaries": {`...)
+	first := true
+	for uuid := range w.found.Summaries {
+		b = appendKey(b, uuid, &first)
+		p := w.found.Summaries[uuid]
+		b = w.appendSummary(b, &p)
+	}
+	return append(b, "}}"...), nil
+}
+
+// appendAllocations leaves the object open.
+func appendAllocations(b []byte, a placement.Allocations, asDict bool) []byte {
+	first := true
+	if asDict {
+		b = append(b, `{"allocations": {`...)
+		for uuid, res := range a {
+			b = appendKey(b, uuid, &first)
+			b = append(b, `{"resources": `...)
+			b = append(appendResources(b, res), '}')
+		}
+		return append(b, '}')
+	}
+	b = append(b, `{"allocations": [`...)
+	for uuid, res := range a {
+		if !first {
+			b = append(b, ", "...)
+		}
+		first = false
+		b = append(b, `{"resource_provider": {"uuid": "`...)
+		b = append(b, uuid...)
+		b = append(b, `"}, "resources": `...)
+		b = append(appendResources(b, res), '}')
+	}
+	return append(b, ']')
+}
+
+func appendResources(b []byte, res placement.Resources) []byte {
+	b = append(b, '{')
+	first := true
+	for class, n := range res {
+		b = appendKey(b, class, &first)
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return append(b, '}')
+}
+
+func (w *candidateWriter) appendSummary(b []byte, p *placement.Provider) []byte {
+	b = append(b, `{"resources": {`...)
+	first := true
+	for class, inv := range p.Inventory {
+		if !since(w.r, 27) && !w.asked[class] {
+			continue
+		}
+		b = appendKey(b, class, &first)
+		b = append(b, `{"capacity": `...)
+		b = strconv.AppendInt(b, inv.Capacity(), 10)
+		b = append(b, `, "used": `...)
+		b = strconv.AppendInt(b, p.Used[class], 10)
+		b = append(b, '}')
+	}
+	b = append(b, '}')
+	if since(w.r, 17) {
+		b = append(b, `, "traits": `...)
+		b = appendStrings(b, p.Traits)
+	}
+	if since(w.r, 29) {
+		b = append(b, `, "parent_provider_uuid": `...)
+		if p.Parent == "" {
+			b = append(b, "null"...)
+		} else {
+			b = append(append(append(b, '"'), p.Parent...), '"')
+		}
+		b = append(b, `, "root_provider_uuid": "`...)
+		b = append(append(b, p.Root...), '"')
+	}
+	return append(b, '}')
+}
+
+func appendKey(b []byte, key string, first *bool) []byte {
+	if !*first {
+		b = append(b, ", "...)
+	}
+	*first = false
+	b = append(append(b, '"'), key...)
+	return append(b, `": `...)
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(append(append(b, '"'), s...), '"')
+	}
+	return append(b, ']')
+}

@@ -1,0 +1,39 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"kilonova/internal/fault"
+)
+
+// prefixed puts words before the public text of an error of one kind.
+func prefixed(err error, kind fault.Kind, format string, args ...any) error {
+	var e *fault.Error
+	if !errors.As(err, &e) || e.Kind != kind {
+		return err
+	}
+	out := *e
+	out.Text = fmt.Sprintf(format, args...) + e.Text
+	return &out
+}
+
+// conflicting refuses a request group that requires and forbids the same traits.
+func conflicting(required [][]string, forbidden []string, suffix string) error {
+	no := map[string]bool{}
+	for _, t := range forbidden {
+		no[t] = true
+	}
+	for _, any := range required {
+		possible := false
+		for _, t := range any {
+			possible = possible || !no[t]
+		}
+		if !possible {
+			return fault.New(fault.Invalid, "Conflicting required and forbidden traits found in the following traits keys: required%s: (%s)",
+				suffix, strings.Join(any, ", "))
+		}
+	}
+	return nil
+}
