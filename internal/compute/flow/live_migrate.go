@@ -1,0 +1,268 @@
+package flow
+
+import (
+	"context"
+	"errors"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/store"
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/operation"
+)
+
+// liveMigrate moves a running guest to another host. Until the guest has left, every failure leaves it where it is; from then on the operation only goes
+// forward.
+func (f *flows) liveMigrate() operation.Flow {
+	return operation.Flow{
+		Kind: compute.OpLiveMigrate,
+		Steps: []operation.Step{
+			{Name: "prepare", Event: "conductor_live_migrate_instance", TaskState: compute.TaskMigrating, Do: f.beginMove, Commit: f.openMigration(typed("live-migration"), "queued"), Undo: unlessPassed(f.failMigration)},
+			{Name: "schedule", TaskState: compute.TaskMigrating, Do: f.liveSchedule, Commit: f.destined("preparing"), Undo: unlessPassed(f.takeBack)},
+			{Name: "prepare-destination", Event: "compute_pre_live_migration", TaskState: compute.TaskMigrating, Deadline: f.BuildDeadline, Do: f.livePrepare,
+				Commit: f.status("running"), Undo: unlessPassed(f.liveRollback)},
+			{Name: "migrate", Event: "compute_live_migration", TaskState: compute.TaskMigrating, Deadline: f.TransferDeadline, NoReturn: true, Do: f.liveMove, Undo: f.liveLook,
+				Commit: f.liveMoved},
+			{Name: "finish", Event: "compute_post_live_migration_at_destination", TaskState: compute.TaskMigrating, Retries: 500, Do: f.liveFinish},
+		},
+		Done:   f.liveDone,
+		Undone: f.liveUndone,
+	}
+}
+
+func (f *flows) liveSchedule(ctx context.Context, r *operation.Run) error {
+	var in compute.LiveMigrateInput
+	if err := r.Bind(&in); err != nil {
+		return err
+	}
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(excluded(r), s.Host), Migration: migrationID(r)}
+	if in.Force {
+		w.ForceHost = in.Host
+	} else {
+		w.Host = in.Host
+	}
+	if s.PinnedZone != nil {
+		w.Zone = *s.PinnedZone
+	}
+	p, err := f.Placer.Place(ctx, w)
+	if err != nil {
+		return f.exhausted(r, err)
+	}
+	r.Set(varPlace, p)
+	return nil
+}
+
+// liveArgs makes the arguments of the live migration verbs. Block migration is the default, for no storage is shared between hosts.
+func liveArgs(r *operation.Run, s *compute.Server) (command.LiveMigrateArgs, error) {
+	var in compute.LiveMigrateInput
+	if err := r.Bind(&in); err != nil {
+		return command.LiveMigrateArgs{}, err
+	}
+	a := command.LiveMigrateArgs{Spec: SpecOf(s), Block: in.Block == nil || *in.Block, Migration: migrationID(r)}
+	r.Get(varTarget, &a.Target)
+	return a, nil
+}
+
+func (f *flows) livePrepare(ctx context.Context, r *operation.Run) error {
+	var in compute.LiveMigrateInput
+	if err := r.Bind(&in); err != nil {
+		return err
+	}
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	a, err := liveArgs(r, s)
+	if err != nil {
+		return err
+	}
+	p := placeOf(r)
+	target := map[string]string{}
+	if err := f.ask(ctx, r, p.Host, command.PreLiveMigrate, a, &target); err != nil {
+		if in.Host != "" || errors.Is(err, context.Canceled) || fault.KindOf(err) == fault.NotImplemented {
+			return err
+		}
+		return f.another(r, "schedule", p.Host, err)
+	}
+	r.Set(varTarget, target)
+	return nil
+}
+
+func (f *flows) liveRollback(ctx context.Context, r *operation.Run) error {
+	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
+	if err != nil {
+		return gone(err)
+	}
+	a, err := liveArgs(r, s)
+	if err != nil {
+		return err
+	}
+	p := placeOf(r)
+	err = f.send(ctx, r, p.Host, command.RollbackLive, "/undo", a, nil)
+	if errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, p.Host) {
+		return f.owe(ctx, r, p.Host, command.Destroy, command.DestroyArgs{}, "a live migration to the host was undone while it was down")
+	}
+	return gone(err)
+}
+
+func (f *flows) liveMove(ctx context.Context, r *operation.Run) error {
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	a, err := liveArgs(r, s)
+	if err != nil {
+		return err
+	}
+	src, dst := from(r), placeOf(r)
+	err = f.ask(ctx, r, src.Host, command.LiveMigrate, a, nil)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	// The outcome of a failed move is unknown: look where the guest is.
+	moved, look := f.hasMoved(ctx, r, src.Host, dst.Host)
+	switch {
+	case look != nil:
+		return fault.Wrap(errors.Join(err, look), fault.Unavailable, "The live migration of instance %s failed, and it cannot be told on which host the guest is.", s.ID)
+	case moved:
+		return nil
+	}
+	return err
+}
+
+// liveLook sees whether the guest left although the step failed; then there is no way back, and what is left of the move is done.
+func (f *flows) liveLook(ctx context.Context, r *operation.Run) error {
+	src, dst := from(r), placeOf(r)
+	moved, err := f.hasMoved(ctx, r, src.Host, dst.Host)
+	if err != nil || !moved {
+		return err
+	}
+	r.Set(varPassed, true)
+	return gone(f.liveFinish(ctx, r))
+}
+
+func (f *flows) liveUndone(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
+	if !passed(r) {
+		return f.keepFault(ctx, tx, r, cause)
+	}
+	if err := f.liveMoved(ctx, tx, r); err != nil {
+		return err
+	}
+	return f.liveDone(ctx, tx, r)
+}
+
+// hasMoved tells whether the guest runs at the destination and is not at the source any more. A source that is down cannot be asked: then the
+// destination alone decides.
+func (f *flows) hasMoved(ctx context.Context, r *operation.Run, src, dst string) (bool, error) {
+	var g virt.GuestState
+	err := f.try(ctx, r, dst, command.QueryGuest, struct{}{}, &g)
+	if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, dst) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if g.Power != virt.Running {
+		return false, nil
+	}
+	err = f.try(ctx, r, src, command.QueryGuest, struct{}{}, nil)
+	if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, src) {
+		return true, nil
+	}
+	return false, err
+}
+
+// liveMoved records the new host as soon as the guest is there.
+func (f *flows) liveMoved(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+	if err := f.update(ctx, tx, r, func(s *compute.Server) { settle(s, placeOf(r)) }); err != nil {
+		return err
+	}
+	return f.setMigration(ctx, tx, migrationID(r), "post-migrating")
+}
+
+func (f *flows) liveFinish(ctx context.Context, r *operation.Run) error {
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	src, dst := from(r), placeOf(r)
+	if err := f.bind(ctx, r, s, dst); err != nil {
+		return err
+	}
+	if err := f.must(ctx, r, src.Host, command.ForgetLive, struct{}{}, "the server left the host by live migration"); err != nil {
+		return err
+	}
+	var g command.GuestResult
+	if err := f.try(ctx, r, dst.Host, command.AdoptLive, command.SpecArgs{Spec: SpecOf(s)}, &g); err != nil {
+		return err
+	}
+	r.Set(varPower, g.Power)
+	return f.Placement.Release(ctx, migrationID(r))
+}
+
+func (f *flows) liveDone(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+	was := from(r)
+	err := f.update(ctx, tx, r, func(s *compute.Server) {
+		power(r, s)
+		s.VMState = was.VMState
+	})
+	if err != nil {
+		return err
+	}
+	return f.setMigration(ctx, tx, migrationID(r), "completed")
+}
+
+// abortLive asks the source to stop a running live migration; the operation that runs it then fails and undoes itself.
+func (f *flows) abortLive() operation.Flow {
+	return operation.Flow{
+		Kind:  OpAbortLive,
+		Steps: []operation.Step{{Name: "abort", Event: "compute_live_migration_abort", Do: f.doAbort}},
+	}
+}
+
+// underWay are the states of a live migration that can still be aborted or hastened.
+var underWay = []string{"queued", "preparing", "running"}
+
+func (f *flows) doAbort(ctx context.Context, r *operation.Run) error {
+	m, err := f.liveMigration(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := f.ask(ctx, r, m.SourceHost, command.AbortLive, struct{}{}, nil); err != nil {
+		return err
+	}
+	return f.Store.DB.Write(ctx, func(tx *db.Tx) error { return f.setMigration(ctx, tx, m.UUID, "cancelled") })
+}
+
+func (f *flows) liveMigration(ctx context.Context, r *operation.Run) (*compute.Migration, error) {
+	ms, err := f.Store.Migrations(ctx, f.Store.DB, store.MigrationFilter{ServerID: r.Object, Type: "live-migration", Status: underWay, Limit: 1})
+	if err != nil {
+		return nil, err
+	}
+	if len(ms) == 0 {
+		return nil, fault.New(fault.Conflict, "Instance %s has no live migration in progress.", r.Object)
+	}
+	return &ms[0], nil
+}
+
+// forceLive makes a running live migration end soon: the guest is slowed down or paused until its memory is over.
+func (f *flows) forceLive() operation.Flow {
+	return operation.Flow{
+		Kind:  OpForceLive,
+		Steps: []operation.Step{{Name: "force", Event: "compute_live_migration_force_complete", Do: f.doForce}},
+	}
+}
+
+func (f *flows) doForce(ctx context.Context, r *operation.Run) error {
+	m, err := f.liveMigration(ctx, r)
+	if err != nil {
+		return err
+	}
+	return f.ask(ctx, r, m.SourceHost, command.ForceLive, struct{}{}, nil)
+}

@@ -1,0 +1,140 @@
+package flow
+
+import (
+	"context"
+	"errors"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/id"
+	"kilonova/internal/operation"
+	"kilonova/internal/placement"
+)
+
+// What moves between hosts share: the migration record, the allocations, the bindings of ports.
+
+// origin is where and how a server was when the operation began.
+type origin struct {
+	Place
+	VMState   string `json:"vm_state"`
+	Power     int    `json:"power"`
+	Off       bool   `json:"off"`
+	Migration string `json:"migration,omitempty"`
+}
+
+func originOf(s *compute.Server) origin {
+	return origin{Place: Place{Host: s.Host, Node: s.Node, Provider: s.ComputeID, Zone: s.AvailabilityZone}, VMState: s.VMState, Power: s.PowerState, Off: off(s)}
+}
+
+func from(r *operation.Run) origin {
+	var o origin
+	r.Get(varFrom, &o)
+	return o
+}
+
+// migrationID is the uuid of the record that this operation makes.
+func migrationID(r *operation.Run) string { return id.Derived(r.ID, "migration") }
+
+// beginMove remembers where the server is.
+func (f *flows) beginMove(ctx context.Context, r *operation.Run) error {
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	o := originOf(s)
+	o.Migration = migrationID(r)
+	r.Set(varFrom, o)
+	return nil
+}
+
+// openMigration makes a Commit that writes the migration record.
+func (f *flows) openMigration(kind func(r *operation.Run) string, status string) func(context.Context, *db.Tx, *operation.Run) error {
+	return func(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+		s, err := f.Store.Server(ctx, tx, r.Object)
+		if err != nil {
+			return err
+		}
+		m := compute.Migration{UUID: migrationID(r), ServerID: s.ID, Type: kind(r), Status: status, SourceHost: s.Host, SourceNode: s.Node, OldFlavorID: s.Flavor.ID,
+			NewFlavorID: s.Flavor.ID, ProjectID: s.ProjectID, UserID: r.User}
+		var in compute.ResizeInput
+		if r.Kind == compute.OpResize && r.Bind(&in) == nil && !in.Migrate {
+			m.NewFlavorID = in.Flavor.ID
+		}
+		return f.Store.InsertMigration(ctx, tx, &m)
+	}
+}
+
+func typed(kind string) func(*operation.Run) string {
+	return func(*operation.Run) string { return kind }
+}
+
+// failMigration is the undo of openMigration.
+func (f *flows) failMigration(ctx context.Context, r *operation.Run) error {
+	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {
+		return gone(f.Store.UpdateMigration(ctx, tx, migrationID(r), func(m *compute.Migration) error {
+			if m.Status != "cancelled" {
+				m.Status = "error"
+			}
+			return nil
+		}))
+	})
+}
+
+func (f *flows) setMigration(ctx context.Context, tx *db.Tx, uuid, status string) error {
+	return f.Store.UpdateMigration(ctx, tx, uuid, func(m *compute.Migration) error { m.Status = status; return nil })
+}
+
+// status makes a Commit that moves the operation's migration record on.
+func (f *flows) status(status string) func(context.Context, *db.Tx, *operation.Run) error {
+	return func(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+		return f.setMigration(ctx, tx, migrationID(r), status)
+	}
+}
+
+// destined makes a Commit that writes the chosen destination into the migration record.
+func (f *flows) destined(status string) func(context.Context, *db.Tx, *operation.Run) error {
+	return func(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+		p := placeOf(r)
+		return f.Store.UpdateMigration(ctx, tx, migrationID(r), func(m *compute.Migration) error {
+			m.Status, m.DestHost, m.DestNode = status, p.Host, p.Node
+			return nil
+		})
+	}
+}
+
+// takeBack gives what the operation's migration holds back to the server; a server that never gave it away keeps what it has.
+func (f *flows) takeBack(ctx context.Context, r *operation.Run) error {
+	return f.returnAllocations(ctx, r.Object, migrationID(r))
+}
+
+func (f *flows) returnAllocations(ctx context.Context, server, migration string) error {
+	for try := 0; ; try++ {
+		held, mover, err := f.Placement.Of(ctx, migration)
+		if err != nil || len(held) == 0 {
+			return err
+		}
+		_, owner, err := f.Placement.Of(ctx, server)
+		if err != nil {
+			return err
+		}
+		to := placement.Consumer{UUID: server, ProjectID: mover.ProjectID, UserID: mover.UserID, Type: "INSTANCE"}
+		if owner != nil {
+			to = *owner
+		}
+		err = f.Placement.ClaimAll(ctx, []placement.Consumer{*mover, to}, []placement.Allocations{{}, held})
+		if err == nil || !errors.Is(err, fault.Conflict) || try == 5 {
+			return err
+		}
+	}
+}
+
+// bind moves the bindings of the server's ports to a host; "" leaves them with the server but on no host.
+func (f *flows) bind(ctx context.Context, r *operation.Run, s *compute.Server, p Place) error {
+	for _, v := range s.VIFs {
+		if _, err := f.Network.BindPort(ctx, caller(r), v.PortID, s.ID, portOwner(p.Zone), p.Host); gone(err) != nil {
+			return err
+		}
+	}
+	return nil
+}

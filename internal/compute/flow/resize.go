@@ -1,0 +1,356 @@
+package flow
+
+import (
+	"context"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/operation"
+)
+
+// resize gives the server another flavor, or (cold migration) another host with the same flavor. The old guest's disks stay where they were until it
+// is confirmed or reverted. Until the new guest stands, every failure brings the old one back as it was.
+func (f *flows) resize() operation.Flow {
+	return operation.Flow{
+		Kind: compute.OpResize,
+		Steps: []operation.Step{
+			{Name: "prepare", Event: "cold_migrate", TaskState: compute.TaskResizePrep, Do: f.beginMove, Commit: f.openMigration(resizeType, "pre-migrating"), Undo: f.failMigration},
+			{Name: "schedule", Event: "conductor_migrate_server", TaskState: compute.TaskResizePrep, Do: f.resizeSchedule, Commit: f.destined("pre-migrating"), Undo: f.takeBack},
+			{Name: "prep-destination", Event: "compute_prep_resize", TaskState: compute.TaskResizePrep, Do: f.resizePrep, Commit: f.status("migrating")},
+			{Name: "migrate-disk", Event: "compute_resize_instance", TaskState: compute.TaskResizeMigrating, Deadline: f.TransferDeadline, Do: f.resizeDisks,
+				Commit: f.status("post-migrating"), Undo: f.resizeDisksBack},
+			{Name: "finish", Event: "compute_finish_resize", TaskState: compute.TaskResizeFinish, Deadline: f.BuildDeadline, Do: f.resizeFinish, Undo: f.resizeUnbind},
+		},
+		Done:   f.resizeDone,
+		Undone: f.keepFault,
+	}
+}
+
+func resizeType(r *operation.Run) string {
+	var in compute.ResizeInput
+	if r.Bind(&in) == nil && in.Migrate {
+		return "migration"
+	}
+	return "resize"
+}
+
+func (f *flows) resizeSchedule(ctx context.Context, r *operation.Run) error {
+	var in compute.ResizeInput
+	if err := r.Bind(&in); err != nil {
+		return err
+	}
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	ex := excluded(r)
+	if (in.Migrate && !f.ColdMigrateSame) || (!in.Migrate && !f.AllowSameHost) {
+		ex = append(ex, s.Host)
+	}
+	w := Want{Server: s, Flavor: newFlavor(s, in), ImageProps: s.ImageProps, Host: in.Host, Exclude: ex, Migration: migrationID(r)}
+	if s.PinnedZone != nil {
+		w.Zone = *s.PinnedZone
+	}
+	p, err := f.Placer.Place(ctx, w)
+	if err != nil {
+		return f.exhausted(r, err)
+	}
+	r.Set(varPlace, p)
+	return nil
+}
+
+func newFlavor(s *compute.Server, in compute.ResizeInput) compute.Flavor {
+	if in.Migrate {
+		return s.Flavor
+	}
+	return in.Flavor
+}
+
+// resizePrep makes sure that the destination answers before the guest is stopped.
+func (f *flows) resizePrep(ctx context.Context, r *operation.Run) error {
+	p := placeOf(r)
+	if p.Host == from(r).Host {
+		return nil
+	}
+	if err := f.ask(ctx, r, p.Host, command.QueryGuest, struct{}{}, nil); gone(err) != nil {
+		return f.another(r, "schedule", p.Host, err)
+	}
+	return nil
+}
+
+func (f *flows) resizeDisks(ctx context.Context, r *operation.Run) error {
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	src, dst := from(r), placeOf(r)
+	if err := f.ask(ctx, r, src.Host, command.PrepareResize, command.PowerOffArgs{Grace: f.grace(s)}, nil); err != nil {
+		return err
+	}
+	if dst.Host == src.Host {
+		return nil
+	}
+	return f.ask(ctx, r, src.Host, command.SendDisks, command.SendDisksArgs{Host: dst.Host}, nil)
+}
+
+func (f *flows) resizeDisksBack(ctx context.Context, r *operation.Run) error {
+	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
+	if err != nil {
+		return gone(err)
+	}
+	src, dst := from(r), placeOf(r)
+	if dst.Host != src.Host {
+		if err := f.undoOn(ctx, r, dst.Host, command.Destroy, command.DestroyArgs{}, "a resize to the host was undone while it was down"); err != nil {
+			return err
+		}
+	}
+	sp := SpecOf(s)
+	sp.Stopped = src.Off
+	return f.undoOn(ctx, r, src.Host, command.RevertResize, command.SpecArgs{Spec: sp}, "a resize from the host was undone while it was down")
+}
+
+func (f *flows) resizeFinish(ctx context.Context, r *operation.Run) error {
+	var in compute.ResizeInput
+	if err := r.Bind(&in); err != nil {
+		return err
+	}
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	src, dst := from(r), placeOf(r)
+	if dst.Host != src.Host {
+		if err := f.bind(ctx, r, s, dst); err != nil {
+			return err
+		}
+	}
+	sp := specWith(s, newFlavor(s, in))
+	sp.Stopped = src.Off
+	return f.guest(ctx, r, dst.Host, command.FinishResize, command.SpecArgs{Spec: sp})
+}
+
+func (f *flows) resizeUnbind(ctx context.Context, r *operation.Run) error {
+	src := from(r)
+	if placeOf(r).Host == src.Host {
+		return nil
+	}
+	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
+	if err != nil {
+		return gone(err)
+	}
+	return f.bind(ctx, r, s, src.Place)
+}
+
+func (f *flows) resizeDone(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+	var in compute.ResizeInput
+	if err := r.Bind(&in); err != nil {
+		return err
+	}
+	src := from(r)
+	err := f.update(ctx, tx, r, func(s *compute.Server) {
+		power(r, s)
+		old := s.Flavor
+		s.OldFlavor = &old
+		s.Flavor = newFlavor(s, in)
+		if in.AutoDisk != "" {
+			s.DiskConfig = in.AutoDisk
+		}
+		settle(s, placeOf(r))
+		s.VMState = compute.VMResized
+		setSystem(s, map[string]string{SysOldVMState: src.VMState, SysMigration: src.Migration, SysResizedAt: nowText()})
+	})
+	if err != nil {
+		return err
+	}
+	return f.setMigration(ctx, tx, src.Migration, "finished")
+}
+
+// confirmResize lets go of the old guest and of what it held.
+func (f *flows) confirmResize() operation.Flow {
+	return operation.Flow{
+		Kind: compute.OpConfirmResize,
+		Steps: []operation.Step{
+			{Name: "confirm", Event: "compute_confirm_resize", Retries: 60, NoReturn: true, Do: f.doConfirm},
+			{Name: "release", Retries: 60, Do: f.confirmRelease},
+		},
+		Done: func(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+			return f.resizeEnded(ctx, tx, r, "confirmed", nil)
+		},
+		Undone: f.keepFault,
+	}
+}
+
+// resized gives the server and its finished migration.
+func (f *flows) resized(ctx context.Context, r *operation.Run) (*compute.Server, *compute.Migration, error) {
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := f.Store.Migration(ctx, f.Store.DB, s.System[SysMigration])
+	if err != nil {
+		return nil, nil, fault.Wrap(err, fault.Invalid, "Instance %s has no finished migration to confirm or revert.", s.ID)
+	}
+	return s, m, nil
+}
+
+func (f *flows) doConfirm(ctx context.Context, r *operation.Run) error {
+	s, m, err := f.resized(ctx, r)
+	if err != nil {
+		return err
+	}
+	if m.SourceHost == s.Host {
+		err = f.ask(ctx, r, s.Host, command.ConfirmResize, struct{}{}, nil)
+	} else {
+		err = f.must(ctx, r, m.SourceHost, command.Destroy, command.DestroyArgs{}, "a resize away from the host was confirmed while it was down")
+	}
+	return err
+}
+
+func (f *flows) confirmRelease(ctx context.Context, r *operation.Run) error {
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	return f.Placement.Release(ctx, s.System[SysMigration])
+}
+
+// resizeEnded clears what a resize left in the server and closes its migration record.
+func (f *flows) resizeEnded(ctx context.Context, tx *db.Tx, r *operation.Run, status string, more func(s *compute.Server)) error {
+	var migration string
+	err := f.update(ctx, tx, r, func(s *compute.Server) {
+		power(r, s)
+		migration = s.System[SysMigration]
+		s.VMState = compute.VMActive
+		if off(s) || s.System[SysOldVMState] == compute.VMStopped && s.PowerState != compute.PowerRunning {
+			s.VMState = compute.VMStopped
+		}
+		if more != nil {
+			more(s)
+		}
+		s.OldFlavor = nil
+		setSystem(s, map[string]string{SysOldVMState: "", SysMigration: "", SysResizedAt: ""})
+	})
+	if err != nil {
+		return err
+	}
+	return f.setMigration(ctx, tx, migration, status)
+}
+
+// revertResize brings the old guest back. The new one is only stopped until the old one stands.
+func (f *flows) revertResize() operation.Flow {
+	return operation.Flow{
+		Kind: compute.OpRevertResize,
+		Steps: []operation.Step{
+			{Name: "stop-destination", Event: "compute_revert_resize", TaskState: compute.TaskResizeReverting, Deadline: f.StopGrace + longAgo, Do: f.revertStop, Undo: f.revertStart},
+			{Name: "finish-revert", Event: "compute_finish_revert_resize", TaskState: compute.TaskResizeReverting, Deadline: f.BuildDeadline, NoReturn: true, Do: f.revertFinish,
+				Undo: f.revertUnfinish},
+			{Name: "clean-destination", TaskState: compute.TaskResizeReverting, Retries: 200, Do: f.revertClean},
+		},
+		Done:   f.revertDone,
+		Undone: f.keepFault,
+	}
+}
+
+func (f *flows) revertStop(ctx context.Context, r *operation.Run) error {
+	s, m, err := f.resized(ctx, r)
+	if err != nil {
+		return err
+	}
+	o := originOf(s)
+	o.Migration = m.UUID
+	r.Set(varFrom, o)
+	r.Set(varPlace, Place{Host: m.SourceHost, Node: m.SourceNode})
+	if m.SourceHost == s.Host {
+		return nil
+	}
+	src, err := f.sourcePlace(ctx, m)
+	if err != nil {
+		return err
+	}
+	r.Set(varPlace, src)
+	if err := f.must(ctx, r, s.Host, command.PowerOff, command.PowerOffArgs{}, "a resize to the host was reverted while it was down"); err != nil {
+		return err
+	}
+	return f.bind(ctx, r, s, src)
+}
+
+// sourcePlace tells where a migration came from: its allocations name the provider, the host's record the zone.
+func (f *flows) sourcePlace(ctx context.Context, m *compute.Migration) (Place, error) {
+	h, err := f.Store.Host(ctx, f.Store.DB, m.SourceHost)
+	if err != nil {
+		return Place{}, err
+	}
+	return Place{Host: m.SourceHost, Node: m.SourceNode, Provider: h.NodeID, Zone: h.Zone}, nil
+}
+
+func (f *flows) revertStart(ctx context.Context, r *operation.Run) error {
+	o := from(r)
+	if o.Host == "" || o.Host == placeOf(r).Host {
+		return nil
+	}
+	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
+	if err != nil {
+		return gone(err)
+	}
+	if err := f.bind(ctx, r, s, o.Place); err != nil {
+		return err
+	}
+	if o.Off || !s.Deleted.IsZero() {
+		return nil
+	}
+	return f.undoOn(ctx, r, o.Host, command.PowerOn, command.SpecArgs{Spec: SpecOf(s)}, "reverting a resize failed while the host was down")
+}
+
+func (f *flows) revertFinish(ctx context.Context, r *operation.Run) error {
+	s, m, err := f.resized(ctx, r)
+	if err != nil {
+		return err
+	}
+	sp := specWith(s, oldFlavor(s))
+	sp.Stopped = s.System[SysOldVMState] == compute.VMStopped
+	return f.guest(ctx, r, m.SourceHost, command.RevertResize, command.SpecArgs{Spec: sp})
+}
+
+// revertUnfinish leaves one guest: on one host that of the new flavor, on two the one at the destination.
+func (f *flows) revertUnfinish(ctx context.Context, r *operation.Run) error {
+	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
+	if err != nil || !s.Deleted.IsZero() {
+		return gone(err)
+	}
+	src, dst := placeOf(r).Host, from(r)
+	if src != dst.Host {
+		return gone(f.undoOn(ctx, r, src, command.PowerOff, command.PowerOffArgs{}, "reverting a resize failed while the host was down"))
+	}
+	sp := SpecOf(s)
+	sp.Stopped = dst.Off
+	return f.undoOn(ctx, r, src, command.FinishResize, command.SpecArgs{Spec: sp}, "reverting a resize failed while the host was down")
+}
+
+func oldFlavor(s *compute.Server) compute.Flavor {
+	if s.OldFlavor != nil {
+		return *s.OldFlavor
+	}
+	return s.Flavor
+}
+
+func (f *flows) revertClean(ctx context.Context, r *operation.Run) error {
+	o := from(r)
+	if o.Host != placeOf(r).Host {
+		if err := f.must(ctx, r, o.Host, command.Destroy, command.DestroyArgs{}, "a resize to the host was reverted while it was down"); err != nil {
+			return err
+		}
+	}
+	return f.returnAllocations(ctx, r.Object, o.Migration)
+}
+
+func (f *flows) revertDone(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+	src := placeOf(r)
+	return f.resizeEnded(ctx, tx, r, "reverted", func(s *compute.Server) {
+		s.Flavor = oldFlavor(s)
+		if src.Host != s.Host {
+			settle(s, src)
+		}
+	})
+}
