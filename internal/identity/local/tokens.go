@@ -1,0 +1,255 @@
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"kilonova/internal/auth"
+	"kilonova/internal/clock"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/identity"
+)
+
+// refused is the one answer to every login and token that does not hold; the cause says why to the log alone.
+func refused(cause error) error {
+	return fault.Wrap(cause, fault.Unauthorized, "The request you have made requires authentication.")
+}
+
+func refusedFor(format string, args ...any) error { return refused(fmt.Errorf(format, args...)) }
+
+// Authenticate implements auth.Authenticator. Tokens of application credentials with access rules are refused: a service that cannot
+// hold a request against the rules must not serve it.
+func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Caller, error) {
+	v, err := s.verified(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	if v.token.AccessRules != nil {
+		return nil, refused(errors.New("the application credential has access rules, which this service does not check"))
+	}
+	c := v.caller
+	return &c, nil
+}
+
+// Validate gives the content of a token. It fails with fault.Unauthorized like Authenticate, but accepts tokens with access rules: the
+// caller sees to them. The result must not be changed.
+func (s *Service) Validate(ctx context.Context, token string) (*identity.Token, error) {
+	v, err := s.verified(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	return v.token, nil
+}
+
+func (s *Service) verified(ctx context.Context, token string) (*verified, error) {
+	if err := s.sync(ctx); err != nil {
+		return nil, err
+	}
+	k := tokenKey(sha256.Sum256([]byte(token)))
+	if v := s.tokens.get(k); v != nil {
+		return v, nil
+	}
+	version := s.tokens.begin()
+	p, err := s.unseal(token)
+	if err != nil {
+		return nil, refused(err)
+	}
+	t, err := s.resolve(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	t.ID = token
+	return s.tokens.put(k, t, version), nil
+}
+
+// resolve looks up everything that a token stands for and judges whether it holds.
+func (s *Service) resolve(ctx context.Context, p *payload) (*identity.Token, error) {
+	if !clock.Now().Before(p.expires()) {
+		return nil, refusedFor("the token expired")
+	}
+	t := &identity.Token{Methods: methodNames(p.Methods), AuditIDs: p.audits(), IssuedAt: p.issued(), ExpiresAt: p.expires()}
+	user, ref, err := s.activeUser(ctx, unpackID(p.User))
+	if err != nil {
+		return nil, err
+	}
+	t.User, t.PasswordExpiresAt = ref, user.PasswordExpiresAt
+	var project *identity.Project
+	scope := unpackID(p.Scope)
+	switch p.Kind {
+	case kindProject:
+		if project, err = s.activeProject(ctx, t, scope); err != nil {
+			return nil, err
+		}
+	case kindDomain:
+		d, err := s.activeDomain(ctx, scope)
+		if err != nil {
+			return nil, err
+		}
+		t.Domain = &identity.Ref{ID: d.ID, Name: d.Name}
+	case kindSystem:
+		t.System = true
+	}
+	revoked, err := s.revoked(ctx, p, t)
+	if err != nil {
+		return nil, err
+	}
+	if revoked {
+		return nil, refusedFor("the token was revoked")
+	}
+	if p.Kind != kindUnscoped {
+		if err := s.roleRefs(ctx, p, t, project); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+func notThere(err error, what, id string) error {
+	if fault.KindOf(err) == fault.NotFound {
+		return refusedFor("%s %s is not there", what, id)
+	}
+	return err
+}
+
+// activeUser gives an enabled user of an enabled domain.
+func (s *Service) activeUser(ctx context.Context, id string) (*identity.User, identity.Scoped, error) {
+	u, err := s.Users.Get(ctx, id)
+	if err != nil {
+		return nil, identity.Scoped{}, notThere(err, "user", id)
+	}
+	if !u.Enabled {
+		return nil, identity.Scoped{}, refusedFor("user %s is disabled", id)
+	}
+	d, err := s.activeDomain(ctx, u.DomainID)
+	if err != nil {
+		return nil, identity.Scoped{}, err
+	}
+	return u, identity.Scoped{ID: u.ID, Name: u.Name, Domain: identity.Ref{ID: d.ID, Name: d.Name}}, nil
+}
+
+func (s *Service) activeDomain(ctx context.Context, id string) (*identity.Project, error) {
+	d, err := s.domain(ctx, s.db, id)
+	if err != nil {
+		return nil, notThere(err, "domain", id)
+	}
+	if !d.Enabled {
+		return nil, refusedFor("domain %s is disabled", id)
+	}
+	return d, nil
+}
+
+// activeProject puts an enabled project of an enabled domain into the token.
+func (s *Service) activeProject(ctx context.Context, t *identity.Token, id string) (*identity.Project, error) {
+	p, err := s.Projects.Get(ctx, id)
+	if err != nil {
+		return nil, notThere(err, "project", id)
+	}
+	if !p.Enabled {
+		return nil, refusedFor("project %s is disabled", id)
+	}
+	t.Project, t.IsDomain = &identity.Scoped{ID: p.ID, Name: p.Name}, p.IsDomain
+	if p.IsDomain {
+		t.Project.Domain = identity.Ref{ID: p.ID, Name: p.Name}
+		return p, nil
+	}
+	d, err := s.activeDomain(ctx, p.DomainID)
+	if err != nil {
+		return nil, err
+	}
+	t.Project.Domain = identity.Ref{ID: d.ID, Name: d.Name}
+	return p, nil
+}
+
+// revoked looks for revocations of the token itself, its user and its project.
+func (s *Service) revoked(ctx context.Context, p *payload, t *identity.Token) (bool, error) {
+	objects := []any{t.AuditIDs[0], t.User.ID}
+	if t.Project != nil {
+		objects = append(objects, t.Project.ID)
+	}
+	return any1(ctx, s.db, "SELECT COUNT(*) FROM identity_revocations WHERE object_id IN ("+db.In(len(objects))+") AND issued_before >= ?", append(objects, p.Issued)...)
+}
+
+// roleRefs puts the roles into a scoped token: those of its user now, cut down to what its application credential or trust delegates.
+func (s *Service) roleRefs(ctx context.Context, p *payload, t *identity.Token, project *identity.Project) error {
+	holder := t.User.ID
+	var delegated []string
+	var err error
+	switch {
+	case len(p.Trust) > 0:
+		if t.Trust, err = s.liveTrust(ctx, unpackID(p.Trust)); err != nil {
+			return err
+		}
+		holder, delegated = t.Trust.TrustorID, t.Trust.RoleIDs
+		if _, _, err := s.activeUser(ctx, holder); err != nil {
+			return err
+		}
+		if _, _, err := s.activeUser(ctx, t.Trust.TrusteeID); err != nil {
+			return err
+		}
+	case len(p.AppCred) > 0:
+		if err := s.loadAppCred(ctx, t, unpackID(p.AppCred)); err != nil {
+			return err
+		}
+		delegated = t.AppCred.RoleIDs
+	}
+	domain := ""
+	if t.Domain != nil {
+		domain = t.Domain.ID
+	}
+	held, err := s.rolesOn(ctx, holder, project, domain)
+	if err != nil {
+		return err
+	}
+	table, err := s.roleTable(ctx)
+	if err != nil {
+		return err
+	}
+	t.Roles = table.refs(held)
+	if delegated != nil {
+		order, _ := table.closure(delegated)
+		t.Roles = slices.DeleteFunc(t.Roles, func(r identity.Ref) bool { return !slices.Contains(order, r.ID) })
+	}
+	if len(t.Roles) == 0 {
+		return refusedFor("user %s has no role there", holder)
+	}
+	return nil
+}
+
+func (s *Service) liveTrust(ctx context.Context, id string) (*identity.Trust, error) {
+	t, err := s.Trusts.Get(ctx, id)
+	if err != nil {
+		return nil, notThere(err, "trust", id)
+	}
+	if !t.DeletedAt.IsZero() || !t.ExpiresAt.IsZero() && !clock.Now().Before(t.ExpiresAt) {
+		return nil, refusedFor("trust %s is over", id)
+	}
+	return t, nil
+}
+
+func (s *Service) loadAppCred(ctx context.Context, t *identity.Token, id string) error {
+	a, err := s.AppCreds.Get(ctx, id)
+	if err != nil {
+		return notThere(err, "application credential", id)
+	}
+	if !a.ExpiresAt.IsZero() && !clock.Now().Before(a.ExpiresAt) {
+		return refusedFor("application credential %s expired", id)
+	}
+	t.AppCred = a
+	if len(a.RuleIDs) > 0 {
+		rules, err := s.AccessRules.Many(ctx, a.RuleIDs)
+		if err != nil {
+			return err
+		}
+		t.AccessRules = append([]identity.AccessRule{}, rules...)
+	}
+	return nil
+}
+
+// RevokeToken ends one token.
+func (s *Service) RevokeToken(ctx context.Context, t *identity.Token) error {
+	return s.db.Write(ctx, func(tx *db.Tx) error { return s.revoke(ctx, tx, changeToken, t.AuditIDs[0]) })
+}
