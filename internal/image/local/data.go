@@ -379,3 +379,16 @@ func (s *Service) RemoveLocation(ctx context.Context, c *auth.Caller, imageID, s
 	s.event("image.update", c, r)
 	return nil
 }
+
+// Probe judges a web address that shall become a location and gives its size (-1: the server does not tell). The data is not
+// inspected: whoever reads it must.
+func (s *Service) Probe(ctx context.Context, url string) (int64, error) {
+	data, size, err := s.web.Open(ctx, url, 0, -1)
+	if err != nil {
+		if errors.Is(err, fault.Unavailable) || errors.Is(err, fault.NotFound) {
+			err = fault.Wrap(err, fault.Invalid, "The location %.200s can not be read.", url)
+		}
+		return 0, err
+	}
+	return size, data.Close()
+}
