@@ -220,3 +220,14 @@ func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostG
 	}
 	return out, nil
 }
+
+// FQDN is a name in the name service of a network with a domain, "" for the service's own.
+func (s *Service) FQDN(hostname, domain string) string {
+	if domain == "" {
+		domain = s.cfg.DNSDomain
+	}
+	if hostname == "" {
+		return ""
+	}
+	return hostname + "." + strings.TrimSuffix(domain, ".") + "."
+}

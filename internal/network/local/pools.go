@@ -170,20 +170,6 @@ func (c *Change) DeleteSubnetPool(poolID string) error {
 	return c.pools.delete(c.ctx, c.tx, poolID)
 }
 
-// DefaultPool gives the default subnet pool of an IP version; fault.NotFound when there is none.
-func (c *Change) DefaultPool(version int) (*network.SubnetPool, error) {
-	all, err := c.pools.list(c.ctx, c.tx, "")
-	if err != nil {
-		return nil, err
-	}
-	for i := range all {
-		if all[i].IsDefault && all[i].Version == version {
-			return &all[i], nil
-		}
-	}
-	return nil, fault.New(fault.NotFound, "No default subnetpool found for IPv%d.", version).WithCode("NotFound")
-}
-
 // cut takes the prefix of a new subnet from its pool: the one it asks for, or a free one.
 func (c *Change) cut(r *SubnetRequest) error {
 	p, err := c.pools.lock(c.ctx, c.tx, r.SubnetPoolID)

@@ -282,7 +282,11 @@ func (c *Change) DeletePort(portID string) error {
 }
 
 // Deletable fails for ports that the service itself made for a router or floating IP: these go with their maker.
-func (c *Change) Deletable(p *network.Port) error {
+func (c *Change) Deletable(portID string) error {
+	p, err := c.ports.get(c.ctx, c.tx, portID)
+	if err != nil {
+		return err
+	}
 	var why string
 	switch p.DeviceOwner {
 	case network.OwnerRouterInterface, network.OwnerRouterGateway:

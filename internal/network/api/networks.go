@@ -1,0 +1,119 @@
+package api
+
+import (
+	"kilonova/internal/fault"
+	"kilonova/internal/network"
+	"kilonova/internal/network/local"
+)
+
+func networks(a *API) *resource {
+	return &resource{api: a, name: "network", plural: "networks", path: "networks", kind: "Network",
+		attrs: []attr{nameAttr(), descriptionAttr(), adminStateAttr(), projectAttr(), hintsAttr(),
+			{name: "shared", when: both, kind: boolean, rule: true},
+			{name: "router:external", when: both, kind: boolean, rule: true},
+			{name: "is_default", when: both, kind: boolean, rule: true},
+			{name: "provider:network_type", when: both, kind: null(filled(32)), rule: true, hidden: true},
+			{name: "provider:physical_network", when: both, kind: null(filled(64)), rule: true, hidden: true},
+			{name: "provider:segmentation_id", when: both, kind: null(number(0, 1<<24)), rule: true, hidden: true},
+			{name: "mtu", when: both, kind: null(number(0, 65535))},
+			{name: "port_security_enabled", when: both, kind: boolean, def: true, rule: true},
+			{name: "dns_domain", when: both, kind: text(255)}},
+		columns: map[string]string{"id": "id", "name": "name", "project_id": "project_id"},
+		list:    a.networkDocs, create: createNetwork, update: updateNetwork,
+		remove: func(_ *call, c *local.Change, id string) error { return c.DeleteNetwork(id) },
+		retag: func(c *local.Change, id string, change func([]string) ([]string, error)) error {
+			_, err := c.UpdateNetwork(id, func(n *network.Network) (err error) { n.Tags, err = change(n.Tags); return err })
+			return err
+		}}
+}
+
+func (a *API) networkDocs(q *call, f local.Filter) ([]doc, error) {
+	ns, err := a.svc.Networks(q.Context(), f)
+	if err != nil {
+		return nil, err
+	}
+	docs := make([]doc, len(ns))
+	for i := range ns {
+		docs[i] = a.networkDoc(&ns[i])
+	}
+	return docs, nil
+}
+
+func (a *API) networkDoc(n *network.Network) doc {
+	ids := make([]string, len(n.Subnets))
+	for i := range n.Subnets {
+		ids[i] = n.Subnets[i].ID
+	}
+	zones := []string{}
+	if len(ids) > 0 {
+		zones = a.zones
+	}
+	return standard(doc{"id": n.ID, "name": n.Name, "admin_state_up": n.AdminStateUp, "status": "ACTIVE", "subnets": ids, "shared": n.Shared,
+		"router:external": n.External, "is_default": n.IsDefault, "mtu": n.MTU, "port_security_enabled": n.PortSecurity, "dns_domain": n.DNSDomain,
+		"availability_zone_hints": list(n.ZoneHints), "availability_zones": zones, "ipv4_address_scope": nil, "ipv6_address_scope": nil,
+		"provider:network_type": n.ProviderType, "provider:physical_network": orNull(n.ProviderPhysical), "provider:segmentation_id": numOrNull(n.SegmentationID),
+	}, n.ProjectID, &n.Standard)
+}
+
+func createNetwork(_ *call, c *local.Change, in input) (string, error) {
+	n := &network.Network{ProjectID: in.str("project_id")}
+	if err := setNetwork(n, in); err != nil {
+		return "", err
+	}
+	err := c.CreateNetwork(n)
+	return n.ID, err
+}
+
+func updateNetwork(_ *call, c *local.Change, id string, in input) error {
+	_, err := c.UpdateNetwork(id, func(n *network.Network) error { return setNetwork(n, in) })
+	return err
+}
+
+func setNetwork(n *network.Network, in input) error {
+	in.set("name", &n.Name)
+	in.set("description", &n.Description)
+	in.set("dns_domain", &n.DNSDomain)
+	in.setFlag("admin_state_up", &n.AdminStateUp)
+	in.setFlag("shared", &n.Shared)
+	in.setFlag("router:external", &n.External)
+	in.setFlag("is_default", &n.IsDefault)
+	in.setFlag("port_security_enabled", &n.PortSecurity)
+	in.set("provider:network_type", &n.ProviderType)
+	in.set("provider:physical_network", &n.ProviderPhysical)
+	if in.has("provider:segmentation_id") {
+		n.SegmentationID = in.num("provider:segmentation_id")
+	}
+	if in.has("availability_zone_hints") {
+		n.ZoneHints = in.texts("availability_zone_hints")
+	}
+	if mtu := in.num("mtu"); mtu != nil {
+		if *mtu != 0 && *mtu < 68 {
+			return badRequest("Invalid input for mtu. Reason: '%d' is below the least of 68 octets that IPv4 needs.", *mtu)
+		}
+		n.MTU = *mtu
+	}
+	return checkProvider(n)
+}
+
+// checkProvider allows what hosts can do: a bridge of its own for each network, or one joined to a physical network as it is.
+func checkProvider(n *network.Network) error {
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.Invalid, "Invalid input for operation: "+format, args...).WithCode("InvalidInput")
+	}
+	switch n.ProviderType {
+	case "", "local":
+		if n.ProviderPhysical != "" || n.SegmentationID != nil {
+			return bad("provider:physical_network and provider:segmentation_id are prohibited for local provider network.")
+		}
+	case "flat":
+		if n.ProviderPhysical == "" {
+			return bad("physical_network required for flat provider network.")
+		}
+		if n.SegmentationID != nil {
+			return bad("provider:segmentation_id is prohibited for flat provider network.")
+		}
+	default:
+		return bad("network_type value '%s' not supported. Supported are local and flat.", n.ProviderType)
+	}
+	return nil
+}
