@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -169,7 +170,7 @@ func (a *api) createToken(r *httpapi.Request) (*httpapi.Reply, error) {
 
 // challenge adds to a refusal where to log in.
 func challenge(r *httpapi.Request, err error) error {
-	if fault.KindOf(err) != fault.Unauthorized {
+	if !errors.Is(err, fault.Unauthorized) {
 		return err
 	}
 	e := fault.Wrap(err, fault.Unauthorized, "%s", fault.PublicText(err))
@@ -184,11 +185,11 @@ func (a *api) subject(r *httpapi.Request, rule string) (*identity.Token, error) 
 		return nil, fault.New(fault.Invalid, "The header X-Subject-Token is missing: it must hold the token to look at.")
 	}
 	t, err := a.s.Validate(r.Context(), name)
-	if fault.KindOf(err) == fault.Unauthorized && err != nil {
+	if errors.Is(err, fault.Unauthorized) {
 		if e := authorize(r, rule, policy.Target{"target.token.user_id": r.Caller.UserID}); e != nil {
 			return nil, e
 		}
-		return nil, fault.Wrap(err, fault.NotFound, "Could not find the token: it is malformed, expired or revoked.")
+		return nil, fault.New(fault.NotFound, "Could not find the token: it is malformed, expired or revoked.")
 	}
 	if err != nil {
 		return nil, err

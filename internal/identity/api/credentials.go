@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
@@ -89,7 +90,7 @@ func (a *api) ec2(r *httpapi.Request) (*identity.Credential, error) {
 		return nil, err
 	}
 	c, err := a.s.Credentials.Get(r.Context(), local.EC2CredentialID(r.Path("access")))
-	if err != nil && fault.KindOf(err) != fault.NotFound {
+	if err != nil && !errors.Is(err, fault.NotFound) {
 		return nil, err
 	}
 	if err != nil || c.UserID != r.Path("id") || c.Type != local.TypeEC2 {

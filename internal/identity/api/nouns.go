@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
@@ -184,11 +185,11 @@ func oldRegion(b body) (string, error) {
 
 func (a *api) makeRegion(r *httpapi.Request, region string) error {
 	_, err := a.s.Regions.Get(r.Context(), region)
-	if fault.KindOf(err) != fault.NotFound || err == nil {
+	if !errors.Is(err, fault.NotFound) {
 		return err
 	}
 	err = a.s.Regions.Create(r.Context(), &identity.Region{ID: region})
-	if fault.KindOf(err) == fault.Conflict {
+	if errors.Is(err, fault.Conflict) {
 		return nil
 	}
 	return err

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -272,7 +273,7 @@ func (x *resource[T, P]) handleShow(r *httpapi.Request) (*httpapi.Reply, error) 
 
 // hide turns "not found" into "forbidden" for callers who may not see the noun at all, so that ids cannot be tried out.
 func (x *resource[T, P]) hide(r *httpapi.Request, verb string, err error) error {
-	if fault.KindOf(err) == fault.NotFound {
+	if errors.Is(err, fault.NotFound) {
 		if e := authorize(r, "identity:"+verb+"_"+strings.ReplaceAll(x.one, " ", "_"), policy.Target{}); e != nil {
 			return e
 		}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
 	"kilonova/internal/identity"
@@ -50,7 +51,7 @@ func (a *api) changePassword(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	refused := fault.New(fault.Unauthorized, "The request you have made requires authentication.")
 	u, err := a.s.Users.Get(r.Context(), r.Path("id"))
-	if fault.KindOf(err) == fault.NotFound && err != nil {
+	if errors.Is(err, fault.NotFound) {
 		return nil, challenge(r, refused)
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -105,7 +106,7 @@ type bootstrap struct {
 }
 
 func (b *bootstrap) makeProjects(ctx context.Context) error {
-	if _, err := b.s.Projects.get(ctx, b.tx, DefaultDomain); fault.KindOf(err) == fault.NotFound && err != nil {
+	if _, err := b.s.Projects.get(ctx, b.tx, DefaultDomain); errors.Is(err, fault.NotFound) {
 		d := &identity.Project{ID: DefaultDomain, Name: "Default", Description: "The default domain", Enabled: true, IsDomain: true}
 		if err := b.s.Projects.create(ctx, b.tx, d); err != nil {
 			return err
@@ -228,7 +229,7 @@ func (b *bootstrap) grant(ctx context.Context, user string, u BootstrapUser) err
 }
 
 func (b *bootstrap) makeCatalog(ctx context.Context) error {
-	if _, err := b.s.Regions.get(ctx, b.tx, b.cfg.Region); fault.KindOf(err) == fault.NotFound && err != nil {
+	if _, err := b.s.Regions.get(ctx, b.tx, b.cfg.Region); errors.Is(err, fault.NotFound) {
 		if err := b.s.Regions.create(ctx, b.tx, &identity.Region{ID: b.cfg.Region}); err != nil {
 			return err
 		}

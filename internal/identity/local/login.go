@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"slices"
 	"time"
 
@@ -100,14 +101,14 @@ func enoughMethods(c *claim) error {
 func (s *Service) findUser(ctx context.Context, sel identity.Selector) (*identity.User, error) {
 	if sel.ID != "" {
 		u, err := s.Users.Get(ctx, sel.ID)
-		if fault.KindOf(err) == fault.NotFound && err != nil {
+		if errors.Is(err, fault.NotFound) {
 			return nil, nil
 		}
 		return u, err
 	}
 	d, err := s.findProject(ctx, identity.Selector{ID: sel.DomainID, Name: sel.DomainName}, true)
 	if err != nil {
-		if fault.KindOf(err) == fault.NotFound {
+		if errors.Is(err, fault.NotFound) {
 			return nil, nil
 		}
 		return nil, err
@@ -168,6 +169,9 @@ func (s *Service) CheckPassword(ctx context.Context, u *identity.User, password 
 
 func (s *Service) byToken(ctx context.Context, token string, c *claim) (*identity.User, error) {
 	t, err := s.Validate(ctx, token)
+	if errors.Is(err, fault.Unauthorized) { // clients of this method know 404, not 401
+		return nil, fault.New(fault.NotFound, "Could not find the token: it is malformed, expired or revoked.")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +270,7 @@ func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim)
 		_, err := s.resolve(ctx, &q)
 		if err == nil {
 			p.Kind, p.Scope = q.Kind, q.Scope
-		} else if fault.KindOf(err) != fault.Unauthorized {
+		} else if !errors.Is(err, fault.Unauthorized) {
 			return nil, err
 		}
 	}

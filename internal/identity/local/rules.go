@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"kilonova/internal/db"
@@ -30,7 +31,7 @@ func immutable(noun, id string, old, next identity.Attrs, deleted bool) error {
 // domain gives a domain inside a transaction. It fails with fault.NotFound.
 func (s *Service) domain(ctx context.Context, q db.Querier, id string) (*identity.Project, error) {
 	d, err := s.Projects.get(ctx, q, id)
-	if err == nil && !d.IsDomain || fault.KindOf(err) == fault.NotFound {
+	if err == nil && !d.IsDomain || errors.Is(err, fault.NotFound) {
 		return nil, fault.New(fault.NotFound, "Could not find domain: %s.", id)
 	}
 	return d, err

@@ -109,7 +109,7 @@ func (s *Service) resolve(ctx context.Context, p *payload) (*identity.Token, err
 }
 
 func notThere(err error, what, id string) error {
-	if fault.KindOf(err) == fault.NotFound {
+	if errors.Is(err, fault.NotFound) {
 		return refusedFor("%s %s is not there", what, id)
 	}
 	return err
