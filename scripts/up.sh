@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Starts the cloud on this machine and boots a demo server. Run again it finds what is there. DRIVER=fake needs no root.
+. "$(dirname "$0")/lib.sh"
+DRIVER=${DRIVER:-libvirt}
+if [ "$DRIVER" = libvirt ]; then
+  scripts/install.sh client hypervisor guest
+  [ "$(id -u)" = 0 ] || die "root is needed for bridges, taps, the firewall and the libvirt daemon: run 'sudo make up', or 'make up DRIVER=fake' for a cloud whose servers are played"
+else
+  scripts/install.sh client
+fi
+mkdir -p -m 700 "$STATE"
+if [ "$DRIVER" = libvirt ]; then
+  test/guest/build.sh "$STATE/guest"
+fi
+if running; then
+  say "the cloud is running already (process $(cat "$PIDFILE"))"
+else
+  say "starting the cloud"
+  : >"$LOG"
+  setsid nohup bin/kilonova up --state-dir "$STATE" --listen "$LISTEN" --compute-driver "$DRIVER" ${KILONOVA_FLAGS:-} >>"$LOG" 2>&1 </dev/null &
+  echo $! >"$PIDFILE"
+  for _ in $(seq 600); do
+    grep -q '^kilonova is ready' "$LOG" && break
+    running || { tail -20 "$LOG" >&2; die "the cloud ended at its start; the log is $LOG"; }
+    sleep 0.1
+  done
+  grep '^kilonova is ready' "$LOG" || { tail -20 "$LOG" >&2; die "the cloud was not ready within a minute; the log is $LOG"; }
+fi
+client /usr/bin/python3 scripts/demo.py --state "$STATE" --driver "$DRIVER"
