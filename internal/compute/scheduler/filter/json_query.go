@@ -1,0 +1,160 @@
+package filter
+
+import (
+	"encoding/json"
+	"strings"
+
+	"kilonova/internal/compute/scheduler"
+	"kilonova/internal/fault"
+)
+
+// jsonQuery evaluates the hint query: a JSON list [operator, argument, …] in which texts that begin with $ are host attributes and
+// lists are expressions.
+func jsonQuery(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check, error) {
+	hint, ok := r.Hints["query"]
+	if !ok {
+		return nil, nil //nolint:nilnil // nothing to check
+	}
+	expression := hint
+	if s, isText := hint.(string); isText {
+		if err := json.Unmarshal([]byte(s), &expression); err != nil {
+			return nil, fault.Wrap(err, fault.Invalid, "The hint query is not JSON.")
+		}
+	}
+	if err := checkExpression(expression, 0); err != nil {
+		return nil, err
+	}
+	return &scheduler.Check{
+		Pass: func(h *scheduler.HostState) bool {
+			v, known := evaluate(h, expression)
+			return known && truth(v)
+		},
+		Why: func(*scheduler.HostState) string { return "the hint query is not true for it" },
+	}, nil
+}
+
+// checkExpression refuses unknown operators and endless nesting before any host is looked at.
+func checkExpression(e any, depth int) error {
+	list, ok := e.([]any)
+	if !ok {
+		return nil
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	op, _ := list[0].(string)
+	switch op {
+	case "=", "<", ">", "in", "<=", ">=", "not", "or", "and":
+	default:
+		return fault.New(fault.Invalid, "The hint query has the operator %q; known are =, <, >, in, <=, >=, not, or, and.", text(list[0]))
+	}
+	if depth > 32 {
+		return fault.New(fault.Invalid, "The hint query is nested too deeply.")
+	}
+	for _, a := range list[1:] {
+		if err := checkExpression(a, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// evaluate gives an expression's value; known is false when it needs an attribute that the host does not have.
+func evaluate(h *scheduler.HostState, e any) (v any, known bool) {
+	switch e := e.(type) {
+	case string:
+		if name, ok := strings.CutPrefix(e, "$"); ok {
+			return attribute(h, strings.Split(name, "."))
+		}
+		return e, true
+	case []any:
+		if len(e) == 0 {
+			return true, true
+		}
+		op, _ := e[0].(string)
+		var args []any
+		for _, a := range e[1:] {
+			if v, known := evaluate(h, a); known {
+				args = append(args, v)
+			}
+		}
+		return operate(op, args), true
+	}
+	return e, true
+}
+
+func truth(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case bool:
+		return v
+	case string:
+		return v != ""
+	case []bool:
+		return len(v) > 0
+	}
+	return text(v) != "0"
+}
+
+// operate applies an operator: comparisons look at the first argument against all others.
+func operate(op string, args []any) bool {
+	switch op {
+	case "and":
+		for _, a := range args {
+			if !truth(a) {
+				return false
+			}
+		}
+		return true
+	case "or":
+		for _, a := range args {
+			if truth(a) {
+				return true
+			}
+		}
+		return false
+	case "not":
+		for _, a := range args {
+			if truth(a) {
+				return false
+			}
+		}
+		return true
+	case "in":
+		return len(args) > 1 && contains(args[1:], args[0])
+	}
+	if len(args) < 2 {
+		return false
+	}
+	for _, b := range args[1:] {
+		if !ordered(op, args[0], b) {
+			return false
+		}
+	}
+	return true
+}
+
+func contains(list []any, v any) bool {
+	for _, e := range list {
+		if inner, ok := e.([]any); ok && contains(inner, v) || text(e) == text(v) {
+			return true
+		}
+	}
+	return false
+}
+
+func ordered(op string, a, b any) bool {
+	x, y := text(a), text(b)
+	switch op {
+	case "=":
+		return x == y || numbers(x, y, func(a, b float64) bool { return a == b })
+	case "<":
+		return numbers(x, y, func(a, b float64) bool { return a < b })
+	case "<=":
+		return numbers(x, y, func(a, b float64) bool { return a <= b })
+	case ">":
+		return numbers(x, y, func(a, b float64) bool { return a > b })
+	}
+	return numbers(x, y, func(a, b float64) bool { return a >= b })
+}

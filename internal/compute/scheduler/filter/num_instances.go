@@ -1,0 +1,10 @@
+package filter
+
+import "kilonova/internal/compute/scheduler"
+
+func servers(h *scheduler.HostState) int { return len(h.Servers) }
+
+// numInstances bounds how many servers a host may have.
+func numInstances(c *scheduler.Config, _ *scheduler.Request) (*scheduler.Check, error) {
+	return below("servers", "", c.MaxInstancesPerHost, servers), nil
+}

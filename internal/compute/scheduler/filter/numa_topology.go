@@ -1,0 +1,26 @@
+package filter
+
+import "kilonova/internal/compute/scheduler"
+
+// numaTopology asks that the server's NUMA nodes, pinned CPUs and memory pages fit the host, and its PCI devices near them.
+func numaTopology(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check, error) {
+	t, err := scheduler.TopologyOf(r)
+	if err != nil || t == nil {
+		return nil, err
+	}
+	why := func(h *scheduler.HostState) string {
+		if h.NUMA == nil {
+			return "it reports no NUMA topology, which pinned CPUs, page sizes and NUMA nodes need"
+		}
+		placed, why := h.NUMA.Fit(t)
+		if why != "" || len(r.PCI) == 0 {
+			return why
+		}
+		nodes := make([]int, len(placed))
+		for i, p := range placed {
+			nodes[i] = h.NUMA.Cells[p.Cell].ID
+		}
+		return scheduler.FitPCI(h.PCI, r.PCI, nodes)
+	}
+	return &scheduler.Check{Pass: func(h *scheduler.HostState) bool { return why(h) == "" }, Why: why}, nil
+}

@@ -1,0 +1,127 @@
+package scheduler
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// HostState is one compute node as the scheduler sees it. A Planner only reads it; Consume gives a changed copy.
+type HostState struct {
+	Host, Node string
+	Provider   string // uuid of its root provider in placement
+	ServiceID  string
+	ID         int64
+	Cell       string
+	Zone       string
+	HostIP     string
+	Aggregates []*Aggregate
+
+	Enabled    bool // os-services status
+	Up         bool // heard of within service_down_time, and not forced down
+	ForcedDown bool
+	Down       string // why it is not up or not enabled, for explanations; may be ""
+
+	HypervisorType    string
+	HypervisorVersion int
+	Supported         [][3]string // architecture, hypervisor type, mode
+	CPUInfo           map[string]any
+	Stats             map[string]string
+	Metrics           map[string]float64
+
+	VCPUs, VCPUsUsed       int64
+	MemoryMB, MemoryUsedMB int64
+	DiskGB, DiskUsedGB     int64
+	DiskAvailableLeast     *int64
+	CPURatio               float64
+	RAMRatio               float64
+	DiskRatio              float64
+
+	IOOps        int // servers that are being built, resized, snapshotted, migrated, rescued, unshelved
+	Servers      map[string]ServerOn
+	FailedBuilds int // since the last that went well
+	Updated      time.Time
+
+	NUMA *NUMA // nil: the host reports none
+	PCI  []PCIPool
+}
+
+// ServerOn is what matters of a server that is on a host.
+type ServerOn struct {
+	ImageProps map[string]string
+}
+
+// Aggregate is a host aggregate.
+type Aggregate struct {
+	UUID, Name string
+	Metadata   map[string]string
+}
+
+// FreeRAMMB is the memory left by the host's own account and ratio.
+func (h *HostState) FreeRAMMB() int64 {
+	return int64(float64(h.MemoryMB)*ratio(h.RAMRatio)) - h.MemoryUsedMB
+}
+
+// FreeDiskMB is the disk left; disk_available_least bounds it when the driver reports it.
+func (h *HostState) FreeDiskMB() int64 {
+	free := (int64(float64(h.DiskGB)*ratio(h.DiskRatio)) - h.DiskUsedGB) * 1024
+	if h.DiskAvailableLeast != nil {
+		free = min(free, *h.DiskAvailableLeast*1024)
+	}
+	return free
+}
+
+// FreeVCPUs is what is left of vcpus x ratio.
+func (h *HostState) FreeVCPUs() float64 {
+	return float64(h.VCPUs)*ratio(h.CPURatio) - float64(h.VCPUsUsed)
+}
+
+func ratio(r float64) float64 {
+	if r <= 0 {
+		return 1
+	}
+	return r
+}
+
+// MetadataValues gives the values that the host's aggregates have for a key, split at commas.
+func (h *HostState) MetadataValues(key string) []string {
+	var out []string
+	for _, a := range h.Aggregates {
+		v, ok := a.Metadata[key]
+		if !ok {
+			continue
+		}
+		for p := range strings.SplitSeq(v, ",") {
+			if p = strings.TrimSpace(p); !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// Consume gives the host as it will be once the server is on it: for servers of one multiple create, and for claims that the host has not
+// reported yet.
+func (h *HostState) Consume(r *Request) *HostState {
+	n := *h
+	n.VCPUsUsed += int64(r.Flavor.VCPUs)
+	n.MemoryUsedMB += r.Flavor.RAMMB
+	n.DiskUsedGB += r.DiskGB()
+	n.IOOps++
+	n.Servers = make(map[string]ServerOn, len(h.Servers)+1)
+	for id, s := range h.Servers {
+		n.Servers[id] = s
+	}
+	n.Servers[r.ServerID] = ServerOn{ImageProps: r.Image.Props}
+	if topology, err := TopologyOf(r); err == nil && topology != nil && h.NUMA != nil {
+		if fit, why := h.NUMA.Fit(topology); why == "" {
+			n.NUMA = h.NUMA.take(topology, fit)
+		}
+	}
+	if len(r.PCI) > 0 {
+		if pools, why := takePCI(h.PCI, r.PCI); why == "" {
+			n.PCI = pools
+		}
+	}
+	return &n
+}

@@ -1,0 +1,376 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"kilonova/internal/fault"
+	"kilonova/internal/placement"
+)
+
+// Check is a filter made ready for one request.
+type Check struct {
+	// Pass judges a host.
+	Pass func(h *HostState) bool
+	// Why says in a few words why a host does not pass; nil: the filter's name says it all.
+	Why func(h *HostState) string
+	// Near tells how far from passing a host is (0 is nearest), to find the nearest miss; nil: the first counts.
+	Near func(h *HostState) float64
+}
+
+// Filter is a host filter.
+type Filter struct {
+	// Compile looks at the request once. A nil Check passes every host. An error refuses the request as a whole.
+	Compile   func(c *Config, r *Request) (*Check, error)
+	OnRebuild bool // also asked when a server is rebuilt with another image
+	Once      bool // only asked for the first server of a multiple create: the others have the same answer
+}
+
+// Weigher is a host weigher.
+type Weigher struct {
+	Multiplier func(c *Config) float64
+	Key        string // of aggregate metadata that overrides the multiplier for a host
+	// Min and Max fix the ends of the scale; nil: the least and greatest of the hosts at hand.
+	Min, Max *float64
+	// Compile gives the raw value of a host; nil: the weigher has nothing to say about this request.
+	Compile func(c *Config, r *Request) func(h *HostState) float64
+}
+
+// Planner ranks hosts by a configuration. It may be used by many goroutines.
+type Planner struct {
+	config   Config
+	filters  []namedFilter
+	always   []namedFilter // asked when the request needs what they guard, whatever is enabled
+	weighers []namedWeigher
+}
+
+type namedFilter struct {
+	name string
+	Filter
+}
+
+type namedWeigher struct {
+	name string
+	Weigher
+}
+
+// New makes a Planner of the registries (filter.All, weigher.All). It fails when the configuration names a filter or weigher that is not there.
+func New(c Config, filters map[string]Filter, weighers map[string]Weigher) (*Planner, error) {
+	p := &Planner{config: c}
+	for _, n := range c.EnabledFilters {
+		f, ok := filters[n]
+		if !ok {
+			return nil, fault.New(fault.Invalid, "enabled_filters names %s, which is no filter. Known are: %s.", n, known(filters))
+		}
+		p.filters = append(p.filters, namedFilter{n, f})
+	}
+	for _, n := range []string{"NUMATopologyFilter", "PciPassthroughFilter"} {
+		if f, ok := filters[n]; ok && !slices.Contains(c.EnabledFilters, n) {
+			p.always = append(p.always, namedFilter{n, f})
+		}
+	}
+	names := c.WeightClasses
+	if names == nil {
+		for n := range weighers {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+	}
+	for _, n := range names {
+		w, ok := weighers[n]
+		if !ok {
+			return nil, fault.New(fault.Invalid, "weight_classes names %s, which is no weigher. Known are: %s.", n, known(weighers))
+		}
+		p.weighers = append(p.weighers, namedWeigher{n, w})
+	}
+	return p, nil
+}
+
+func known[T any](m map[string]T) string {
+	var names []string
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// Config gives the planner's configuration.
+func (p *Planner) Config() *Config { return &p.config }
+
+// Ranked is one host that will do.
+type Ranked struct {
+	Host   *HostState
+	Weight float64
+	// Candidates are what placement offers on the host; empty without placement's answer.
+	Candidates []placement.Candidate
+}
+
+// Plan is the answer to a request.
+type Plan struct {
+	Hosts       []Ranked // best first
+	Explanation *Explanation
+}
+
+// Plan filters and ranks. candidates is placement's answer: only its hosts are looked at; nil looks at all hosts given.
+func (p *Planner) Plan(r *Request, hosts []*HostState, candidates *placement.Candidates) (*Plan, error) {
+	x := &Explanation{Total: len(hosts)}
+	offers := map[string][]placement.Candidate{}
+	if candidates != nil {
+		x.Placement = candidates.Rejected
+		for i := range candidates.Candidates {
+			c := &candidates.Candidates[i]
+			offers[c.Root] = append(offers[c.Root], *c)
+		}
+		left := make([]*HostState, 0, min(len(hosts), len(offers)))
+		for _, h := range hosts {
+			if len(offers[h.Provider]) > 0 {
+				left = append(left, h)
+			}
+		}
+		x.Offered, hosts = len(left), left
+	} else {
+		x.Offered = len(hosts)
+	}
+	checks, err := p.compile(r)
+	if err != nil {
+		return nil, err
+	}
+	for i := range checks {
+		hosts = checks[i].apply(x, hosts)
+	}
+	ranked := p.weigh(r, hosts)
+	for i := range ranked {
+		ranked[i].Candidates = offers[ranked[i].Host.Provider]
+	}
+	p.choose(ranked)
+	return &Plan{Hosts: ranked, Explanation: x}, nil
+}
+
+// stage is one compiled constraint.
+type stage struct {
+	name string
+	*Check
+}
+
+// compile makes the constraints of a request ready, in their order.
+func (p *Planner) compile(r *Request) ([]stage, error) {
+	stages := destinations(r)
+	forced := r.ForceHost != "" || r.ForceNode != ""
+	for _, f := range slices.Concat(p.filters, p.always) {
+		guard := f.name == "NUMATopologyFilter" || f.name == "PciPassthroughFilter"
+		if forced && !guard || r.Rebuild && !f.OnRebuild && !guard || r.Next && f.Once {
+			continue
+		}
+		c, err := f.Compile(&p.config, r)
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			stages = append(stages, stage{f.name, c})
+		}
+	}
+	return stages, nil
+}
+
+// destinations are the constraints that name hosts.
+func destinations(r *Request) []stage {
+	var out []stage
+	only := func(name, host, node string) {
+		if host != "" || node != "" {
+			out = append(out, stage{name, &Check{Pass: func(h *HostState) bool {
+				return (host == "" || h.Host == host) && (node == "" || h.Node == node)
+			}}})
+		}
+	}
+	if len(r.Ignore) > 0 {
+		out = append(out, stage{"ignored hosts", &Check{Pass: func(h *HostState) bool { return !slices.Contains(r.Ignore, h.Host) },
+			Why: func(*HostState) string { return "left or failed before" }}})
+	}
+	only("forced host", r.ForceHost, r.ForceNode)
+	only("requested host", r.Host, r.Node)
+	return out
+}
+
+func (s *stage) apply(x *Explanation, hosts []*HostState) []*HostState {
+	left := hosts[:0:0]
+	var out []*HostState
+	for i, h := range hosts {
+		if s.Pass(h) {
+			if out != nil {
+				left = append(left, h)
+			}
+			continue
+		}
+		if out == nil {
+			left = append(make([]*HostState, 0, len(hosts)), hosts[:i]...)
+		}
+		out = append(out, h)
+	}
+	if out == nil {
+		return hosts
+	}
+	x.Removed = append(x.Removed, s.removal(out))
+	return left
+}
+
+func (s *stage) removal(out []*HostState) Removal {
+	r := Removal{Constraint: s.name, Removed: len(out)}
+	nearest, best := out[0], 0.0
+	for i, h := range out {
+		if i < mostNamed {
+			r.Hosts = append(r.Hosts, h.Host)
+		}
+		if s.Near == nil {
+			continue
+		}
+		if d := s.Near(h); i == 0 || d < best {
+			nearest, best = h, d
+		}
+	}
+	if s.Why != nil {
+		r.Nearest = nearest.Host + ": " + s.Why(nearest)
+	}
+	return r
+}
+
+// weigh sums the normalised weights.
+func (p *Planner) weigh(r *Request, hosts []*HostState) []Ranked {
+	ranked := make([]Ranked, len(hosts))
+	for i, h := range hosts {
+		ranked[i].Host = h
+	}
+	if len(hosts) < 2 && p.config.HostSubsetSize <= 1 {
+		return ranked
+	}
+	raw := make([]float64, len(hosts))
+	for _, w := range p.weighers {
+		multiplier := w.Multiplier(&p.config)
+		value := w.Compile(&p.config, r)
+		if value == nil {
+			continue
+		}
+		scale(w.Weigher, raw, hosts, value)
+		for i, h := range hosts {
+			if raw[i] != 0 {
+				ranked[i].Weight += raw[i] * override(h, w.Key, multiplier)
+			}
+		}
+	}
+	slices.SortStableFunc(ranked, func(a, b Ranked) int { return cmp.Compare(b.Weight, a.Weight) })
+	return ranked
+}
+
+// scale brings the raw values to 0..1.
+func scale(w Weigher, raw []float64, hosts []*HostState, value func(*HostState) float64) {
+	for i, h := range hosts {
+		raw[i] = value(h)
+	}
+	low, high := slices.Min(raw), slices.Max(raw)
+	if w.Min != nil {
+		low = min(*w.Min, low)
+	}
+	if w.Max != nil {
+		high = max(*w.Max, high)
+	}
+	if low == high {
+		clear(raw)
+		return
+	}
+	for i := range raw {
+		raw[i] = (raw[i] - low) / (high - low)
+	}
+}
+
+// override gives the multiplier that the host's aggregates set: the smallest, when several do.
+func override(h *HostState, key string, multiplier float64) float64 {
+	found := false
+	for _, a := range h.Aggregates {
+		v, ok := a.Metadata[key]
+		if !ok {
+			continue
+		}
+		var f float64
+		if _, err := fmt.Sscan(v, &f); err == nil && (!found || f < multiplier) {
+			multiplier, found = f, true
+		}
+	}
+	return multiplier
+}
+
+// choose applies shuffle_best_same_weighed_hosts and host_subset_size: the first of the ranking is drawn from the best.
+func (p *Planner) choose(ranked []Ranked) {
+	if len(ranked) < 2 {
+		return
+	}
+	if p.config.ShuffleBest {
+		n := 1
+		for n < len(ranked) && ranked[n].Weight == ranked[0].Weight {
+			n++
+		}
+		rand.Shuffle(n, func(i, j int) { ranked[i], ranked[j] = ranked[j], ranked[i] })
+	}
+	if n := min(p.config.HostSubsetSize, len(ranked)); n > 1 {
+		i := rand.IntN(n)
+		picked := ranked[i]
+		copy(ranked[1:i+1], ranked[:i])
+		ranked[0] = picked
+	}
+}
+
+// Alternates gives up to max_attempts - 1 further hosts of the best one's cell.
+func (p *Planner) Alternates(plan *Plan) []Ranked {
+	if len(plan.Hosts) == 0 {
+		return nil
+	}
+	var out []Ranked
+	for _, r := range plan.Hosts[1:] {
+		if len(out) >= p.config.MaxAttempts-1 {
+			break
+		}
+		if r.Host.Cell == plan.Hosts[0].Host.Cell {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// PlanMany plans n servers of one multiple create in turn: what the first takes, the next does not find. ids are the servers' ids. It
+// fails, with the explanation of the first server that found no host, in NoValidHost.
+func (p *Planner) PlanMany(r *Request, ids []string, hosts []*HostState, candidates *placement.Candidates) ([]*Plan, error) {
+	hosts = slices.Clone(hosts)
+	var out []*Plan
+	one := *r
+	if r.Group != nil {
+		g := *r.Group
+		g.Hosts = map[string]int{}
+		for h, n := range r.Group.Hosts {
+			g.Hosts[h] = n
+		}
+		one.Group = &g
+	}
+	for i, id := range ids {
+		one.ServerID, one.Next = id, i > 0
+		plan, err := p.Plan(&one, hosts, candidates)
+		if err != nil {
+			return nil, err
+		}
+		if len(plan.Hosts) == 0 {
+			return nil, plan.Explanation.NoValidHost()
+		}
+		out = append(out, plan)
+		best := plan.Hosts[0].Host
+		if one.Group != nil {
+			one.Group.Hosts[best.Host]++
+		}
+		for k, h := range hosts {
+			if h.Provider == best.Provider && h.Node == best.Node {
+				hosts[k] = best.Consume(&one)
+			}
+		}
+	}
+	return out, nil
+}
