@@ -3,6 +3,7 @@ package local_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"io"
 	"os"
@@ -29,6 +30,7 @@ type place struct {
 	t      *testing.T
 	db     *db.DB
 	dir    string
+	path   string // of the database
 	mu     sync.Mutex
 	events []string
 }
@@ -39,7 +41,8 @@ func newPlace(t *testing.T) *place {
 	if err := os.Mkdir(p.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "t.db"))
+	p.path = filepath.Join(t.TempDir(), "t.db")
+	d, err := db.Open(t.Context(), "sqlite:"+p.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,8 +129,13 @@ func (p *place) snapshot() *place {
 	if err := q.db.Close(); err != nil {
 		p.t.Fatal(err)
 	}
-	if _, err := p.db.Query(p.t.Context(), "VACUUM INTO ?", path); err != nil {
-		p.t.Skip("the database does not copy itself: ", err)
+	raw, err := sql.Open("sqlite", "file:"+p.path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer func() { _ = raw.Close() }()
+	if _, err := raw.ExecContext(p.t.Context(), "VACUUM INTO ?", path); err != nil {
+		p.t.Fatal(err)
 	}
 	d, err := db.Open(p.t.Context(), "sqlite:"+path)
 	if err != nil {
