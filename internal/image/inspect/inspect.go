@@ -69,7 +69,7 @@ func Check(r io.ReaderAt, size int64, p Policy) (Info, error) {
 		return info, err
 	}
 	if p.Declared != "" && !p.Wrapped && !slices.Contains(accepts[p.Declared], info.Format) {
-		return info, refuse("Its content is %s although its disk_format says %s.", article(info.Format), p.Declared).
+		return info, refuse("Its content is of the format %s although its disk_format says %s.", info.Format, p.Declared).
 			WithHint("Create the image with the disk_format of its content, or convert it with qemu-img convert.")
 	}
 	if p.MaxVirtual > 0 && info.VirtualSize > p.MaxVirtual {
@@ -106,13 +106,6 @@ func Inspect(r io.ReaderAt, size int64) (Info, error) {
 
 func refuse(format string, args ...any) *fault.Error {
 	return fault.New(fault.Invalid, "The image was refused. "+format, args...)
-}
-
-func article(format string) string {
-	if format == ISO || format == MBR {
-		return "an " + format
-	}
-	return "a " + format
 }
 
 // file reads fixed-size pieces and remembers the first failure, so that a reader of a header needs no check per field.
