@@ -1,0 +1,323 @@
+package cloud
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/api/backend"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/store"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/httpapi"
+)
+
+const zoneKey = "availability_zone"
+
+func aggregateView(r *httpapi.Request, g *compute.Aggregate) document {
+	hosts := g.Hosts
+	if hosts == nil {
+		hosts = []string{}
+	}
+	d := document{"id": g.ID, "name": g.Name, "availability_zone": orNull(g.Metadata[zoneKey]), "hosts": hosts, "metadata": g.Metadata,
+		"created_at": stamp(g.Created), "updated_at": stamp(g.Updated), "deleted": false, "deleted_at": nil}
+	if backend.Minor(r) >= 41 {
+		d["uuid"] = g.UUID
+	}
+	return d
+}
+
+func (a api) listAggregates(r *httpapi.Request) (*httpapi.Reply, error) {
+	list, err := a.Store.Aggregates(r.Context(), a.DB())
+	if err != nil {
+		return nil, err
+	}
+	out := make([]document, len(list))
+	for i := range list {
+		out[i] = aggregateView(r, &list[i])
+	}
+	return reply("aggregates", out), nil
+}
+
+func (a api) showAggregate(r *httpapi.Request) (*httpapi.Reply, error) {
+	n, err := number(r, "aggregate")
+	if err != nil {
+		return nil, err
+	}
+	g, err := a.Store.Aggregate(r.Context(), a.DB(), n)
+	if err != nil {
+		return nil, err
+	}
+	return reply("aggregate", aggregateView(r, g)), nil
+}
+
+// createAggregate answers without hosts and metadata, as it always has.
+func (a api) createAggregate(r *httpapi.Request) (*httpapi.Reply, error) {
+	in, err := decode[struct {
+		Name string  `json:"name"`
+		Zone *string `json:"availability_zone"`
+	}](r, "aggregate")
+	if err != nil {
+		return nil, err
+	}
+	g := &compute.Aggregate{Name: in.Name, Metadata: map[string]string{}}
+	if in.Zone != nil {
+		g.Metadata[zoneKey] = *in.Zone
+	}
+	if err := a.DB().Write(r.Context(), func(tx *db.Tx) error { return a.Store.InsertAggregate(r.Context(), tx, g) }); err != nil {
+		return nil, err
+	}
+	d := aggregateView(r, g)
+	delete(d, "hosts")
+	delete(d, "metadata")
+	return reply("aggregate", d), nil
+}
+
+func (a api) updateAggregate(r *httpapi.Request) (*httpapi.Reply, error) {
+	in, err := decode[struct {
+		Name *string                  `json:"name"`
+		Zone backend.Optional[string] `json:"availability_zone"`
+	}](r, "aggregate")
+	if err != nil {
+		return nil, err
+	}
+	metadata := map[string]*string{}
+	if in.Zone.Given {
+		metadata[zoneKey] = in.Zone.Value
+	}
+	return a.changeAggregate(r, in.Name, metadata)
+}
+
+func (a api) setAggregateMetadata(r *httpapi.Request) (*httpapi.Reply, error) {
+	in, err := decode[struct {
+		Metadata map[string]*string `json:"metadata"`
+	}](r, "set_metadata")
+	if err != nil {
+		return nil, err
+	}
+	return a.changeAggregate(r, nil, in.Metadata)
+}
+
+// changeAggregate writes name and metadata; a nil value removes the key.
+func (a api) changeAggregate(r *httpapi.Request, name *string, metadata map[string]*string) (*httpapi.Reply, error) {
+	n, err := number(r, "aggregate")
+	if err != nil {
+		return nil, err
+	}
+	var g *compute.Aggregate
+	err = a.DB().Write(r.Context(), func(tx *db.Tx) error {
+		if zone, ok := metadata[zoneKey]; ok {
+			if err := a.mayChangeZone(r.Context(), tx, n, zone); err != nil {
+				return err
+			}
+		}
+		g, err = a.Store.UpdateAggregate(r.Context(), tx, n, func(g *compute.Aggregate) error {
+			if name != nil {
+				g.Name = *name
+			}
+			for k, v := range metadata {
+				if v == nil {
+					delete(g.Metadata, k)
+				} else {
+					g.Metadata[k] = *v
+				}
+			}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reply("aggregate", aggregateView(r, g)), nil
+}
+
+// mayChangeZone refuses a zone that its hosts cannot take: one of them is in another zone already, or has servers.
+func (a api) mayChangeZone(ctx context.Context, tx *db.Tx, n int64, zone *string) error {
+	g, err := a.Store.Aggregate(ctx, tx, n)
+	if err != nil {
+		return err
+	}
+	want := ""
+	if zone != nil {
+		want = *zone
+	}
+	if want == g.Metadata[zoneKey] || len(g.Hosts) == 0 {
+		return nil
+	}
+	all, err := a.Store.Aggregates(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, host := range g.Hosts {
+		if other := zoneElsewhere(all, g.ID, host); other != "" && want != "" && other != want {
+			return fault.New(fault.Invalid, "Cannot update aggregate %d: host %s is in availability zone %s by another aggregate.", n, host, other)
+		}
+	}
+	refs, err := a.Store.ServerRefs(ctx, tx, g.Hosts...)
+	if err != nil {
+		return err
+	}
+	if len(refs) > 0 {
+		return fault.New(fault.Invalid, "Cannot update aggregate %d: the availability zone of hosts with instances cannot change, and %s has some.", n, refs[0].Host)
+	}
+	return nil
+}
+
+// zoneElsewhere is the zone that aggregates other than the named one give a host.
+func zoneElsewhere(all []compute.Aggregate, except int64, host string) string {
+	for _, g := range all {
+		if g.ID != except && g.Metadata[zoneKey] != "" && slices.Contains(g.Hosts, host) {
+			return g.Metadata[zoneKey]
+		}
+	}
+	return ""
+}
+
+func (a api) deleteAggregate(r *httpapi.Request) (*httpapi.Reply, error) {
+	n, err := number(r, "aggregate")
+	if err != nil {
+		return nil, err
+	}
+	return &httpapi.Reply{}, a.DB().Write(r.Context(), func(tx *db.Tx) error { return a.Store.DeleteAggregate(r.Context(), tx, n) })
+}
+
+func (a api) addAggregateHost(r *httpapi.Request) (*httpapi.Reply, error) {
+	return a.changeHosts(r, "add_host", func(ctx context.Context, tx *db.Tx, g *compute.Aggregate, host string) error {
+		all, err := a.Store.Aggregates(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if own, other := g.Metadata[zoneKey], zoneElsewhere(all, g.ID, host); own != "" && other != "" && own != other {
+			return fault.New(fault.Conflict, "Cannot add host to aggregate %d: host %s is in availability zone %s already.", g.ID, host, other)
+		}
+		if own := g.Metadata[zoneKey]; own != "" && zoneElsewhere(all, g.ID, host) == "" && own != store.DefaultZone {
+			refs, err := a.Store.ServerRefs(ctx, tx, host)
+			if err != nil {
+				return err
+			}
+			if len(refs) > 0 {
+				return fault.New(fault.Conflict, "Cannot add host to aggregate %d: host %s has instances, and its availability zone would change.", g.ID, host)
+			}
+		}
+		return a.Store.AddAggregateHost(ctx, tx, g.ID, host)
+	})
+}
+
+func (a api) removeAggregateHost(r *httpapi.Request) (*httpapi.Reply, error) {
+	return a.changeHosts(r, "remove_host", func(ctx context.Context, tx *db.Tx, g *compute.Aggregate, host string) error {
+		all, err := a.Store.Aggregates(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if own := g.Metadata[zoneKey]; own != "" && slices.Contains(g.Hosts, host) && zoneElsewhere(all, g.ID, host) == "" && own != store.DefaultZone {
+			refs, err := a.Store.ServerRefs(ctx, tx, host)
+			if err != nil {
+				return err
+			}
+			if len(refs) > 0 {
+				return fault.New(fault.Conflict, "Cannot remove host from aggregate %d: host %s has instances, and its availability zone would change.", g.ID, host)
+			}
+		}
+		return a.Store.RemoveAggregateHost(ctx, tx, g.ID, host)
+	})
+}
+
+// changeHosts adds or removes one host and tells placement which aggregates the host is in now.
+func (a api) changeHosts(r *httpapi.Request, action string, change func(context.Context, *db.Tx, *compute.Aggregate, string) error) (*httpapi.Reply, error) {
+	in, err := decode[struct {
+		Host string `json:"host"`
+	}](r, action)
+	if err != nil {
+		return nil, err
+	}
+	n, err := number(r, "aggregate")
+	if err != nil {
+		return nil, err
+	}
+	ctx := r.Context()
+	var g *compute.Aggregate
+	var host *compute.Host
+	err = a.DB().Write(ctx, func(tx *db.Tx) error {
+		if g, err = a.Store.Aggregate(ctx, tx, n); err != nil {
+			return err
+		}
+		if host, err = a.Store.Host(ctx, tx, in.Host); err != nil {
+			return err
+		}
+		if err := change(ctx, tx, g, in.Host); err != nil {
+			return err
+		}
+		g, err = a.Store.Aggregate(ctx, tx, n)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.tellPlacement(ctx, host); err != nil {
+		return nil, err
+	}
+	return reply("aggregate", aggregateView(r, g)), nil
+}
+
+// tellPlacement writes the aggregates of a host to its resource provider.
+func (a api) tellPlacement(ctx context.Context, host *compute.Host) error {
+	if a.Placement == nil || host.NodeID == "" {
+		return nil
+	}
+	all, err := a.Store.Aggregates(ctx, a.DB())
+	if err != nil {
+		return err
+	}
+	ids := []string{}
+	for _, g := range all {
+		if slices.Contains(g.Hosts, host.Name) {
+			ids = append(ids, g.UUID)
+		}
+	}
+	if err := a.Placement.SetAggregates(ctx, host.NodeID, ids); err != nil {
+		return fault.Wrap(err, fault.Unavailable, "The aggregate is changed, but placement could not be told. Remove and add host %s again when it answers.", host.Name)
+	}
+	return nil
+}
+
+// cacheImages asks the hosts of an aggregate to fetch images ahead. It is a hint: what a host cannot do now it does when it needs the image.
+func (a api) cacheImages(r *httpapi.Request) (*httpapi.Reply, error) {
+	n, err := number(r, "aggregate")
+	if err != nil {
+		return nil, err
+	}
+	cache, err := decode[[]struct {
+		ID string `json:"id"`
+	}](r, "cache")
+	if err != nil {
+		return nil, err
+	}
+	var images []string
+	for _, c := range cache {
+		if slices.Contains(images, c.ID) {
+			return nil, fault.New(fault.Invalid, "Duplicate images in request")
+		}
+		images = append(images, c.ID)
+	}
+	g, err := a.Store.Aggregate(r.Context(), a.DB(), n)
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.WithoutCancel(r.Context())
+	for _, host := range g.Hosts {
+		go a.cacheOn(ctx, r.RequestID, host, images)
+	}
+	return &httpapi.Reply{}, nil
+}
+
+func (a api) cacheOn(ctx context.Context, request, host string, images []string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Hour)
+	defer cancel()
+	err := a.Agents.Do(ctx, host, command.Command{Verb: command.CacheImages, RequestID: request}, command.CacheImagesArgs{ImageIDs: images}, nil)
+	if err != nil {
+		a.Log.Warn("images could not be cached ahead", "host", host, "request_id", request, "error", err)
+	}
+}
