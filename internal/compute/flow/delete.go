@@ -108,7 +108,7 @@ func (f *flows) releasePorts(ctx context.Context, r *operation.Run, s *compute.S
 		// made for the server if its id says so.
 		made := !given[p.ID]
 		if _, known := given[p.ID]; !known {
-			made = derivedPort(s.ID, p.ID)
+			made = MadeFor(s.ID, p.ID)
 		}
 		if err := f.unplugOne(ctx, r, p.ID, made); err != nil {
 			return err
@@ -117,7 +117,8 @@ func (f *flows) releasePorts(ctx context.Context, r *operation.Run, s *compute.S
 	return nil
 }
 
-func derivedPort(server, port string) bool {
+// MadeFor tells whether a port was made for a server at its creation: its id says so.
+func MadeFor(server, port string) bool {
 	for i := range 64 { // far more interfaces than any server may ask for at create
 		if portID(server, i, compute.NICRequest{}) == port {
 			return true

@@ -1,0 +1,84 @@
+package conductor
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"kilonova/internal/compute/reconcile"
+	"kilonova/internal/fault"
+)
+
+// EventSubject is where the API casts external events of servers (reconcile.Event as JSON).
+const EventSubject = "conductor.event"
+
+func (c *Conductor) event(ctx context.Context, _ string, msg []byte) ([]byte, error) {
+	var e reconcile.Event
+	if err := json.Unmarshal(msg, &e); err != nil {
+		return nil, fault.Wrap(err, fault.Invalid, "The event cannot be read.")
+	}
+	return nil, c.rec.External(ctx, e)
+}
+
+// refreshAtMost is up to how many servers a host may have for its interfaces to be looked at as soon as its network changes; the loop over all servers
+// reaches the others.
+const refreshAtMost = 100
+
+// dirtyHosts are those whose network changed.
+type dirtyHosts struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+func (d *dirtyHosts) add(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = map[string]bool{}
+	}
+	d.names[name] = true
+}
+
+func (d *dirtyHosts) take() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := slices.Collect(maps.Keys(d.names))
+	clear(d.names)
+	return out
+}
+
+// networkChanged notes that the network of a host changed.
+func (c *Conductor) networkChanged(_ context.Context, _ string, msg []byte) ([]byte, error) {
+	if len(msg) > 0 {
+		c.dirty.add(string(msg))
+	}
+	return nil, nil
+}
+
+// refreshDirty brings the cached interfaces of servers on changed hosts up to date, at most once a second, until ctx ends.
+func (c *Conductor) refreshDirty(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, name := range c.dirty.take() {
+			if h, ok := c.hosts.get(name); !ok || h.load.Servers > refreshAtMost {
+				continue
+			}
+			ss, err := c.cfg.Store.ServersOnHost(ctx, c.cfg.DB, name)
+			if err == nil {
+				err = c.rec.RefreshInterfaces(ctx, ss...)
+			}
+			if err != nil && ctx.Err() == nil {
+				c.log.Warn("cached interfaces could not be renewed", "host", name, "error", err)
+			}
+		}
+	}
+}

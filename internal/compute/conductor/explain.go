@@ -1,0 +1,195 @@
+package conductor
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"kilonova/internal/clock"
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/flow"
+	"kilonova/internal/compute/scheduler"
+	"kilonova/internal/operation"
+)
+
+// Stories is what Explain reads of operations; *operation.Engine is one.
+type Stories interface {
+	ByObject(ctx context.Context, object string) ([]operation.Record, error)
+	StepsOf(ctx context.Context, ops ...string) (map[string][]operation.StepRecord, error)
+}
+
+// Explain tells the story of a server, deleted or not: what it is now, then each of its operations, oldest first, step by step with times, hosts, epochs
+// and causes, then what hosts still owe for it.
+func (c *Conductor) Explain(ctx context.Context, server string) (string, error) {
+	s, err := c.cfg.Store.ServerAny(ctx, c.cfg.DB, server)
+	if err != nil {
+		return "", err
+	}
+	ops, err := c.cfg.Engine.ByObject(ctx, server)
+	if err != nil {
+		return "", err
+	}
+	ids := make([]string, len(ops))
+	for i, o := range ops {
+		ids[i] = o.ID
+	}
+	steps, err := c.cfg.Engine.StepsOf(ctx, ids...)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	describe(&b, s)
+	for i := len(ops) - 1; i >= 0; i-- {
+		story(&b, &ops[i], steps[ops[i].ID])
+	}
+	debts, err := c.owed.OfServer(ctx, c.cfg.DB, server)
+	if err != nil {
+		return "", err
+	}
+	for _, d := range debts {
+		fmt.Fprintf(&b, "\nHost %s owes %s (epoch %d) since %s: %s\n", d.Host, d.Verb, d.Epoch, d.Since.Format(clock.LayoutMicroZ), d.Reason)
+	}
+	return b.String(), nil
+}
+
+func describe(b *strings.Builder, s *compute.Server) {
+	fmt.Fprintf(b, "Server %s %q of project %s: %s", s.ID, s.Name, s.ProjectID, s.VMState)
+	if s.TaskState != "" {
+		fmt.Fprintf(b, ", %s", s.TaskState)
+	}
+	fmt.Fprintf(b, ", power state %d", s.PowerState)
+	if s.Host != "" {
+		fmt.Fprintf(b, ", on %s", s.Host)
+	}
+	b.WriteString("\n")
+	if s.Fault != nil {
+		fmt.Fprintf(b, "Fault %d at %s: %s\n", s.Fault.Code, s.Fault.Created.Format(clock.LayoutMicroZ), s.Fault.Message)
+		if s.Fault.Details != "" && s.Fault.Details != s.Fault.Message {
+			fmt.Fprintf(b, "  cause: %s\n", s.Fault.Details)
+		}
+	}
+}
+
+func story(b *strings.Builder, o *operation.Record, steps []operation.StepRecord) {
+	fmt.Fprintf(b, "\n%s  %s, operation %s, request %s: %s", o.Accepted.Format(clock.LayoutMicroZ), o.Kind, o.ID, o.RequestID, o.State)
+	if !o.Finished.IsZero() {
+		fmt.Fprintf(b, " after %s", short(o.Finished.Sub(o.Accepted)))
+	}
+	b.WriteString("\n")
+	if o.Cause != "" {
+		fmt.Fprintf(b, "  because: %s\n", o.Cause)
+	}
+	for _, s := range steps {
+		verb := s.Name
+		if s.Undo {
+			verb = "undo " + verb
+		}
+		if s.Attempt > 1 {
+			verb = fmt.Sprintf("%s (try %d)", verb, s.Attempt)
+		}
+		fmt.Fprintf(b, "  +%-9s %-28s", short(s.Started.Sub(o.Accepted)), verb)
+		switch {
+		case s.Finished.IsZero():
+			fmt.Fprintf(b, " running since %s", s.Started.Format(clock.LayoutMicroZ))
+		case s.Succeeded:
+			fmt.Fprintf(b, " done in %s", short(s.Finished.Sub(s.Started)))
+		default:
+			fmt.Fprintf(b, " failed after %s: %s", short(s.Finished.Sub(s.Started)), s.Error)
+		}
+		if s.Host != "" {
+			fmt.Fprintf(b, " [%s]", s.Host)
+		}
+		fmt.Fprintf(b, " epoch %d\n", s.Epoch)
+	}
+	if o.Finished.IsZero() && o.Owner != "" {
+		fmt.Fprintf(b, "  carried out by %s, lease until %s\n", o.Owner, o.LeaseUntil.Format(clock.LayoutMicroZ))
+	}
+}
+
+func short(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(10 * time.Microsecond).String()
+	case d < time.Minute:
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+// ExplainHosts tells what placement and each filter say today of every host (or of the one named) for a server: why it would go there, or not.
+func (c *Conductor) ExplainHosts(ctx context.Context, server, only string) (string, error) {
+	s, err := c.cfg.Store.Server(ctx, c.cfg.DB, server)
+	if err != nil {
+		return "", err
+	}
+	w := flow.Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps}
+	if s.PinnedZone != nil {
+		w.Zone = *s.PinnedZone
+	}
+	req, err := c.request(ctx, w)
+	if err != nil {
+		return "", err
+	}
+	plan, err := c.plan(ctx, req)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Placement and filters for server %s with flavor %s: %s\n", s.ID, s.Flavor.Name, plan.Explanation.Text())
+	ranked := map[string]int{}
+	states := map[string]*scheduler.HostState{}
+	var among []*scheduler.HostState
+	for i, r := range plan.Hosts {
+		ranked[r.Host.Host], states[r.Host.Host] = i+1, r.Host
+		among = append(among, r.Host)
+	}
+	for _, name := range c.hosts.names() {
+		if only != "" && name != only {
+			continue
+		}
+		st := states[name]
+		if st == nil {
+			h, ok := c.hosts.get(name)
+			if !ok {
+				continue
+			}
+			st = c.hosts.state(&h, nil)
+		}
+		if err := c.explainHost(&b, req, st, ranked[name], among); err != nil {
+			return "", err
+		}
+	}
+	return b.String(), nil
+}
+
+func (c *Conductor) explainHost(b *strings.Builder, req *scheduler.Request, st *scheduler.HostState, rank int, among []*scheduler.HostState) error {
+	if rank > 0 {
+		fmt.Fprintf(b, "\n%s: number %d of %d\n", st.Host, rank, len(among))
+	} else {
+		fmt.Fprintf(b, "\n%s: no\n", st.Host)
+	}
+	verdicts, err := c.planner.Verdicts(req, st)
+	if err != nil {
+		return err
+	}
+	for _, v := range verdicts {
+		switch {
+		case v.Pass:
+			fmt.Fprintf(b, "  %-34s passes\n", v.Constraint)
+		case v.Why != "":
+			fmt.Fprintf(b, "  %-34s refuses: %s\n", v.Constraint, v.Why)
+		default:
+			fmt.Fprintf(b, "  %-34s refuses\n", v.Constraint)
+		}
+	}
+	if rank == 0 {
+		return nil
+	}
+	for _, w := range c.planner.Weights(req, st, among) {
+		if w.Multiplier != 0 {
+			fmt.Fprintf(b, "  %-34s %g, scaled %.3f x %g\n", w.Weigher, w.Raw, w.Normalised, w.Multiplier)
+		}
+	}
+	return nil
+}

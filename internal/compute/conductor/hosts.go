@@ -1,0 +1,294 @@
+package conductor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"kilonova/internal/clock"
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/scheduler"
+	"kilonova/internal/compute/store"
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+)
+
+// beatEvery is how often heartbeats are written down: far less than service_down_time, far more than they come.
+const beatEvery = 15 * time.Second
+
+// host is one compute host in memory.
+type host struct {
+	compute.Host
+	info     *virt.HostInfo
+	pureAggs []*scheduler.Aggregate
+	load     store.HostLoad
+	servers  map[string]scheduler.ServerOn // only when a filter counts them; never changed
+	seen     time.Time                     // newest heartbeat, here or on record
+	written  time.Time                     // newest on record
+	start    string                        // which process of the agent speaks for the host
+	former   []string                      // processes that it took over from
+	reported string                        // what placement was told last
+	failed   int                           // builds that failed since one succeeded
+	busy     int                           // claims of this conductor that the load does not show yet
+
+	pendVCPU, pendRAM, pendDisk int64 // claims in the making
+}
+
+// hostTable holds all hosts in memory. The database is the truth; the table is read again when it is older than a few hundred milliseconds (longer when
+// reading takes long, so that reading never takes more than a small part of the time).
+type hostTable struct {
+	store   *store.Store
+	downFor time.Duration
+	since   time.Time
+
+	loading sync.Mutex
+	mu      sync.RWMutex
+	byName  map[string]*host
+	byNode  map[string]*host
+	pure    []*scheduler.Aggregate
+	loaded  time.Time
+	took    time.Duration
+	// signature names the aggregates and states that are read, told those that placement has been told.
+	signature, told string
+	countServers    bool // a filter or weigher counts the servers on hosts
+}
+
+func newHostTable(s *store.Store, downFor time.Duration, since time.Time) *hostTable {
+	return &hostTable{store: s, downFor: downFor, since: since, byName: map[string]*host{}, byNode: map[string]*host{}}
+}
+
+// load reads all hosts and aggregates.
+func (t *hostTable) load(ctx context.Context) error {
+	t.loading.Lock()
+	defer t.loading.Unlock()
+	return t.loadLocked(ctx)
+}
+
+func (t *hostTable) loadLocked(ctx context.Context) error {
+	began := time.Now()
+	rows, err := t.store.Hosts(ctx, t.store.DB)
+	if err != nil {
+		return err
+	}
+	aggs, err := t.store.Aggregates(ctx, t.store.DB)
+	if err != nil {
+		return err
+	}
+	loads, err := t.store.HostLoads(ctx, t.store.DB)
+	if err != nil {
+		return err
+	}
+	on := map[string]map[string]scheduler.ServerOn{}
+	if t.countServers {
+		if on, err = t.serversOn(ctx); err != nil {
+			return err
+		}
+	}
+	pure := pureAggregates(aggs)
+	in, sign := map[string][]*scheduler.Aggregate{}, fnv.New64a()
+	for i, a := range aggs {
+		for _, h := range a.Hosts {
+			in[h] = append(in[h], pure[i])
+			fmt.Fprintf(sign, "%s %s\n", a.UUID, h)
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	byName, byNode := make(map[string]*host, len(rows)), make(map[string]*host, len(rows))
+	for _, r := range rows {
+		h := t.byName[r.Name]
+		if h == nil {
+			h = &host{}
+		}
+		if h.info == nil || !bytes.Equal(h.Info, r.Info) {
+			info := &virt.HostInfo{}
+			if len(r.Info) > 0 && json.Unmarshal(r.Info, info) != nil {
+				info = &virt.HostInfo{} // a record that cannot be read has nothing to offer
+			}
+			h.info = info
+		}
+		h.Host, h.pureAggs, h.written, h.load, h.servers, h.busy = r, in[r.Name], r.LastSeen, loads[r.Name], on[r.Name], 0
+		fmt.Fprintf(sign, "%s %v\n", r.NodeID, r.Disabled)
+		if r.LastSeen.After(h.seen) {
+			h.seen = r.LastSeen
+		}
+		byName[r.Name], byNode[r.NodeID] = h, h
+	}
+	t.byName, t.byNode, t.pure, t.signature = byName, byNode, pure, strconv.FormatUint(sign.Sum64(), 36)
+	t.loaded, t.took = time.Now(), time.Since(began)
+	return nil
+}
+
+// serversOn lists the servers on each host, without their images.
+func (t *hostTable) serversOn(ctx context.Context) (map[string]map[string]scheduler.ServerOn, error) {
+	refs, err := t.store.ServerRefs(ctx, t.store.DB)
+	if err != nil {
+		return nil, err
+	}
+	on := map[string]map[string]scheduler.ServerOn{}
+	for _, r := range refs {
+		if on[r.Host] == nil {
+			on[r.Host] = map[string]scheduler.ServerOn{}
+		}
+		on[r.Host][r.ID] = scheduler.ServerOn{}
+	}
+	return on, nil
+}
+
+// fresh reads the table again when it is too old for a decision.
+func (t *hostTable) fresh(ctx context.Context) error {
+	if !t.stale() {
+		return nil
+	}
+	if !t.loading.TryLock() {
+		return nil // somebody else is reading it; what is there is only a moment older
+	}
+	defer t.loading.Unlock()
+	if !t.stale() {
+		return nil
+	}
+	return t.loadLocked(ctx)
+}
+
+func (t *hostTable) stale() bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return time.Since(t.loaded) > max(200*time.Millisecond, 50*t.took)
+}
+
+// get gives a copy of one host.
+func (t *hostTable) get(name string) (host, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	h := t.byName[name]
+	if h == nil {
+		return host{}, false
+	}
+	return *h, true
+}
+
+// names gives all hosts in order.
+func (t *hostTable) names() []string {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	out := make([]string, 0, len(t.byName))
+	for n := range t.byName {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// change alters a host in memory, if it is there.
+func (t *hostTable) change(name string, f func(h *host)) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.byName[name]
+	if h == nil {
+		return false
+	}
+	f(h)
+	return true
+}
+
+// alive tells whether a host may be given new work.
+func (t *hostTable) alive(h *host, now time.Time) bool {
+	return !h.ForcedDown && now.Sub(h.seen) <= t.downFor
+}
+
+// down tells whether a host is given up. A conductor that has just started may not have heard of a host that lives: it waits as long as for a
+// heartbeat.
+func (t *hostTable) down(h *host, now time.Time) bool {
+	seen := h.seen
+	if t.since.After(seen) {
+		seen = t.since
+	}
+	return h.ForcedDown || now.Sub(seen) > t.downFor
+}
+
+// beat writes heartbeats down, many hosts in one transaction, until ctx ends.
+func (t *hostTable) beat(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := t.writeBeats(ctx); err != nil && ctx.Err() == nil {
+			log.Error("heartbeats could not be written", "error", err)
+		}
+	}
+}
+
+func (t *hostTable) writeBeats(ctx context.Context) error {
+	due := map[string]time.Time{}
+	t.mu.RLock()
+	for name, h := range t.byName {
+		if h.seen.Sub(h.written) >= beatEvery {
+			due[name] = h.seen
+		}
+	}
+	t.mu.RUnlock()
+	if len(due) == 0 {
+		return nil
+	}
+	err := t.store.DB.Write(ctx, func(tx *db.Tx) error {
+		for name, seen := range due {
+			if err := t.store.Heartbeat(ctx, tx, name, store.ComputeBinary, seen); err != nil && fault.KindOf(err) != fault.NotFound {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for name, seen := range due {
+		t.change(name, func(h *host) { h.written = seen })
+	}
+	return nil
+}
+
+// Down implements flow.Placer and reconcile.Hosts.
+func (c *Conductor) Down(ctx context.Context, name string) bool {
+	if err := c.hosts.fresh(ctx); err != nil {
+		c.log.Warn("hosts could not be read", "error", err)
+	}
+	h, ok := c.hosts.get(name)
+	return !ok || c.hosts.down(&h, clock.Now())
+}
+
+// Alive gives the hosts that may be given commands.
+func (c *Conductor) Alive(ctx context.Context) []string {
+	if err := c.hosts.fresh(ctx); err != nil {
+		c.log.Warn("hosts could not be read", "error", err)
+	}
+	var out []string
+	for _, n := range c.hosts.names() {
+		if h, ok := c.hosts.get(n); ok && c.hosts.alive(&h, clock.Now()) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Built implements flow.Placer.
+func (c *Conductor) Built(name string, ok bool) {
+	c.hosts.change(name, func(h *host) {
+		if ok {
+			h.failed = 0
+		} else {
+			h.failed++
+		}
+	})
+}

@@ -1,0 +1,377 @@
+package conductor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"kilonova/internal/auth"
+	"kilonova/internal/clock"
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/flow"
+	"kilonova/internal/compute/scheduler"
+	"kilonova/internal/fault"
+	"kilonova/internal/placement"
+)
+
+// Place implements flow.Placer: placement offers candidates, the scheduler ranks their hosts, and the best is claimed where the rows are. A claim that comes
+// too late goes to the next host, and when all are taken the whole question is asked again.
+func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error) {
+	if w.Migration != "" {
+		if p, err := c.moved(ctx, w); p != nil || err != nil {
+			return p, err
+		}
+	}
+	req, err := c.request(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	for round := 0; ; round++ {
+		plan, err := c.plan(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		if len(plan.Hosts) == 0 {
+			// Perhaps the hosts that would do have only just come.
+			if round == 0 && c.hosts.load(ctx) == nil && c.rec.SyncAll(ctx) == nil {
+				if plan, err = c.plan(ctx, req); err != nil {
+					return nil, err
+				}
+			}
+			if len(plan.Hosts) == 0 {
+				return nil, plan.Explanation.NoValidHost()
+			}
+		}
+		for _, r := range plan.Hosts {
+			p, err := c.claim(ctx, w, req, r)
+			if p != nil || err != nil {
+				return p, err
+			}
+		}
+		if round == 3 {
+			return nil, flow.NoValidHost(fmt.Sprintf("No valid host was found. %d hosts would have done, but others took their room first.", len(plan.Hosts)))
+		}
+	}
+}
+
+// plan asks placement and ranks.
+func (c *Conductor) plan(ctx context.Context, req *scheduler.Request) (*scheduler.Plan, error) {
+	if err := c.hosts.fresh(ctx); err != nil {
+		return nil, err
+	}
+	cloud, signature := c.hosts.cloud()
+	if c.hosts.changed(signature) { // aggregates or states changed: placement has to know before it is asked
+		if err := c.rec.SyncAll(ctx); err != nil {
+			return nil, err
+		}
+		c.hosts.synced(signature)
+	}
+	queries, err := scheduler.Queries(c.planner.Config(), req, cloud)
+	if err != nil {
+		return nil, err
+	}
+	all := &placement.Candidates{Summaries: map[string]placement.Provider{}}
+	for i, q := range queries {
+		got, err := c.cfg.Placement.Candidates(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		if len(queries) == 1 {
+			all = got
+			break
+		}
+		all.Candidates = append(all.Candidates, got.Candidates...)
+		for k, v := range got.Summaries {
+			all.Summaries[k] = v
+		}
+		if i == 0 {
+			all.Rejected = got.Rejected
+		}
+	}
+	states, total := c.hosts.states(all)
+	c.knownServers(ctx, req, states)
+	plan, err := c.planner.Plan(req, states, all)
+	if err != nil {
+		return nil, err
+	}
+	plan.Explanation.Total = total
+	return plan, nil
+}
+
+// request makes the scheduler's request of a want.
+func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Request, error) {
+	s := w.Server
+	req := &scheduler.Request{ServerID: s.ID, ProjectID: s.ProjectID, Flavor: w.Flavor, Image: scheduler.Image{ID: s.ImageID, Props: w.ImageProps}, FromVolume: s.ImageID == "",
+		Zone: w.Zone, Hints: s.Hints, ForceHost: w.ForceHost, ForceNode: w.ForceNode, Host: w.Host, Node: w.Node, Ignore: slices.Clone(w.Exclude)}
+	if s.LaunchedOn != "" || len(w.Exclude) > 0 {
+		debts, err := c.owed.OfServer(ctx, c.cfg.DB, s.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range debts { // what is left of the server there must go first
+			req.Ignore = append(req.Ignore, d.Host)
+		}
+	}
+	if c.planner.Config().QueryPlacementForImageTypeSupport && s.ImageID != "" {
+		if img, err := c.cfg.Image.Get(ctx, auth.Internal(""), s.ImageID); err == nil {
+			req.Image.DiskFormat = img.DiskFormat
+		}
+	}
+	if s.GroupID == "" {
+		return req, nil
+	}
+	g, err := c.cfg.Store.Group(ctx, c.cfg.DB, s.GroupID)
+	if errors.Is(err, fault.NotFound) {
+		return req, nil // the group was deleted; its servers live on without it
+	}
+	if err != nil {
+		return nil, err
+	}
+	members, err := c.cfg.Store.ServersByID(ctx, c.cfg.DB, g.Members...)
+	if err != nil {
+		return nil, err
+	}
+	at := map[string]string{}
+	for _, m := range members {
+		if m.Deleted.IsZero() {
+			at[m.ID] = m.Host
+		}
+	}
+	req.Group = scheduler.GroupOf(g, at, s.ID)
+	return req, nil
+}
+
+// claim takes a host's first candidate that still has room; nil without an error when none has.
+func (c *Conductor) claim(ctx context.Context, w flow.Want, req *scheduler.Request, r scheduler.Ranked) (*flow.Place, error) {
+	done := c.hosts.pending(r.Host.Host, req)
+	defer done()
+	for _, cand := range r.Candidates {
+		err := c.take(ctx, w, cand.Allocations)
+		if err == nil {
+			return &flow.Place{Host: r.Host.Host, Node: r.Host.Node, Provider: r.Host.Provider, Zone: r.Host.Zone}, nil
+		}
+		if !errors.Is(err, fault.Conflict) {
+			return nil, err
+		}
+		if w.Migration != "" {
+			if p, err := c.moved(ctx, w); p != nil || err != nil {
+				return p, err
+			}
+			continue
+		}
+		// A claim of the server's own that is there already was made by this step before it was interrupted.
+		if p, err := c.where(ctx, w.Server.ID); p != nil || err != nil {
+			return p, err
+		}
+	}
+	return nil, nil
+}
+
+// take claims an allocation for the server. A server that moves hands what it has to the migration in the same transaction.
+func (c *Conductor) take(ctx context.Context, w flow.Want, a placement.Allocations) error {
+	s := w.Server
+	me := placement.Consumer{UUID: s.ID, ProjectID: s.ProjectID, UserID: s.UserID, Type: "INSTANCE"}
+	if w.Migration == "" {
+		return c.cfg.Placement.Claim(ctx, me, a)
+	}
+	held, own, err := c.cfg.Placement.Of(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	if own == nil { // it has lost what it had, by an operator's hand: it moves with what it gets
+		return c.cfg.Placement.Claim(ctx, me, a)
+	}
+	mover := placement.Consumer{UUID: w.Migration, ProjectID: s.ProjectID, UserID: s.UserID, Type: "MIGRATION"}
+	return c.cfg.Placement.ClaimAll(ctx, []placement.Consumer{mover, *own}, []placement.Allocations{held, a})
+}
+
+// moved finds the claim that a move made before it was interrupted.
+func (c *Conductor) moved(ctx context.Context, w flow.Want) (*flow.Place, error) {
+	held, _, err := c.cfg.Placement.Of(ctx, w.Migration)
+	if err != nil || len(held) == 0 {
+		return nil, err
+	}
+	return c.where(ctx, w.Server.ID)
+}
+
+// where tells on which host a consumer has allocations; nil: on none.
+func (c *Conductor) where(ctx context.Context, consumer string) (*flow.Place, error) {
+	held, _, err := c.cfg.Placement.Of(ctx, consumer)
+	if err != nil {
+		return nil, err
+	}
+	for provider := range held {
+		if h, ok := c.hosts.byProvider(provider); ok {
+			return &flow.Place{Host: h.Name, Node: nodeName(&h), Provider: h.NodeID, Zone: h.Zone}, nil
+		}
+	}
+	return nil, nil
+}
+
+// Check implements flow.Placer.
+func (c *Conductor) Check(ctx context.Context, w flow.Want, name string) error {
+	req, err := c.request(ctx, w)
+	if err != nil {
+		return err
+	}
+	req.Rebuild, req.Host, req.Ignore = true, name, nil
+	if err := c.hosts.fresh(ctx); err != nil {
+		return err
+	}
+	h, ok := c.hosts.get(name)
+	if !ok {
+		return fault.New(fault.Conflict, "Host %s of instance %s is unknown.", name, w.Server.ID)
+	}
+	plan, err := c.planner.Plan(req, []*scheduler.HostState{c.hosts.state(&h, nil)}, nil)
+	if err != nil {
+		return err
+	}
+	if len(plan.Hosts) == 0 {
+		return plan.Explanation.NoValidHost()
+	}
+	return nil
+}
+
+// knownServers puts the servers that the request's hints name into the states of their hosts.
+func (c *Conductor) knownServers(ctx context.Context, req *scheduler.Request, states []*scheduler.HostState) {
+	var ids []string
+	for _, hint := range []string{"same_host", "different_host"} {
+		ids = append(ids, req.HintList(hint)...)
+	}
+	if len(ids) == 0 {
+		return
+	}
+	servers, err := c.cfg.Store.ServersByID(ctx, c.cfg.DB, ids...)
+	if err != nil {
+		c.log.Warn("servers named by scheduler hints could not be read", "error", err)
+		return
+	}
+	for _, s := range servers {
+		for _, h := range states {
+			if s.Deleted.IsZero() && h.Host == s.Host {
+				if h.Servers == nil {
+					h.Servers = map[string]scheduler.ServerOn{}
+				}
+				h.Servers[s.ID] = scheduler.ServerOn{ImageProps: s.ImageProps}
+			}
+		}
+	}
+}
+
+// state makes the scheduler's view of a host; p is its provider with what is used, nil when that does not matter.
+func (t *hostTable) state(h *host, p *placement.Provider) *scheduler.HostState {
+	now := clock.Now()
+	s := &scheduler.HostState{Host: h.Name, Node: nodeName(h), Provider: h.NodeID, ServiceID: h.ServiceID, ID: h.NodeNumber, Zone: h.Zone, HostIP: h.info.HostIP,
+		Aggregates: h.pureAggs, Enabled: !h.Disabled, Up: t.alive(h, now), ForcedDown: h.ForcedDown, HypervisorType: h.info.HypervisorType,
+		HypervisorVersion: h.info.HypervisorVersion, Supported: h.info.Supported, CPUInfo: h.info.CPUInfo, Stats: h.info.Stats,
+		VCPUs: int64(h.info.VCPUs), MemoryMB: h.info.MemoryMB, DiskGB: h.info.DiskGB, CPURatio: 1, RAMRatio: 1, DiskRatio: 1,
+		IOOps: h.busy + int(h.load.Busy), FailedBuilds: h.failed, Updated: h.seen, Servers: h.servers}
+	switch {
+	case h.ForcedDown:
+		s.Down = "forced down"
+	case !s.Up:
+		s.Down = "not heard of since " + h.seen.Format(clock.LayoutZ)
+	case h.Disabled:
+		s.Down = "disabled"
+		if h.DisabledReason != "" {
+			s.Down += ": " + h.DisabledReason
+		}
+	}
+	if p == nil {
+		return s
+	}
+	used := func(class string) int64 { return p.Used[class] + p.Inventory[class].Reserved }
+	s.VCPUsUsed, s.MemoryUsedMB, s.DiskUsedGB = used("VCPU")+p.Used["PCPU"]+h.pendVCPU, used("MEMORY_MB")+h.pendRAM, used("DISK_GB")+h.pendDisk
+	s.CPURatio, s.RAMRatio, s.DiskRatio = p.Inventory["VCPU"].AllocationRatio, p.Inventory["MEMORY_MB"].AllocationRatio, p.Inventory["DISK_GB"].AllocationRatio
+	return s
+}
+
+func nodeName(h *host) string {
+	if h.info != nil && h.info.Hostname != "" {
+		return h.info.Hostname
+	}
+	return h.Name
+}
+
+// states gives the hosts that placement offered, and how many there are in all.
+func (t *hostTable) states(c *placement.Candidates) (out []*scheduler.HostState, total int) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	seen := make(map[string]bool, len(c.Candidates))
+	out = make([]*scheduler.HostState, 0, len(c.Candidates))
+	for i := range c.Candidates {
+		root := c.Candidates[i].Root
+		h := t.byNode[root]
+		if h == nil || seen[root] {
+			continue
+		}
+		seen[root] = true
+		p := c.Summaries[root]
+		out = append(out, t.state(h, &p))
+	}
+	slices.SortFunc(out, func(a, b *scheduler.HostState) int { return int(a.ID - b.ID) })
+	return out, len(t.byName)
+}
+
+// cloud gives what request filters need, and a signature of what placement must have been told before it is asked.
+func (t *hostTable) cloud() (*scheduler.Cloud, string) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return &scheduler.Cloud{Aggregates: t.pure, Provider: func(name, node string) string {
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		if h := t.byName[name]; h != nil {
+			return h.NodeID
+		}
+		for _, h := range t.byName {
+			if name == "" && node != "" && nodeName(h) == node {
+				return h.NodeID
+			}
+		}
+		return ""
+	}}, t.signature
+}
+
+func (t *hostTable) changed(signature string) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.told != signature
+}
+
+func (t *hostTable) synced(signature string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told = signature
+}
+
+// pending counts a claim in the making, so that requests at the same moment do not all go to the host that was best before any of them.
+func (t *hostTable) pending(name string, r *scheduler.Request) (done func()) {
+	add := func(sign int64) {
+		t.change(name, func(h *host) {
+			h.pendVCPU += sign * int64(r.Flavor.VCPUs)
+			h.pendRAM += sign * r.Flavor.RAMMB
+			h.pendDisk += sign * r.DiskGB()
+		})
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+func (t *hostTable) byProvider(uuid string) (host, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if h := t.byNode[uuid]; h != nil {
+		return *h, true
+	}
+	return host{}, false
+}
+
+// pureAggregates are the scheduler's nouns for compute's.
+func pureAggregates(in []compute.Aggregate) []*scheduler.Aggregate {
+	out := make([]*scheduler.Aggregate, len(in))
+	for i, a := range in {
+		out[i] = &scheduler.Aggregate{UUID: a.UUID, Name: a.Name, Metadata: a.Metadata}
+	}
+	return out
+}

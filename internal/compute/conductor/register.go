@@ -1,0 +1,182 @@
+package conductor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"kilonova/internal/clock"
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/id"
+	"kilonova/internal/placement"
+)
+
+// serviceVersion is what compute services show as their version: that of the release whose behaviour is offered.
+const serviceVersion = 66
+
+// register takes an agent's report: the full one makes or renews the host's record and its provider, a bare one is a heartbeat.
+func (c *Conductor) register(ctx context.Context, _ string, msg []byte) ([]byte, error) {
+	var rep command.HostReport
+	if err := json.Unmarshal(msg, &rep); err != nil {
+		return nil, fault.Wrap(err, fault.Invalid, "The host report cannot be read.")
+	}
+	if rep.Host == "" || !id.IsUUID(rep.NodeID) {
+		return nil, fault.New(fault.Invalid, "A host report names its host and the uuid of its node.")
+	}
+	if refused := c.takeover(rep); refused != "" {
+		return json.Marshal(command.RegisterReply{Refused: refused})
+	}
+	now := clock.Now()
+	known := c.hosts.change(rep.Host, func(h *host) { h.seen = now })
+	if rep.Info == nil {
+		if !known {
+			return nil, fault.New(fault.Unavailable, "Host %s has not registered yet: a full report is needed first.", rep.Host)
+		}
+	} else if err := c.fullReport(ctx, rep); err != nil {
+		return nil, err
+	}
+	h, _ := c.hosts.get(rep.Host)
+	return json.Marshal(command.RegisterReply{Disabled: h.Disabled})
+}
+
+// takeover decides which of two processes that claim one host speaks for it: the one that came last. The other is told so.
+func (c *Conductor) takeover(rep command.HostReport) (refused string) {
+	c.hosts.change(rep.Host, func(h *host) {
+		switch {
+		case h.NodeID != "" && h.NodeID != rep.NodeID && c.hosts.alive(h, clock.Now()) && h.start != "" && h.start != rep.Start:
+			refused = fmt.Sprintf("Host name %s belongs to the node %s, which is alive.", rep.Host, h.NodeID)
+		case slices.Contains(h.former, rep.Start):
+			refused = fmt.Sprintf("Another agent has taken over host %s: only one may run.", rep.Host)
+		case h.start != "" && h.start != rep.Start:
+			h.former = append(h.former, h.start)
+			if n := len(h.former); n > 16 {
+				h.former = h.former[n-16:]
+			}
+			h.start = rep.Start
+		default:
+			h.start = rep.Start
+		}
+	})
+	return refused
+}
+
+func (c *Conductor) fullReport(ctx context.Context, rep command.HostReport) error {
+	info, err := json.Marshal(rep.Info)
+	if err != nil {
+		return err
+	}
+	now := clock.Now()
+	old, known := c.hosts.get(rep.Host)
+	if !known || old.NodeID != rep.NodeID || old.ForcedDown || lasting(old.info) != lasting(rep.Info) || now.Sub(old.written) > beatEvery {
+		rec := compute.Host{Name: rep.Host, NodeID: rep.NodeID, Info: info, LastSeen: now, Version: serviceVersion}
+		if err := c.cfg.DB.Write(ctx, func(tx *db.Tx) error { return c.cfg.Store.SaveHost(ctx, tx, &rec, rep.Info.Hostname) }); err != nil {
+			return err
+		}
+		if err := c.hosts.load(ctx); err != nil {
+			return err
+		}
+		c.takeover(rep)
+		c.hosts.change(rep.Host, func(h *host) { h.seen = now })
+	}
+	return c.reportProvider(ctx, rep)
+}
+
+// lasting is what of a host's description is worth a write when it changes.
+func lasting(i *virt.HostInfo) string {
+	if i == nil {
+		return ""
+	}
+	c := *i
+	c.Uptime, c.FreeDiskGB, c.MemoryUsedMB, c.Stats = "", 0, 0, nil
+	b, _ := json.Marshal(c) // plain data: it can be encoded
+	return string(b)
+}
+
+// reportProvider tells placement what the host has, when that is new or a minute old.
+func (c *Conductor) reportProvider(ctx context.Context, rep command.HostReport) error {
+	h, ok := c.hosts.get(rep.Host)
+	if !ok {
+		return nil
+	}
+	inv := inventoryOf(rep.Info, c.cfg.Inventory)
+	traits := append(slices.Clone(rep.Traits), "COMPUTE_NODE", "OWNER_NOVA")
+	slices.Sort(traits)
+	traits = slices.Compact(traits)
+	told := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, clock.Now().Truncate(time.Minute))
+	if h.reported == told {
+		return nil
+	}
+	if _, err := c.cfg.Placement.EnsureProvider(ctx, rep.NodeID, rep.Info.Hostname); err != nil {
+		return fmt.Errorf("provider of %s: %w", rep.Host, err)
+	}
+	if err := c.cfg.Placement.Report(ctx, rep.NodeID, inv, traits, managed(traits)); err != nil {
+		return fmt.Errorf("inventory of %s: %w", rep.Host, err)
+	}
+	if err := c.rec.SyncHost(ctx, rep.Host); err != nil {
+		return err
+	}
+	c.hosts.change(rep.Host, func(h *host) { h.reported = told })
+	return nil
+}
+
+func fingerprint(parts ...any) string {
+	b, _ := json.Marshal(parts) // plain data: it can be encoded
+	f := fnv.New64a()
+	_, _ = f.Write(b) // a hash never fails
+	return strconv.FormatUint(f.Sum64(), 36)
+}
+
+// managed gives the traits that a host's report decides alone: those of compute and hardware, and what it names itself. Others are an operator's.
+func managed(reported []string) []string {
+	out := slices.Clone(reported)
+	for _, t := range placement.StandardTraits() {
+		if t == "COMPUTE_STATUS_DISABLED" {
+			continue
+		}
+		if strings.HasPrefix(t, "COMPUTE_") || strings.HasPrefix(t, "HW_CPU_") {
+			out = append(out, t)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func inventoryDefaults(o *InventoryOptions) {
+	for _, r := range []struct {
+		v *float64
+		d float64
+	}{{&o.CPURatio, 4}, {&o.RAMRatio, 1}, {&o.DiskRatio, 1}} {
+		if *r.v == 0 {
+			*r.v = r.d
+		}
+	}
+	if o.ReservedMemoryMB == nil {
+		n := int64(512)
+		o.ReservedMemoryMB = &n
+	}
+}
+
+// inventoryOf gives what may be promised of a host.
+func inventoryOf(i *virt.HostInfo, o InventoryOptions) map[string]placement.Inventory {
+	out := map[string]placement.Inventory{}
+	put := func(class string, total, reserved int64, ratio float64) {
+		if total <= 0 {
+			return
+		}
+		out[class] = placement.Inventory{Total: total, Reserved: max(min(reserved, total-1), 0), MinUnit: 1, MaxUnit: total, StepSize: 1, AllocationRatio: ratio}
+	}
+	put("VCPU", int64(i.VCPUs), o.ReservedCPUs, o.CPURatio)
+	put("MEMORY_MB", i.MemoryMB, *o.ReservedMemoryMB, o.RAMRatio)
+	put("DISK_GB", i.DiskGB, int64(math.Ceil(float64(o.ReservedDiskMB)/1024)), o.DiskRatio)
+	return out
+}

@@ -1,0 +1,62 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/owed"
+	"kilonova/internal/fault"
+)
+
+// Debts has every host that is up do what it owes. A host that knows a newer epoch of the server refuses: then somebody else has dealt with the server there
+// since, and the debt is settled too.
+func (l *Loops) Debts(ctx context.Context) error {
+	all, err := l.cfg.Owed.All(ctx, l.cfg.Store.DB)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	byHost := map[string][]owed.Debt{}
+	for _, d := range all {
+		byHost[d.Host] = append(byHost[d.Host], d)
+	}
+	var wg sync.WaitGroup
+	for host, debts := range byHost {
+		if l.cfg.Hosts.Down(ctx, host) {
+			continue
+		}
+		wg.Go(func() {
+			for _, d := range debts {
+				if !l.pay(ctx, d) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// pay asks for one debt; false when the host does not answer.
+func (l *Loops) pay(ctx context.Context, d owed.Debt) bool {
+	one, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	err := l.cfg.Agents.Do(one, d.Host, command.Command{Operation: d.Operation, Step: "owed." + string(d.Verb), Attempt: 1, Epoch: d.Epoch, Server: d.Server, Verb: d.Verb}, d.Args, nil)
+	var e *fault.Error
+	switch {
+	case err == nil:
+		l.log.Info("a host did what it owed", "host", d.Host, "server", d.Server, "verb", d.Verb, "since", d.Since, "reason", d.Reason)
+	case errors.Is(err, fault.NotFound), errors.As(err, &e) && e.Code == "stale-epoch":
+	case errors.Is(err, fault.Unavailable) || ctx.Err() != nil:
+		return false
+	default:
+		l.log.Warn("a host could not do what it owes; it is asked again later", "host", d.Host, "server", d.Server, "verb", d.Verb, "error", err)
+		return true
+	}
+	if err := l.cfg.Owed.SettleNow(ctx, d.Host, d.Server, d.Epoch); err != nil && ctx.Err() == nil {
+		l.log.Error("a debt could not be settled", "host", d.Host, "server", d.Server, "error", err)
+	}
+	return true
+}
