@@ -103,6 +103,8 @@ type Config struct {
 	} `section:"quota"`
 	Console struct {
 		TokenTTL time.Duration `opt:"token_ttl" default:"10m" help:"Life of a console token; it opens one console once."`
+		NoVNC    string        `opt:"novnc_path" default:"/usr/share/novnc" help:"Directory of the noVNC library."`
+		URL      string        `opt:"base_url" default:"" help:"URL under which browsers reach the console proxy; empty: /console at the REST services' URL."`
 	} `section:"console"`
 	Metadata struct {
 		VendorData string `opt:"vendordata_jsonfile_path" default:"" help:"JSON file served as vendor_data.json."`
