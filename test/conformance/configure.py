@@ -1,0 +1,98 @@
+#!/usr/bin/python3
+"""Makes a Tempest workspace for the cloud of OS_CLOUD: registers the images, flavors and external network that Tempest wants, then writes
+etc/tempest.conf. What the cloud's catalog does not have is declared unavailable, so that Tempest skips it by itself."""
+import argparse
+import configparser
+import os
+import subprocess
+
+import openstack
+
+IMAGES = (("tempest-image", b"k" * (1 << 20)), ("tempest-image-alt", b"a" * (1 << 20)))
+FLAVORS = (("tempest.nano", 64), ("tempest.micro", 128))
+
+
+def ensure_images(cloud, path):
+    out = []
+    for name, content in IMAGES:
+        image = cloud.image.find_image(name)
+        if not image:
+            file = os.path.join(path, name + ".raw")
+            with open(file, "wb") as f:
+                f.write(content)
+            image = cloud.create_image(name, filename=file, disk_format="raw", container_format="bare", visibility="public", wait=True)
+        out.append(image.id)
+    return out
+
+
+def ensure_flavors(cloud):
+    have = {f.name: f.id for f in cloud.compute.flavors(get_extra_specs=False)}
+    for name, ram in FLAVORS:
+        if name not in have:
+            have[name] = cloud.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=1).id
+    return [have[name] for name, _ in FLAVORS]
+
+
+def ensure_external(cloud):
+    net = cloud.network.find_network("tempest-external")
+    if not net:
+        net = cloud.network.create_network(name="tempest-external", **{"router:external": True})
+        cloud.network.create_subnet(network_id=net.id, name="tempest-external-v4", ip_version=4, cidr="203.0.113.0/24", enable_dhcp=False)
+        if any(e.alias == "auto-allocated-topology" for e in cloud.network.extensions()):
+            cloud.network.put("/networks/" + net.id, json={"network": {"is_default": True}})
+    return net.id
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("workspace")
+    p.add_argument("--hosts", type=int, default=1)
+    p.add_argument("--guests", action="store_true", help="servers are real guests that Tempest may log in to")
+    args = p.parse_args()
+    cloud = openstack.connect(cloud=os.environ["OS_CLOUD"])
+    auth = cloud.config.get_auth_args()
+    services = {s.type for s in cloud.identity.services()}
+    if not os.path.isdir(args.workspace):
+        subprocess.run(["tempest", "init", args.workspace], check=True, stdout=subprocess.DEVNULL, cwd=os.path.dirname(os.path.abspath(args.workspace)))
+    images, flavors, external = ensure_images(cloud, args.workspace), ensure_flavors(cloud), ensure_external(cloud)
+    extensions = ",".join(sorted(e.alias for e in cloud.network.extensions()))
+    several, here = args.hosts > 1, os.path.abspath(args.workspace)
+    sections = {
+        "DEFAULT": {"log_dir": here + "/logs", "debug": False},
+        "oslo_concurrency": {"lock_path": here + "/lock"},
+        "auth": {"use_dynamic_credentials": True, "create_isolated_networks": True, "tempest_roles": "member", "admin_username": auth["username"],
+                 "admin_password": auth["password"], "admin_project_name": auth["project_name"], "admin_domain_name": "Default"},
+        "identity": {"uri_v3": auth["auth_url"], "auth_version": "v3", "region": cloud.config.get_region_name(), "v3_endpoint_type": "public",
+                     "default_domain_id": "default"},
+        "identity-feature-enabled": {"api_v2": False, "api_v3": True, "application_credentials": True, "access_rules": True},
+        "service_available": {"nova": "compute" in services, "glance": "image" in services, "neutron": "network" in services,
+                              "cinder": bool({"volumev3", "block-storage"} & services), "swift": False, "horizon": False},
+        "compute": {"image_ref": images[0], "image_ref_alt": images[1], "flavor_ref": flavors[0], "flavor_ref_alt": flavors[1], "build_interval": 1,
+                    "build_timeout": 180, "ready_wait": 0, "shelved_offload_time": 0, "min_compute_nodes": args.hosts, "max_microversion": "latest"},
+        "placement": {"max_microversion": "latest"},
+        "validation": {"run_validation": args.guests, "connect_method": "fixed", "image_ssh_user": "kilo"},
+        "compute-feature-enabled": {"resize": True, "cold_migration": several, "live_migration": several, "block_migration_for_live_migration": False,
+                                    "snapshot": True, "shelve": True, "shelve_migrate": several, "rescue": True, "pause": True, "suspend": True,
+                                    "interface_attach": True, "console_output": True, "vnc_console": False, "config_drive": True, "swap_volume": False,
+                                    "attach_encrypted_volume": False, "metadata_service": args.guests, "personality": True, "change_password": True,
+                                    "volume_backed_live_migration": False},
+        "image": {"http_image": auth["auth_url"]},
+        "image-feature-enabled": {"import_image": True},
+        "network": {"public_network_id": external, "floating_network_name": "tempest-external", "project_network_cidr": "10.100.0.0/16",
+                    "project_network_mask_bits": 28},
+        "network-feature-enabled": {"api_extensions": extensions, "floating_ips": True, "ipv6": True},
+    }
+    conf = configparser.RawConfigParser()
+    conf.optionxform = str
+    for name, options in sections.items():
+        if name != "DEFAULT":
+            conf.add_section(name)
+        for key, value in options.items():
+            conf.set(name, key, str(value))
+    for d in ("lock", "logs"):
+        os.makedirs(os.path.join(here, d), exist_ok=True)
+    with open(os.path.join(here, "etc", "tempest.conf"), "w") as f:
+        conf.write(f)
+
+
+main()
