@@ -1,8 +1,8 @@
 package scheduler
 
 import (
-	"cmp"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -237,52 +237,75 @@ func (s *stage) removal(out []*HostState) Removal {
 	return r
 }
 
-// weigh sums the normalised weights.
+// weigh sums the normalised weights and ranks; hosts of equal weight keep their order.
 func (p *Planner) weigh(r *Request, hosts []*HostState) []Ranked {
-	ranked := make([]Ranked, len(hosts))
-	for i, h := range hosts {
-		ranked[i].Host = h
+	type key struct {
+		weight float64
+		index  int
 	}
-	if len(hosts) < 2 && p.config.HostSubsetSize <= 1 {
-		return ranked
+	keys := make([]key, len(hosts))
+	for i := range keys {
+		keys[i].index = i
 	}
 	raw := make([]float64, len(hosts))
 	for _, w := range p.weighers {
 		multiplier := w.Multiplier(&p.config)
 		value := w.Compile(&p.config, r)
-		if value == nil {
+		if value == nil || len(hosts) < 2 || !scale(w.Weigher, raw, hosts, value) {
 			continue
 		}
-		scale(w.Weigher, raw, hosts, value)
 		for i, h := range hosts {
-			if raw[i] != 0 {
-				ranked[i].Weight += raw[i] * override(h, w.Key, multiplier)
+			m := multiplier
+			if len(h.Aggregates) > 0 {
+				m = override(h, w.Key, multiplier)
 			}
+			keys[i].weight += raw[i] * m
 		}
 	}
-	slices.SortStableFunc(ranked, func(a, b Ranked) int { return cmp.Compare(b.Weight, a.Weight) })
+	slices.SortFunc(keys, func(a, b key) int {
+		if a.weight != b.weight {
+			if a.weight > b.weight {
+				return -1
+			}
+			return 1
+		}
+		return a.index - b.index
+	})
+	ranked := make([]Ranked, len(hosts))
+	for i, k := range keys {
+		ranked[i] = Ranked{Host: hosts[k.index], Weight: k.weight}
+	}
 	return ranked
 }
 
-// scale brings the raw values to 0..1.
-func scale(w Weigher, raw []float64, hosts []*HostState, value func(*HostState) float64) {
+// scale brings the raw values to 0..1; false, when all are the same: then the weigher does not tell the hosts apart.
+func scale(w Weigher, raw []float64, hosts []*HostState, value func(*HostState) float64) bool {
+	low, high := math.Inf(1), math.Inf(-1)
 	for i, h := range hosts {
-		raw[i] = value(h)
+		v := value(h)
+		raw[i] = v
+		if v < low {
+			low = v
+		}
+		if v > high {
+			high = v
+		}
 	}
-	low, high := slices.Min(raw), slices.Max(raw)
 	if w.Min != nil {
 		low = min(*w.Min, low)
 	}
 	if w.Max != nil {
 		high = max(*w.Max, high)
 	}
-	if low == high {
+	if !(low < high) {
 		clear(raw)
-		return
+		return false
 	}
+	span := 1 / (high - low)
 	for i := range raw {
-		raw[i] = (raw[i] - low) / (high - low)
+		raw[i] = (raw[i] - low) * span
 	}
+	return true
 }
 
 // override gives the multiplier that the host's aggregates set: the smallest, when several do.
