@@ -29,19 +29,18 @@ func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error)
 	}
 	for round := 0; ; round++ {
 		plan, err := c.plan(ctx, req)
+		if round == 0 && (hopeless(err) || err == nil && len(plan.Hosts) == 0) {
+			// Perhaps the hosts or aggregates that would do have only just come.
+			if err := errors.Join(c.hosts.load(ctx), c.rec.SyncAll(ctx)); err != nil {
+				return nil, err
+			}
+			plan, err = c.plan(ctx, req)
+		}
 		if err != nil {
 			return nil, err
 		}
 		if len(plan.Hosts) == 0 {
-			// Perhaps the hosts that would do have only just come.
-			if round == 0 && c.hosts.load(ctx) == nil && c.rec.SyncAll(ctx) == nil {
-				if plan, err = c.plan(ctx, req); err != nil {
-					return nil, err
-				}
-			}
-			if len(plan.Hosts) == 0 {
-				return nil, plan.Explanation.NoValidHost()
-			}
+			return nil, plan.Explanation.NoValidHost()
 		}
 		for _, r := range plan.Hosts {
 			p, err := c.claim(ctx, w, req, r)
@@ -53,6 +52,12 @@ func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error)
 			return nil, flow.NoValidHost(fmt.Sprintf("No valid host was found. %d hosts would have done, but others took their room first.", len(plan.Hosts)))
 		}
 	}
+}
+
+// hopeless tells whether a plan failed because no host can do.
+func hopeless(err error) bool {
+	var e *fault.Error
+	return errors.As(err, &e) && e.Code == flow.CodeNoValidHost
 }
 
 // plan asks placement and ranks.
