@@ -87,22 +87,25 @@ func (s *Service) byPasscode(ctx context.Context, sel identity.Selector, passcod
 	if u == nil {
 		return nil, refusedFor("there is no such user")
 	}
-	seeds, err := s.Credentials.List(ctx, Filter{Field: "user_id", Value: u.ID}, Filter{Field: "type", Value: TypeTOTP})
+	return u, s.guarded(ctx, u, "passcode", func() (bool, error) { return s.checkPasscode(ctx, u.ID, passcode) })
+}
+
+func (s *Service) checkPasscode(ctx context.Context, user, passcode string) (bool, error) {
+	seeds, err := s.Credentials.List(ctx, Filter{Field: "user_id", Value: user}, Filter{Field: "type", Value: TypeTOTP})
 	if err != nil {
-		return nil, err
+		return false, err
 	}
+	good := false
 	for i := range seeds {
 		if err := s.OpenBlob(&seeds[i]); err != nil {
-			return nil, err
+			return false, err
 		}
 		for back := range totpBack + 1 {
 			code, err := Passcode(seeds[i].Blob, clock.Now().Add(-time.Duration(back)*totpStep))
-			if err == nil && subtle.ConstantTimeCompare([]byte(code), []byte(passcode)) == 1 {
-				return u, nil
-			}
+			good = good || err == nil && subtle.ConstantTimeCompare([]byte(code), []byte(passcode)) == 1
 		}
 	}
-	return nil, refusedFor("wrong passcode for user %s", u.ID)
+	return good, nil
 }
 
 // Passcode is the six-digit code of a base32 seed at a time (RFC 6238).

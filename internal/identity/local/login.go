@@ -140,29 +140,40 @@ func (s *Service) byPassword(ctx context.Context, sel identity.Selector, passwor
 	return u, nil
 }
 
-// CheckPassword fails with fault.Unauthorized unless the password is the user's and the user is not locked out. It keeps count of failures.
+// CheckPassword fails with fault.Unauthorized unless the password is the user's and the user is not locked out.
 func (s *Service) CheckPassword(ctx context.Context, u *identity.User, password string) error {
+	return s.guarded(ctx, u, "password", func() (bool, error) { return s.verify(ctx, u.PasswordHash, password) })
+}
+
+// guarded runs a check of something secret, unless the user is locked out, and keeps count of failures.
+func (s *Service) guarded(ctx context.Context, u *identity.User, what string, check func() (bool, error)) error {
 	counts := s.cfg.LockoutFailures > 0 && u.Options["ignore_lockout_failure_attempts"] != true
-	if counts && u.FailedAuths >= int64(s.cfg.LockoutFailures) && clock.Now().Before(u.FailedAt.Add(s.cfg.LockoutDuration)) {
+	full := u.FailedAuths >= int64(s.cfg.LockoutFailures)
+	if counts && full && clock.Now().Before(u.FailedAt.Add(s.cfg.LockoutDuration)) {
 		return refusedFor("user %s is locked out", u.ID)
 	}
-	ok, err := s.verify(ctx, u.PasswordHash, password)
+	ok, err := check()
 	if err != nil {
 		return err
 	}
 	if counts && (!ok || u.FailedAuths > 0) {
 		if _, err := s.Users.Update(ctx, u.ID, func(n *identity.User) error {
-			n.FailedAuths, n.FailedAt = n.FailedAuths+1, clock.Now()
-			if ok || clock.Now().After(u.FailedAt.Add(s.cfg.LockoutDuration)) && u.FailedAuths >= int64(s.cfg.LockoutFailures) {
+			switch {
+			case ok:
 				n.FailedAuths = 0
+			case full && n.FailedAuths == u.FailedAuths: // the time of the lock is over: counting begins anew
+				n.FailedAuths = 1
+			default:
+				n.FailedAuths++
 			}
+			n.FailedAt = clock.Now()
 			return nil
 		}); err != nil {
 			return err
 		}
 	}
 	if !ok {
-		return refusedFor("wrong password for user %s", u.ID)
+		return refusedFor("wrong %s for user %s", what, u.ID)
 	}
 	return nil
 }
