@@ -47,6 +47,9 @@ func (tokens) Authenticate(_ context.Context, token string) (*auth.Caller, error
 	return &auth.Caller{UserID: token, UserName: token, ProjectID: project, Roles: own, Token: token}, nil
 }
 
+// Tokens is the authenticator of these tokens.
+func Tokens() auth.Authenticator { return tokens{} }
+
 // Handler serves handlers as the compute API does, at the root ("/v2.1/servers").
 func Handler(t testing.TB, handlers map[string]api.Handler) http.Handler {
 	t.Helper()
