@@ -1,0 +1,115 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	"kilonova/internal/compute/api"
+	"kilonova/internal/compute/api/backend"
+	"kilonova/internal/compute/api/cloud"
+	"kilonova/internal/compute/api/servers"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/conductor"
+	"kilonova/internal/compute/flow"
+	"kilonova/internal/compute/reconcile"
+	"kilonova/internal/compute/scheduler"
+	"kilonova/internal/compute/scheduler/filter"
+	"kilonova/internal/compute/scheduler/weigher"
+	"kilonova/internal/compute/store"
+	"kilonova/internal/httpapi"
+	"kilonova/internal/operation"
+)
+
+// startStore opens compute's tables and the operation engine, which API roles accept with and conductors run.
+func (a *App) startStore(ctx context.Context) error {
+	sole := false
+	if a.has(Conductor) {
+		var err error
+		if sole, err = a.alone(); err != nil {
+			return err
+		}
+	}
+	e, err := operation.New(ctx, operation.Config{DB: a.db, Bus: a.bus, Owner: fmt.Sprintf("%s/%d", a.cfg.Compute.Host, os.Getpid()), Sole: sole,
+		Workers: a.cfg.Compute.Workers})
+	if err != nil {
+		return err
+	}
+	a.parts.engine = e
+	if a.parts.store, err = store.New(ctx, a.db); err != nil {
+		return err
+	}
+	a.parts.agents = &command.Client{Bus: a.bus}
+	return nil
+}
+
+func (a *App) startConductor(ctx context.Context) error {
+	cc := a.cfg.Compute
+	planner, err := scheduler.New(a.schedulerConfig(), filter.All(), weigher.All())
+	if err != nil {
+		return err
+	}
+	reserved := cc.ReservedMemoryMB
+	c, err := conductor.New(ctx, conductor.Config{DB: a.db, Bus: a.bus, Store: a.parts.store, Engine: a.parts.engine, Network: a.parts.network,
+		Image: a.parts.images, Placement: a.parts.placement, Metadata: a.metadataInput,
+		Flow:            flow.Config{MaxAttempts: a.cfg.Scheduler.MaxAttempts, StopGrace: cc.ShutdownTimeout, AllowSameHost: cc.ResizeSameHost},
+		Reconcile:       reconcile.Config{ReclaimAfter: cc.ReclaimInterval, ConfirmAfter: cc.ResizeConfirm, OffloadAfter: cc.ShelvedOffload},
+		Planner:         planner,
+		ServiceDownTime: cc.ServiceDownTime,
+		Inventory: conductor.InventoryOptions{CPURatio: cc.CPURatio, RAMRatio: cc.RAMRatio, DiskRatio: cc.DiskRatio, ReservedMemoryMB: &reserved,
+			ReservedDiskMB: cc.ReservedDiskMB, ReservedCPUs: cc.ReservedCPUs},
+	})
+	if err != nil {
+		return err
+	}
+	ready := make(chan struct{})
+	var once sync.Once
+	a.background("conductor", func(ctx context.Context) error { return c.Run(ctx, func() { once.Do(func() { close(ready) }) }) })
+	select {
+	case <-ready:
+		return nil
+	case err := <-a.failed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *App) schedulerConfig() scheduler.Config {
+	c, o := scheduler.Defaults(), a.cfg.Scheduler
+	c.MaxAttempts, c.HostSubsetSize = o.MaxAttempts, o.SubsetSize
+	if len(o.Filters) > 0 {
+		c.EnabledFilters = o.Filters
+	}
+	c.RAMWeightMultiplier, c.CPUWeightMultiplier, c.DiskWeightMultiplier, c.IOOpsWeightMultiplier = o.RAMWeight, o.CPUWeight, o.DiskWeight, o.IOWeight
+	return c
+}
+
+func (a *App) startComputeAPI(context.Context) error {
+	cc, q := a.cfg.Compute, a.cfg.Quota
+	b := backend.New(backend.Services{Store: a.parts.store, Operations: a.parts.engine, Reader: a.parts.engine, Images: a.parts.images, Network: a.parts.network,
+		Placement: a.parts.placement, Agents: a.parts.agents, Projects: a.parts.projects},
+		backend.Options{
+			Quota: store.Limits{"instances": q.Instances, "cores": q.Cores, "ram": q.RAM, "metadata_items": q.MetadataItems, "key_pairs": q.KeyPairs,
+				"server_groups": q.ServerGroups, "server_group_members": q.ServerGroupMembers, "injected_files": q.InjectedFiles,
+				"injected_file_content_bytes": q.InjectedBytes, "injected_file_path_bytes": q.InjectedPath},
+			MaxLimit: a.cfg.API.MaxLimit, DefaultZone: cc.ScheduleZone, ServiceDownTime: cc.ServiceDownTime, ReclaimInterval: cc.ReclaimInterval,
+			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL, Log: a.log,
+		})
+	handlers := map[string]api.Handler{}
+	for _, some := range []map[string]backend.Handler{servers.Handlers(b), cloud.Handlers(b)} {
+		for k, h := range some {
+			handlers[k] = h
+		}
+	}
+	e, err := a.enforcer("compute", api.Rules())
+	if err != nil {
+		return err
+	}
+	s := &httpapi.Service{Auth: a.parts.auth, Policy: e}
+	if err := api.Fill(s, handlers); err != nil {
+		return err
+	}
+	return a.web.mount("compute", s)
+}

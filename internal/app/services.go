@@ -1,0 +1,166 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"kilonova/internal/auth"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/store"
+	"kilonova/internal/identity"
+	identityapi "kilonova/internal/identity/api"
+	identitylocal "kilonova/internal/identity/local"
+	"kilonova/internal/image"
+	imageapi "kilonova/internal/image/api"
+	imagelocal "kilonova/internal/image/local"
+	"kilonova/internal/network"
+	networkapi "kilonova/internal/network/api"
+	networklocal "kilonova/internal/network/local"
+	"kilonova/internal/operation"
+	"kilonova/internal/placement"
+	placementapi "kilonova/internal/placement/api"
+	placementlocal "kilonova/internal/placement/local"
+	"kilonova/internal/policy"
+)
+
+// parts is what the roles of this process share.
+type parts struct {
+	auth      auth.Authenticator
+	projects  identity.Directory
+	images    image.Service
+	network   network.Service
+	placement placement.Service
+	store     *store.Store
+	engine    *operation.Engine
+	agents    *command.Client
+}
+
+// enforcer makes the policy of a service of its default rules and the operator's file STATE/policy/NAME.yaml (or .json), when that is there.
+func (a *App) enforcer(name string, rules []policy.Rule) (*policy.Enforcer, error) {
+	overrides, err := policyOverrides(filepath.Join(a.cfg.Default.StateDir, "policy"), name)
+	if err != nil {
+		return nil, err
+	}
+	e, err := policy.New(rules, overrides)
+	if err != nil {
+		return nil, fmt.Errorf("policy of %s: %w", name, err)
+	}
+	return e, nil
+}
+
+func (a *App) startIdentity(ctx context.Context) error {
+	s, err := identitylocal.New(ctx, identitylocal.Config{DB: a.db, KeyDir: filepath.Join(a.cfg.Default.StateDir, "fernet-keys"),
+		BcryptCost: a.cfg.Identity.BcryptCost, TokenTTL: a.cfg.Identity.TokenTTL, CacheTTL: a.cfg.Identity.CacheTTL})
+	if err != nil {
+		return err
+	}
+	a.parts.auth, a.parts.projects = s, s
+	if !a.has(Identity) {
+		return nil
+	}
+	if err := a.bootstrap(ctx, s); err != nil {
+		return err
+	}
+	e, err := a.enforcer("identity", identityapi.Rules())
+	if err != nil {
+		return err
+	}
+	api, err := identityapi.New(s, e)
+	if err != nil {
+		return err
+	}
+	return a.web.mount("identity", api)
+}
+
+// bootstrap makes the users, roles and catalog of a new cloud, and moves the catalog when the URL has changed.
+func (a *App) bootstrap(ctx context.Context, s *identitylocal.Service) error {
+	password := map[string]string{}
+	for _, n := range []string{"admin_password", "demo_password", "service_password"} {
+		p, err := a.secrets.get(n)
+		if err != nil {
+			return err
+		}
+		password[n] = p
+	}
+	if p := a.cfg.Identity.Password; p != "" {
+		password["service_password"] = p
+	}
+	users := identitylocal.StandardUsers(password["admin_password"], password["demo_password"])
+	users = append(users, identitylocal.BootstrapUser{Name: "kilonova", Password: password["service_password"], Project: "service", Roles: []string{"admin", "service"}})
+	url := a.URL()
+	return s.Bootstrap(ctx, identitylocal.BootstrapConfig{Region: a.cfg.Default.Region, Users: users, Endpoints: []identitylocal.BootstrapEndpoint{
+		{Type: "identity", Name: "keystone", Public: url + "/identity/v3"},
+		{Type: "compute", Name: "nova", Public: url + "/compute/v2.1"},
+		{Type: "image", Name: "glance", Public: url + "/image"},
+		{Type: "network", Name: "neutron", Public: url + "/network"},
+		{Type: "placement", Name: "placement", Public: url + "/placement"},
+	}})
+}
+
+func (a *App) startImage(ctx context.Context) error {
+	if a.cfg.Image.URL != "" && !a.has(Image) {
+		return a.remoteImages()
+	}
+	if a.db == nil {
+		return fmt.Errorf("this role has no database: set [image] url to the image service")
+	}
+	dir := a.cfg.Image.Dir
+	if dir == "" {
+		dir = filepath.Join(a.cfg.Default.StateDir, "images")
+	}
+	s, err := imagelocal.New(ctx, imagelocal.Config{DB: a.db, Dir: dir, MaxSize: a.cfg.Image.MaxSize, MaxVirtual: a.cfg.Image.MaxVirtual})
+	if err != nil {
+		return err
+	}
+	a.onStop("image", func(context.Context) error { return s.Close() })
+	a.parts.images = s
+	if !a.has(Image) {
+		return nil
+	}
+	e, err := a.enforcer("image", imageapi.DefaultRules())
+	if err != nil {
+		return err
+	}
+	api, err := imageapi.New(imageapi.Config{Images: s, Auth: a.parts.auth, Policy: e})
+	if err != nil {
+		return err
+	}
+	return a.web.mount("image", api)
+}
+
+func (a *App) startNetwork(ctx context.Context) error {
+	s, err := networklocal.New(ctx, networklocal.Config{DB: a.db, Bus: a.bus, DefaultMTU: a.cfg.Network.MTU, DNSDomain: a.cfg.Network.DNSDomain})
+	if err != nil {
+		return err
+	}
+	a.parts.network = s
+	if !a.has(Network) {
+		return nil
+	}
+	e, err := a.enforcer("network", networkapi.Rules())
+	if err != nil {
+		return err
+	}
+	return a.web.mount("network", networkapi.New(networkapi.Config{Service: s, Auth: a.parts.auth, Policy: e}))
+}
+
+func (a *App) startPlacement(ctx context.Context) error {
+	s, err := placementlocal.New(ctx, placementlocal.Config{DB: a.db})
+	if err != nil {
+		return err
+	}
+	a.parts.placement = s
+	if !a.has(Placement) {
+		return nil
+	}
+	e, err := a.enforcer("placement", placementapi.Rules())
+	if err != nil {
+		return err
+	}
+	api, err := placementapi.New(s, placementapi.Config{Auth: a.parts.auth, Policy: e})
+	if err != nil {
+		return err
+	}
+	return a.web.mount("placement", api)
+}
