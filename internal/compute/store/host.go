@@ -242,3 +242,25 @@ func (s *Store) ServerRefs(ctx context.Context, q db.Querier, hosts ...string) (
 	})
 	return out, err
 }
+
+// HostStates gives the operational state of compute hosts (all when none is named) by name, without their description and zone.
+func (s *Store) HostStates(ctx context.Context, q db.Querier, hosts ...string) (map[string]*compute.Host, error) {
+	query, args := "SELECT host, disabled, forced_down, last_seen FROM compute_services WHERE service_binary = ?", []any{ComputeBinary}
+	if len(hosts) > 0 {
+		query, args = query+" AND host IN ("+db.In(len(hosts))+")", append(args, db.Args(hosts)...)
+	}
+	out := map[string]*compute.Host{}
+	err := scan(ctx, q, query, args, func(scan func(...any) error) error {
+		h := &compute.Host{Binary: ComputeBinary}
+		var disabled, forced int
+		var seen int64
+		err := scan(&h.Name, &disabled, &forced, &seen)
+		h.Disabled, h.ForcedDown, h.LastSeen = disabled != 0, forced != 0, clock.FromMicros(seen)
+		out[h.Name] = h
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read host states: %w", err)
+	}
+	return out, nil
+}

@@ -1,0 +1,306 @@
+package servers
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/api/backend"
+	"kilonova/internal/compute/store"
+	"kilonova/internal/fault"
+	"kilonova/internal/httpapi"
+)
+
+// resize gives a server another flavor.
+func (a api) resize(r *httpapi.Request) (*httpapi.Reply, error) {
+	var in struct {
+		Resize struct {
+			Flavor     backend.Text `json:"flavorRef"`
+			DiskConfig string       `json:"OS-DCF:diskConfig"`
+		} `json:"resize"`
+	}
+	if err := r.Decode(&in); err != nil {
+		return nil, err
+	}
+	s, err := a.Server(r, "id", backend.Rule("servers:resize"))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Check(r, s, compute.OpResize); err != nil {
+		return nil, err
+	}
+	f, err := a.flavor(r.Context(), r, string(in.Resize.Flavor))
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case f.FlavorID == s.Flavor.FlavorID:
+		return nil, fault.New(fault.Invalid, "When resizing, instances must change flavor!")
+	case f.RootGB == 0 && s.Flavor.RootGB != 0 && s.ImageID != "":
+		return nil, fault.New(fault.Invalid, "Resize to zero disk flavor is not allowed.")
+	case f.RootGB < s.Flavor.RootGB && s.ImageID != "":
+		return nil, fault.New(fault.Invalid, "The flavor %s has a smaller disk (%d GB) than the server (%d GB).", f.Name, f.RootGB, s.Flavor.RootGB).
+			WithHint("A disk cannot be made smaller.")
+	}
+	if err := a.hostWorks(r.Context(), s); err != nil {
+		return nil, err
+	}
+	more := store.Usage{Cores: int64(max(0, f.VCPUs-s.Flavor.VCPUs)), RAM: max(0, f.RAMMB-s.Flavor.RAMMB)}
+	err = a.Accept(r, s, backend.Request{Op: compute.OpResize, Action: "resize", TaskState: compute.TaskResizePrep, Before: a.reserve(r.Context(), s, more),
+		Input: compute.ResizeInput{Flavor: *f, AutoDisk: in.Resize.DiskConfig}})
+	if err != nil {
+		return nil, err
+	}
+	return empty()
+}
+
+// hostWorks fails with fault.Conflict when the server's host is down: its disks cannot be read.
+func (a api) hostWorks(ctx context.Context, s *compute.Server) error {
+	states, err := a.Store.HostStates(ctx, a.DB(), s.Host)
+	if err != nil {
+		return err
+	}
+	if h := states[s.Host]; h == nil || !a.Up(h) {
+		return fault.New(fault.Conflict, "Service is unavailable at this time: the compute service of host %s is down.", s.Host)
+	}
+	return nil
+}
+
+// migrate moves a server that is stopped for it.
+func (a api) migrate(r *httpapi.Request) (*httpapi.Reply, error) {
+	var in struct {
+		Migrate any `json:"migrate"`
+	}
+	if err := r.Decode(&in); err != nil {
+		return nil, err
+	}
+	host := ""
+	if m, ok := in.Migrate.(map[string]any); ok && backend.Minor(r) >= 56 {
+		host, _ = m["host"].(string)
+	}
+	s, err := a.Server(r, "id", backend.Rule("os-migrate-server:migrate"))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Check(r, s, compute.DoMigrate); err != nil {
+		return nil, err
+	}
+	if host != "" {
+		if err := r.Authorize(backend.Rule("os-migrate-server:migrate:host"), backend.Target(s.ProjectID, s.UserID)); err != nil {
+			return nil, err
+		}
+		if err := a.destination(r, s, host); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.hostWorks(r.Context(), s); err != nil {
+		return nil, err
+	}
+	err = a.Accept(r, s, backend.Request{Op: compute.DoMigrate, Kind: compute.OpResize, Action: "migrate", TaskState: compute.TaskResizePrep,
+		Input: compute.ResizeInput{Flavor: s.Flavor, Migrate: true, Host: host}})
+	if err != nil {
+		return nil, err
+	}
+	return empty()
+}
+
+// destination judges the host that a move names.
+func (a api) destination(r *httpapi.Request, s *compute.Server, host string) error {
+	if host == s.Host {
+		return fault.New(fault.Invalid, "The target host can't be the same one.")
+	}
+	h, err := a.Store.Host(r.Context(), a.DB(), host)
+	if err != nil {
+		return asInvalid(err, "Compute host %s could not be found.", host)
+	}
+	if !a.Up(h) {
+		return fault.New(fault.Invalid, "Compute service of %s is unavailable at this time.", host)
+	}
+	return nil
+}
+
+func (a api) liveMigrate(r *httpapi.Request) (*httpapi.Reply, error) {
+	var in struct {
+		Live struct {
+			Host  string       `json:"host"`
+			Block any          `json:"block_migration"`
+			Over  backend.Bool `json:"disk_over_commit"`
+			Force backend.Bool `json:"force"`
+		} `json:"os-migrateLive"`
+	}
+	if err := r.Decode(&in); err != nil {
+		return nil, err
+	}
+	s, err := a.Server(r, "id", backend.Rule("os-migrate-server:migrate_live"))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Check(r, s, compute.OpLiveMigrate); err != nil {
+		return nil, err
+	}
+	input := compute.LiveMigrateInput{Host: in.Live.Host, OverCommit: bool(in.Live.Over), Force: bool(in.Live.Force)}
+	if input.Block, err = blockMigration(in.Live.Block); err != nil {
+		return nil, err
+	}
+	if input.Host != "" {
+		if err := r.Authorize(backend.Rule("os-migrate-server:migrate_live:host"), backend.Target(s.ProjectID, s.UserID)); err != nil {
+			return nil, err
+		}
+		if err := a.destination(r, s, input.Host); err != nil {
+			return nil, err
+		}
+	} else if input.Force {
+		return nil, fault.New(fault.Invalid, "Can't force to a non-provided destination")
+	}
+	if err := a.Accept(r, s, backend.Request{Op: compute.OpLiveMigrate, Action: "live-migration", TaskState: compute.TaskMigrating, Input: input}); err != nil {
+		return nil, err
+	}
+	return empty()
+}
+
+// blockMigration reads a boolean or "auto", which is nil.
+func blockMigration(v any) (*bool, error) {
+	switch v := v.(type) {
+	case bool:
+		return &v, nil
+	case string:
+		if strings.EqualFold(v, "auto") {
+			return nil, nil
+		}
+		if yes, ok := backend.ParseBool(v); ok {
+			return &yes, nil
+		}
+	}
+	return nil, fault.New(fault.Invalid, "block_migration must be a boolean or auto.")
+}
+
+// evacuate builds a server anew elsewhere because its host is dead.
+func (a api) evacuate(r *httpapi.Request) (*httpapi.Reply, error) {
+	var in struct {
+		Evacuate struct {
+			Host   string       `json:"host"`
+			Shared backend.Bool `json:"onSharedStorage"`
+			Pass   string       `json:"adminPass"`
+			Force  backend.Bool `json:"force"`
+		} `json:"evacuate"`
+	}
+	if err := r.Decode(&in); err != nil {
+		return nil, err
+	}
+	s, err := a.Server(r, "id", backend.Rule("os-evacuate"))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Check(r, s, compute.OpEvacuate); err != nil {
+		return nil, err
+	}
+	v := in.Evacuate
+	switch {
+	case v.Host == "" && bool(v.Force):
+		return nil, fault.New(fault.Invalid, "Can't force to a non-provided destination")
+	case v.Host != "" && v.Host == s.Host:
+		return nil, fault.New(fault.Invalid, "The target host can't be the same one.")
+	case bool(v.Shared) && v.Pass != "":
+		return nil, fault.New(fault.Invalid, "admin password can't be changed on existing disk")
+	}
+	if v.Host != "" {
+		if _, err := a.Store.Host(r.Context(), a.DB(), v.Host); err != nil {
+			return nil, asInvalid(err, "Compute host %s not found.", v.Host)
+		}
+	}
+	if a.hostWorks(r.Context(), s) == nil {
+		return nil, fault.New(fault.Invalid, "Compute service of %s is still in use.", s.Host)
+	}
+	if v.Pass == "" && !bool(v.Shared) {
+		v.Pass = newPassword()
+	}
+	input := compute.EvacuateInput{Host: v.Host, AdminPass: v.Pass, Force: bool(v.Force), Shared: bool(v.Shared), Stop: backend.Minor(r) >= 95}
+	if err := a.Accept(r, s, backend.Request{Op: compute.OpEvacuate, Action: "evacuate", TaskState: compute.TaskRebuilding, Input: input}); err != nil {
+		return nil, err
+	}
+	if backend.Minor(r) >= 14 {
+		return empty()
+	}
+	if a.NoPassword {
+		return body(map[string]any{})
+	}
+	return body(map[string]any{"adminPass": v.Pass})
+}
+
+// unshelve brings a shelved server back.
+func (a api) unshelve(r *httpapi.Request) (*httpapi.Reply, error) {
+	var in struct {
+		Unshelve *struct {
+			Zone backend.Optional[string] `json:"availability_zone"`
+			Host string                   `json:"host"`
+		} `json:"unshelve"`
+	}
+	if backend.Minor(r) >= 77 {
+		if err := r.Decode(&in); err != nil {
+			return nil, err
+		}
+	}
+	s, err := a.Server(r, "id", backend.Rule("os-shelve:unshelve"))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Check(r, s, compute.OpUnshelve); err != nil {
+		return nil, err
+	}
+	input := compute.UnshelveInput{}
+	if v := in.Unshelve; v != nil {
+		input = compute.UnshelveInput{Zone: v.Zone.Value, Unpin: v.Zone.Given && v.Zone.Value == nil, Host: v.Host}
+		if err := a.unshelveTo(r, s, input); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.Accept(r, s, backend.Request{Op: compute.OpUnshelve, Action: "unshelve", TaskState: compute.TaskUnshelving, Input: input}); err != nil {
+		return nil, err
+	}
+	return empty()
+}
+
+// unshelveTo judges the zone and host that unshelving names.
+func (a api) unshelveTo(r *httpapi.Request, s *compute.Server, in compute.UnshelveInput) error {
+	if in.Zone == nil && !in.Unpin && in.Host == "" {
+		return nil
+	}
+	if s.VMState != compute.VMShelvedOffloaded {
+		return fault.New(fault.Conflict, "Instance %s is not shelved offloaded: an availability zone or host can only be given then.", s.ID)
+	}
+	hosts, err := a.Store.Hosts(r.Context(), a.DB())
+	if err != nil {
+		return err
+	}
+	zones := map[string]string{}
+	for _, h := range hosts {
+		zones[h.Name] = h.Zone
+	}
+	if in.Host != "" {
+		if err := r.Authorize(backend.Rule("os-shelve:unshelve_to_host"), backend.Target(s.ProjectID, s.UserID)); err != nil {
+			return err
+		}
+		zone, ok := zones[in.Host]
+		switch {
+		case !ok:
+			return fault.New(fault.Invalid, "Compute host %s could not be found.", in.Host)
+		case in.Zone != nil && *in.Zone != zone, in.Zone == nil && !in.Unpin && s.PinnedZone != nil && *s.PinnedZone != zone:
+			return fault.New(fault.Conflict, "Host \"%s\" is not in the availability zone of the server.", in.Host)
+		}
+	}
+	if in.Zone != nil {
+		for _, z := range zones {
+			if z == *in.Zone {
+				return nil
+			}
+		}
+		return fault.New(fault.Invalid, "The requested availability zone is not available")
+	}
+	return nil
+}
+
+// offloadsAtOnce tells whether shelving leaves the host at once.
+func (a api) offloadsAtOnce(s *compute.Server) bool {
+	return a.ShelvedOffload == time.Duration(0) || s.ImageID == ""
+}
