@@ -318,13 +318,29 @@ func (c *Client) SetMigrateSpeed(ctx context.Context, d Domain, mib uint64) erro
 	return c.call(ctx, procMigrateSetMaxSpeed, []any{d, mib, uint32(0)})
 }
 
-// JobStats gives the type and the counters of the domain's job.
-func (c *Client) JobStats(ctx context.Context, d Domain) (kind int32, params []Param, err error) {
-	err = c.call(ctx, procDomainGetJobStats, []any{d, uint32(0)}, &kind, &params)
+// JobStats gives the type and the counters of the domain's job; with JobStatsCompleted of the one that ended last.
+func (c *Client) JobStats(ctx context.Context, d Domain, flags uint32) (kind int32, params []Param, err error) {
+	err = c.call(ctx, procDomainGetJobStats, []any{d, flags}, &kind, &params)
 	return kind, params, err
 }
 
 // AbortJob ends the domain's job.
 func (c *Client) AbortJob(ctx context.Context, d Domain) error {
 	return c.call(ctx, procDomainAbortJob, []any{d})
+}
+
+// ManagedSaveXML gives the definition that the saved memory belongs to.
+func (c *Client) ManagedSaveXML(ctx context.Context, d Domain, flags uint32) (xml string, err error) {
+	err = c.call(ctx, procManagedSaveGetXML, []any{d, flags}, &xml)
+	return xml, err
+}
+
+// SetManagedSaveXML changes what of it may be changed.
+func (c *Client) SetManagedSaveXML(ctx context.Context, d Domain, xml string) error {
+	return c.call(ctx, procManagedSaveDefineXML, []any{d, opt(xml), uint32(0)})
+}
+
+// BackupBegin starts a backup job.
+func (c *Client) BackupBegin(ctx context.Context, d Domain, xml string) error {
+	return c.call(ctx, procDomainBackupBegin, []any{d, xml, opt(""), uint32(0)})
 }

@@ -92,6 +92,9 @@ var (
 	procDomainDefineXML         = proc{number: 350, name: "DomainDefineXMLFlags"}
 	procDomainSetUserPassword   = proc{number: 357, name: "DomainSetUserPassword", lane: slow}
 	procMigrateStartPostCopy    = proc{number: 364, name: "DomainMigrateStartPostCopy"}
+	procManagedSaveGetXML       = proc{number: 388, name: "DomainManagedSaveGetXMLDesc"}
+	procManagedSaveDefineXML    = proc{number: 389, name: "DomainManagedSaveDefineXML"}
+	procDomainBackupBegin       = proc{number: 421, name: "DomainBackupBegin", lane: slow}
 	procDomainGetGuestInfo      = proc{number: 418, name: "DomainGetGuestInfo", lane: slow}
 	procAgentSetResponseTimeout = proc{number: 420, name: "DomainAgentSetResponseTimeout"}
 	procQEMUMonitorCommand      = proc{number: 1, name: "QEMUMonitorCommand", lane: slow, qemu: true}
@@ -192,6 +195,12 @@ const (
 	JobDone      = 3
 	JobFailed    = 4
 	JobCancelled = 5
+
+	JobStatsCompleted uint32 = 1
+
+	// Operations that a job's "operation" parameter tells.
+	OperationMigrationOut = 5
+	OperationBackup       = 9
 
 	SecretVolume = 1
 	SecretCeph   = 2

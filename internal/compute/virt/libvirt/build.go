@@ -1,0 +1,504 @@
+package libvirt
+
+import (
+	"context"
+	"encoding/xml"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/rpc"
+	"kilonova/internal/fault"
+	"kilonova/internal/network"
+)
+
+// build makes the domain definition of a spec. old is the definition that is there, or nil: ports and pinned CPUs stay as they are.
+func (d *Driver) build(ctx context.Context, spec *virt.Spec, old *domainXML) (*domainXML, error) {
+	o, err := parseOptions(spec)
+	if err != nil {
+		return nil, err
+	}
+	if spec.VCPUs < 1 || spec.MemoryMB < 1 {
+		return nil, fault.New(fault.Invalid, "A server needs at least one CPU and 1 MiB of memory.")
+	}
+	x := &domainXML{
+		Type: d.caps.virtType, UUID: spec.ID, Name: spec.Name, Memory: sizeXML{"MiB", spec.MemoryMB}, CurrentMemory: &sizeXML{"MiB", spec.MemoryMB},
+		VCPU:     vcpuXML{N: spec.VCPUs},
+		Metadata: &metadataXML{&serverXML{ID: spec.ID, Name: spec.Display, Flavor: spec.FlavorName, Project: spec.ProjectID, User: spec.UserID, Rescue: spec.Rescue != nil}},
+		SysInfo: &sysInfoXML{Type: "smbios", Entries: []entryXML{{"manufacturer", "Kilonova"}, {"product", "OpenStack Nova"}, // cloud-init looks for this product
+			{"serial", spec.ID}, {"uuid", spec.ID}, {"family", "Virtual Machine"}}},
+		Features:   featuresXML{ACPI: &presentXML{}, APIC: &presentXML{}},
+		Clock:      clockXML{Offset: "utc", Timers: []timerXML{{Name: "pit", TickPolicy: "delay"}, {Name: "rtc", TickPolicy: "catchup"}, {Name: "hpet", Present: "no"}}},
+		OnPoweroff: "destroy", OnReboot: "restart", OnCrash: "destroy",
+	}
+	if err := d.buildSystem(x, spec, o); err != nil {
+		return nil, err
+	}
+	if err := d.buildCPU(ctx, x, spec, o, old); err != nil {
+		return nil, err
+	}
+	if err := d.buildDevices(x, spec, o, old); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// buildSystem sets firmware, features and memory.
+func (d *Driver) buildSystem(x *domainXML, spec *virt.Spec, o *options) error {
+	machine := o.machine
+	if machine == "" {
+		machine = d.c.Machine
+		o.q35 = strings.Contains(machine, "q35")
+		if o.q35 && spec.ImageProps["hw_cdrom_bus"] == "" {
+			o.cdromBus = "sata"
+		}
+	}
+	x.OS = osXML{Type: osTypeXML{Arch: d.caps.arch, Machine: machine, Value: "hvm"}, SMBIOS: &modeXML{"sysinfo"}}
+	if o.menu {
+		x.OS.Menu = &enableXML{"yes"}
+	}
+	if o.uefi {
+		if !d.caps.uefi {
+			return fault.New(fault.NotImplemented, "The host has no UEFI firmware.").WithHint("Install the package ovmf on it.")
+		}
+		x.OS.Loader = &loaderXML{ReadOnly: "yes", Type: "pflash", Path: d.c.UEFICode}
+		x.OS.NVRAM = &nvramXML{Template: d.c.UEFIVars, Path: d.path(spec.ID, nvramFile)}
+	}
+	if o.windows {
+		x.Clock.Offset = "localtime"
+		x.Features.HyperV = &hypervXML{stateXML{State: "on"}, stateXML{State: "on"}, stateXML{State: "on", Retries: 8191}}
+	}
+	if o.hpet {
+		x.Clock.Timers[2].Present = "yes"
+	}
+	if o.hideHypervisor {
+		x.Features.KVM = &kvmXML{stateXML{State: "on"}}
+	}
+	if o.pmu != "" {
+		x.Features.PMU = &stateXML{State: o.pmu}
+	}
+	if o.pageKiB > 0 {
+		if spec.MemoryMB<<10%o.pageKiB != 0 {
+			return fault.New(fault.Invalid, "%d MiB of memory cannot be made of pages of %d KiB.", spec.MemoryMB, o.pageKiB)
+		}
+		x.Backing = &backingXML{&hugeXML{[]pageXML{{o.pageKiB, "KiB"}}}}
+	}
+	if o.memory != (memTuneXML{}) {
+		x.MemTune = &o.memory
+	}
+	return nil
+}
+
+// buildCPU sets model, topology, NUMA nodes, shares and pins.
+func (d *Driver) buildCPU(ctx context.Context, x *domainXML, spec *virt.Spec, o *options, old *domainXML) error {
+	c := cpuXML{Topology: o.topology}
+	switch mode := d.caps.cpuMode; mode {
+	case "none":
+	case "custom":
+		c.Mode, c.Match, c.Model = "custom", "exact", &cpuModelXML{Fallback: "forbid", Name: d.c.CPUModel}
+	default:
+		c.Mode = mode
+	}
+	if len(o.cells) > 0 {
+		c.NUMA = &numaXML{o.cells}
+	}
+	if c.Mode != "" || c.Topology != nil || c.NUMA != nil {
+		x.CPU = &c
+	}
+	if o.dedicated {
+		pins, err := d.choosePins(ctx, spec, old)
+		if err != nil {
+			return err
+		}
+		for i, cpu := range pins {
+			o.tune.Pins = append(o.tune.Pins, pinXML{VCPU: &i, CPUSet: strconv.Itoa(cpu)})
+		}
+		o.tune.Emulator = &pinXML{CPUSet: joinInts(pins)}
+	}
+	if o.tune.Shares != 0 || o.tune.Period != 0 || o.tune.Quota != 0 || o.tune.Pins != nil {
+		x.CPUTune = &o.tune
+	}
+	return nil
+}
+
+func joinInts(n []int) string {
+	s := make([]string, len(n))
+	for i := range n {
+		s[i] = strconv.Itoa(n[i])
+	}
+	return strings.Join(s, ",")
+}
+
+// choosePins gives each virtual CPU a CPU of the host for itself. Which are taken is what the definitions of our guests say.
+func (d *Driver) choosePins(ctx context.Context, spec *virt.Spec, old *domainXML) ([]int, error) {
+	if len(d.c.DedicatedCPUs) == 0 {
+		return nil, fault.New(fault.NotImplemented, "The host has no CPUs set aside for servers with dedicated CPUs.")
+	}
+	if old != nil && old.CPUTune != nil && len(old.CPUTune.Pins) == spec.VCPUs {
+		pins := make([]int, spec.VCPUs)
+		for i, p := range old.CPUTune.Pins {
+			n, err := strconv.Atoi(p.CPUSet)
+			if err != nil || !slices.Contains(d.c.DedicatedCPUs, n) {
+				pins = nil
+				break
+			}
+			pins[i] = n
+		}
+		if pins != nil {
+			return pins, nil
+		}
+	}
+	all, err := d.rpc.Domains(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	taken := map[string]bool{}
+	for _, dom := range all {
+		if dom.UUID.String() == spec.ID {
+			continue
+		}
+		x, err := d.definition(ctx, dom, rpc.XMLInactive)
+		if err != nil || x.CPUTune == nil {
+			continue
+		}
+		for _, p := range x.CPUTune.Pins {
+			taken[p.CPUSet] = true
+		}
+	}
+	var pins []int
+	for _, n := range d.c.DedicatedCPUs {
+		if len(pins) < spec.VCPUs && !taken[strconv.Itoa(n)] {
+			pins = append(pins, n)
+		}
+	}
+	if len(pins) < spec.VCPUs {
+		return nil, fault.New(fault.Conflict, "The host has only %d dedicated CPUs free, the server needs %d.", len(pins), spec.VCPUs)
+	}
+	return pins, nil
+}
+
+// letters gives target device names in turn: vda, vdb … sdz.
+type letters struct {
+	used, reserved map[string]bool
+}
+
+func prefixOf(bus string) string {
+	switch bus {
+	case "virtio":
+		return "vd"
+	case "ide":
+		return "hd"
+	}
+	return "sd"
+}
+
+// next takes want when it fits the bus and is free, otherwise the first free name.
+func (l *letters) next(bus, want string) string {
+	if l.used == nil {
+		l.used = map[string]bool{}
+	}
+	want = strings.TrimPrefix(want, "/dev/")
+	if strings.HasPrefix(want, prefixOf(bus)) && len(want) > 2 && !l.used[want] {
+		l.used[want] = true
+		return want
+	}
+	for i := 0; ; i++ {
+		name := prefixOf(bus) + diskLetters(i)
+		if !l.used[name] && !l.reserved[name] {
+			l.used[name] = true
+			return name
+		}
+	}
+}
+
+// diskLetters counts a … z, aa, ab …
+func diskLetters(i int) string {
+	s := ""
+	for i++; i > 0; i = (i - 1) / 26 {
+		s = string(rune('a'+(i-1)%26)) + s
+	}
+	return s
+}
+
+// buildDevices sets everything that is plugged in.
+func (d *Driver) buildDevices(x *domainXML, spec *virt.Spec, o *options, old *domainXML) error {
+	dev := &x.Devices
+	dev.Emulator = d.caps.emulator
+	if o.q35 {
+		zero := 0
+		dev.Controllers = append(dev.Controllers, controllerXML{Type: "pci", Index: &zero, Model: "pcie-root"})
+		for range 16 { // free slots for what is plugged in later
+			dev.Controllers = append(dev.Controllers, controllerXML{Type: "pci", Model: "pcie-root-port"})
+		}
+	}
+	disks, err := d.buildDisks(spec, o)
+	if err != nil {
+		return err
+	}
+	dev.Disks = disks
+	for _, k := range disks {
+		if k.Target.Bus == "scsi" {
+			dev.Controllers = append(dev.Controllers, controllerXML{Type: "scsi", Model: "virtio-scsi"})
+			break
+		}
+	}
+	for _, v := range spec.VIFs {
+		i, err := buildInterface(spec, v, o)
+		if err != nil {
+			return err
+		}
+		dev.Interfaces = append(dev.Interfaces, *i)
+	}
+	if dev.Serials, err = d.buildSerials(spec, o, old); err != nil {
+		return err
+	}
+	if o.agent {
+		dev.Channels = []channelXML{{"unix", channelTargetXML{Type: "virtio", Name: "org.qemu.guest_agent.0"}}}
+	}
+	if o.pointer == "usbtablet" || o.pointer == "" {
+		dev.Inputs = []inputXML{{"tablet", "usb"}}
+	}
+	if o.video != "none" {
+		model := o.video
+		if model == "" {
+			model = "vga"
+		}
+		dev.Graphics = []graphicsXML{{Type: "vnc", Port: -1, AutoPort: "yes", Listen: d.c.VNCListen}}
+		dev.Video = &videoXML{videoModelXML{Type: model, VRAM: o.videoMB << 10}}
+	}
+	if o.watchdog != "" && o.watchdog != "disabled" {
+		dev.Watchdog = &watchdogXML{"i6300esb", o.watchdog}
+	}
+	if o.tpmVer != "" || o.tpmModel != "" {
+		if !d.caps.tpm {
+			return fault.New(fault.NotImplemented, "The host cannot emulate a TPM.").WithHint("Install the packages swtpm and swtpm-tools on it.")
+		}
+		dev.TPM = &tpmXML{Model: orElse(o.tpmModel, "tpm-tis"), Backend: tpmBackendXML{"emulator", orElse(o.tpmVer, "2.0")}}
+	}
+	dev.Balloon = &balloonXML{Model: "virtio", Stats: &statsXML{10}}
+	if o.rng {
+		dev.RNG = &rngXML{Model: "virtio", Backend: rngBackXML{"random", "/dev/urandom"}}
+		if o.rngBytes > 0 {
+			dev.RNG.Rate = &rngRateXML{o.rngBytes, o.rngPeriod}
+		}
+	}
+	return nil
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// buildDisks lists the disks in the order in which the guest finds them: root (or, in rescue, the rescue disk before it), ephemeral, swap,
+// volumes, config drive.
+func (d *Driver) buildDisks(spec *virt.Spec, o *options) ([]diskXML, error) {
+	var out []diskXML
+	names := letters{reserved: map[string]bool{}}
+	for _, v := range spec.Disks { // volumes have their names; the other disks take those that are left
+		names.reserved[strings.TrimPrefix(v.Device, "/dev/")] = true
+	}
+	add := func(k diskXML, bus, want string) *diskXML {
+		k.Target = diskTargetXML{names.next(bus, want), bus}
+		out = append(out, k)
+		return &out[len(out)-1]
+	}
+	file := func(name, format string) diskXML {
+		k := diskXML{Type: "file", Device: "disk", Driver: diskDriverXML{Name: "qemu", Type: format, Cache: d.cache, Discard: "unmap"},
+			Source: &diskSourceXML{File: d.path(spec.ID, name)}, Serial: serialOf(spec.ID, name)}
+		if o.io != (ioTuneXML{}) {
+			k.Tune = &o.io
+		}
+		return k
+	}
+	stable := o.rescueBus != "" || o.rescueDevice != ""
+	rescueBus := orElse(o.rescueBus, o.diskBus)
+	if spec.Rescue != nil && !stable {
+		add(file(rescueDisk, "qcow2"), rescueBus, "").Boot = &bootXML{1}
+	}
+	hasRoot := d.hasRoot(spec)
+	if hasRoot {
+		k := add(file(rootDisk, "qcow2"), o.diskBus, "")
+		if spec.Rescue == nil {
+			k.Boot = &bootXML{1}
+		}
+	}
+	if spec.Rescue == nil || stable {
+		if spec.EphemeralGB > 0 {
+			add(file(ephemeralDisk, "raw"), o.diskBus, "")
+		}
+		if spec.SwapMB > 0 {
+			add(file(swapDisk, "raw"), o.diskBus, "")
+		}
+		for _, v := range spec.Disks {
+			k, err := d.volumeDisk(v, o)
+			if err != nil {
+				return nil, err
+			}
+			bus := k.Target.Bus
+			k = add(*k, bus, v.Device)
+			if v.BootIndex >= 0 && spec.Rescue == nil && (!hasRoot || v.BootIndex > 0) {
+				k.Boot = &bootXML{v.BootIndex + 1}
+			}
+		}
+	}
+	if spec.Rescue != nil && stable {
+		k := file(rescueDisk, "qcow2")
+		if o.rescueDevice == "cdrom" {
+			k.Device, k.Driver.Discard, k.ReadOnly = "cdrom", "", &presentXML{}
+			rescueBus = orElse(o.rescueBus, o.cdromBus)
+		}
+		add(k, rescueBus, "").Boot = &bootXML{1}
+	}
+	if exists(d.path(spec.ID, configDisk)) {
+		add(diskXML{Type: "file", Device: "cdrom", Driver: diskDriverXML{Name: "qemu", Type: "raw"},
+			Source: &diskSourceXML{File: d.path(spec.ID, configDisk)}, ReadOnly: &presentXML{}}, o.cdromBus, prefixOf(o.cdromBus)+"d")
+	}
+	return out, uniqueBoot(out)
+}
+
+// uniqueBoot refuses two devices with one place in the boot order.
+func uniqueBoot(disks []diskXML) error {
+	seen := map[int]bool{}
+	for _, k := range disks {
+		if k.Boot != nil && seen[k.Boot.Order] {
+			return fault.New(fault.Invalid, "Two block devices have the boot index %d.", k.Boot.Order-1)
+		} else if k.Boot != nil {
+			seen[k.Boot.Order] = true
+		}
+	}
+	return nil
+}
+
+// serialOf makes the serial number by which the guest can tell a disk: virtio shows 20 characters.
+func serialOf(guest, name string) string {
+	return strings.ReplaceAll(guest, "-", "")[:12] + "-" + strings.TrimPrefix(strings.TrimPrefix(name, "disk"), ".")
+}
+
+// interfaceAlias names an interface by its port, so that it can be found again.
+func interfaceAlias(v network.VIF) *aliasXML {
+	if v.PortID == "" {
+		return nil
+	}
+	return &aliasXML{"ua-" + v.PortID}
+}
+
+func buildInterface(spec *virt.Spec, v network.VIF, o *options) (*interfaceXML, error) {
+	if v.Bridge == "" {
+		return nil, fault.New(fault.Conflict, "The port %s is not bound to a bridge of this host.", v.PortID)
+	}
+	if _, err := net.ParseMAC(v.MAC); err != nil {
+		return nil, fault.Wrap(err, fault.Invalid, "The port %s has the impossible MAC address %q.", v.PortID, v.MAC)
+	}
+	model := orElse(v.Model, orElse(o.vifModel, "virtio"))
+	i := &interfaceXML{Type: "bridge", MAC: macXML{v.MAC}, Source: ifSourceXML{v.Bridge}, Model: &ifModelXML{model}, Alias: interfaceAlias(v)}
+	if v.Tap != "" {
+		i.Target = &ifTargetXML{v.Tap}
+	}
+	if v.MTU > 0 {
+		i.MTU = &mtuXML{v.MTU}
+	}
+	if model == "virtio" && (o.multiqueue || o.packed) {
+		i.Driver = &ifDriverXML{Name: "qemu"}
+		if o.multiqueue && spec.VCPUs > 1 {
+			i.Driver.Queues = min(spec.VCPUs, 8)
+		}
+		if o.packed {
+			i.Driver.Packed = "on"
+		}
+	}
+	if o.bandwidth != (bandwidthXML{}) {
+		i.Bandwidth = &o.bandwidth
+	}
+	return i, nil
+}
+
+// buildSerials gives the first port the console log. Ports that the old definition has are kept while they are free or the guest's own.
+func (d *Driver) buildSerials(spec *virt.Spec, o *options, old *domainXML) ([]serialXML, error) {
+	var out []serialXML
+	mine := map[int]bool{}
+	for n := range o.serialPorts {
+		port := 0
+		if old != nil && n < len(old.Devices.Serials) && old.Devices.Serials[n].Source != nil {
+			port, _ = strconv.Atoi(old.Devices.Serials[n].Source.Service)
+		}
+		if port == 0 || !d.portFree(port) {
+			var err error
+			if port, err = d.freePort(mine); err != nil {
+				return nil, err
+			}
+		}
+		mine[port] = true
+		s := serialXML{Type: "tcp", Source: &serialSourceXML{Mode: "bind", Host: d.c.SerialListen, Service: strconv.Itoa(port)},
+			Protocol: &protocolXML{"raw"}, Target: &portXML{n}}
+		if n == 0 {
+			s.Log = &logXML{d.path(spec.ID, consoleFile), "on"}
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// portFree tries to listen.
+func (d *Driver) portFree(port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort(d.c.SerialListen, strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+// freePort looks for a port nobody listens on, starting at a place that depends on the process so that two agents on one machine rarely meet.
+func (d *Driver) freePort(not map[int]bool) (int, error) {
+	first, n := d.c.SerialPorts[0], d.c.SerialPorts[1]-d.c.SerialPorts[0]+1
+	start := int(d.nextPort.Add(1)) + os.Getpid()*17
+	for i := range n {
+		port := first + (start+i)%n
+		if !not[port] && d.portFree(port) {
+			return port, nil
+		}
+	}
+	return 0, fault.New(fault.Unavailable, "No port for a serial console is free on the host.")
+}
+
+// define writes the definition of spec to libvirt.
+func (d *Driver) define(ctx context.Context, spec *virt.Spec, old *domainXML) (rpc.Domain, error) {
+	release, err := d.takePins(ctx)
+	if err != nil {
+		return rpc.Domain{}, err
+	}
+	defer release()
+	x, err := d.build(ctx, spec, old)
+	if err != nil {
+		return rpc.Domain{}, err
+	}
+	text, err := xml.Marshal(x)
+	if err != nil {
+		return rpc.Domain{}, fmt.Errorf("write definition: %w", err)
+	}
+	dom, err := d.rpc.Define(ctx, string(text), 0)
+	if err != nil {
+		return dom, fmt.Errorf("define %s: %w", spec.Name, err)
+	}
+	return dom, nil
+}
+
+// takePins makes choosing pinned CPUs and writing them down one act.
+func (d *Driver) takePins(ctx context.Context) (func(), error) {
+	if len(d.c.DedicatedCPUs) == 0 {
+		return func() {}, nil
+	}
+	select {
+	case d.pins <- struct{}{}:
+		return func() { <-d.pins }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

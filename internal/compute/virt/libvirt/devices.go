@@ -1,0 +1,221 @@
+package libvirt
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"time"
+
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/rpc"
+	"kilonova/internal/fault"
+	"kilonova/internal/network"
+)
+
+// unplugRetry is how often a guest is asked again to let go of a device; unplugLimit how long it may take.
+const (
+	unplugRetry = 5 * time.Second
+	unplugLimit = 2 * time.Minute
+)
+
+// deviceRef finds a device in a definition: by its alias or, for interfaces, by its MAC.
+type deviceRef struct{ alias, mac string }
+
+// find gives the device's XML in a definition, "" when it is not there.
+func (r deviceRef) find(x *domainXML) string {
+	if x == nil {
+		return ""
+	}
+	for _, k := range x.Devices.Disks {
+		if k.Alias != nil && k.Alias.Name == r.alias {
+			k.Backing = nil
+			s, _ := encodeXML(k)
+			return s
+		}
+	}
+	for _, i := range x.Devices.Interfaces {
+		if (i.Alias != nil && i.Alias.Name == r.alias) || (r.mac != "" && strings.EqualFold(i.MAC.Address, r.mac)) {
+			s, _ := encodeXML(i)
+			return s
+		}
+	}
+	return ""
+}
+
+// plug adds a device where it is missing: to the definition, and to the guest when it runs.
+func (d *Driver) plug(ctx context.Context, f found, ref deviceRef, make func(live *domainXML) (string, error)) error {
+	var live *domainXML
+	var err error
+	if f.active() {
+		if live, err = d.definition(ctx, f.dom, 0); err != nil {
+			return err
+		}
+	}
+	text, err := make(live)
+	if err != nil {
+		return err
+	}
+	if f.active() && ref.find(live) == "" {
+		if err := d.rpc.Attach(ctx, f.dom, text, rpc.AffectLive); err != nil {
+			return err
+		}
+	}
+	if ref.find(f.old) == "" {
+		return d.rpc.Attach(ctx, f.dom, text, rpc.AffectConfig)
+	}
+	return nil
+}
+
+// unplug removes a device from definition and guest. A running guest is asked, again and again, until it has let go.
+func (d *Driver) unplug(ctx context.Context, guest string, ref deviceRef) error {
+	unlock, err := d.guest(ctx, guest)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f, err := d.must(ctx, guest)
+	if err != nil {
+		return err
+	}
+	if text := ref.find(f.old); text != "" {
+		if err := d.rpc.Detach(ctx, f.dom, text, rpc.AffectConfig); err != nil && !errors.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+	if !f.active() {
+		return nil
+	}
+	events := d.rpc.Subscribe()
+	defer events.Close()
+	end := time.Now().Add(unplugLimit)
+	var asked time.Time
+	for {
+		live, err := d.definition(ctx, f.dom, 0)
+		if err != nil {
+			return err
+		}
+		text := ref.find(live)
+		if text == "" {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fault.New(fault.Conflict, "The server's operating system does not let go of the device.").WithHint("Try again when it has booted, or stop the server.")
+		}
+		if time.Since(asked) >= unplugRetry {
+			asked = time.Now()
+			err := d.rpc.Detach(ctx, f.dom, text, rpc.AffectLive)
+			if errors.Is(err, fault.NotFound) {
+				return nil
+			}
+			// "Already in the process of unplug" comes as OperationFailed: the guest takes its time.
+			if err != nil && !rpc.HasCode(err, rpc.OperationFailed, rpc.OperationInvalid, rpc.OperationTimeout) {
+				return err
+			}
+			if on, err2 := d.rpc.IsActive(ctx, f.dom); err2 == nil && !on {
+				return nil
+			}
+		}
+		d.nextEvent(ctx, events, f.dom, 500*time.Millisecond)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// nextEvent waits until something happens to the domain, or for at most the limit.
+func (d *Driver) nextEvent(ctx context.Context, s *rpc.Subscription, dom rpc.Domain, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		e, err := s.Next(ctx)
+		if err != nil || e.Domain.UUID == dom.UUID {
+			return
+		}
+	}
+}
+
+// interfaceRef finds the interface of a port.
+func interfaceRef(v network.VIF) deviceRef {
+	r := deviceRef{mac: v.MAC}
+	if a := interfaceAlias(v); a != nil {
+		r.alias = a.Name
+	}
+	return r
+}
+
+// AttachInterface plugs an interface into the guest, now when it runs and for its next start.
+func (d *Driver) AttachInterface(ctx context.Context, spec *virt.Spec, v network.VIF) error {
+	unlock, err := d.guest(ctx, spec.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f, err := d.must(ctx, spec.ID)
+	if err != nil {
+		return err
+	}
+	if f.power == virt.Suspended {
+		return conflict("given an interface", f.power)
+	}
+	o, err := parseOptions(spec)
+	if err != nil {
+		return err
+	}
+	i, err := buildInterface(spec, v, o)
+	if err != nil {
+		return err
+	}
+	err = d.plug(ctx, f, interfaceRef(v), func(*domainXML) (string, error) { return encodeXML(i) })
+	if err != nil {
+		return d.explain(&virt.Spec{Name: spec.Name, VIFs: []network.VIF{v}}, err)
+	}
+	return nil
+}
+
+// DetachInterface unplugs it and waits until the guest has let go.
+func (d *Driver) DetachInterface(ctx context.Context, spec *virt.Spec, v network.VIF) error {
+	return d.unplug(ctx, spec.ID, interfaceRef(v))
+}
+
+// SetPassword sets a password through the guest agent.
+func (d *Driver) SetPassword(ctx context.Context, guest, user, password string) error {
+	unlock, err := d.guest(ctx, guest)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f, err := d.must(ctx, guest)
+	if err != nil {
+		return err
+	}
+	if f.power != virt.Running {
+		return conflict("given a password", f.power)
+	}
+	err = d.rpc.SetUserPassword(ctx, f.dom, orElse(user, "root"), password)
+	if rpc.HasCode(err, rpc.AgentUnresponsive, rpc.ArgumentUnsupported, rpc.ConfigUnsupported) {
+		return fault.Wrap(err, fault.Conflict, "The server has no guest agent that answers.").WithHint("Install qemu-guest-agent in it.")
+	}
+	return err
+}
+
+// CrashDump sends the guest a non-maskable interrupt, at which it dumps if it is set up to.
+func (d *Driver) CrashDump(ctx context.Context, guest string) error {
+	unlock, err := d.guest(ctx, guest)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f, err := d.must(ctx, guest)
+	if err != nil {
+		return err
+	}
+	if !f.active() {
+		return conflict("made to dump", f.power)
+	}
+	return d.rpc.InjectNMI(ctx, f.dom)
+}
+
+func decodeBase64(s string) ([]byte, error) {
+	return base64.StdEncoding.DecodeString(strings.TrimSpace(s))
+}

@@ -1,0 +1,419 @@
+package libvirt
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/fault"
+)
+
+// options is what extra specs ("hw:", "quota:") and image properties ("hw_", "os_") ask of a guest, read and checked.
+type options struct {
+	machine             string // "" the host's default
+	q35                 bool
+	uefi                bool
+	diskBus, cdromBus   string
+	vifModel            string
+	video               string
+	videoMB             int64
+	agent, rng, menu    bool
+	rngBytes, rngPeriod int64
+	watchdog            string
+	pointer             string
+	windows             bool
+	hideHypervisor      bool
+	pmu                 string
+	hpet                bool
+	serialPorts         int
+	topology            *topologyXML
+	cells               []cellXML
+	pageKiB             int64
+	dedicated           bool
+	multiqueue, packed  bool
+	tpmModel, tpmVer    string
+	tune                cpuTuneXML
+	memory              memTuneXML
+	io                  ioTuneXML
+	bandwidth           bandwidthXML
+	rescueBus           string
+	rescueDevice        string
+	cpuModel            string
+}
+
+// setting is one way to ask for something: an extra spec and an image property of the same meaning. The flavor wins where both are given,
+// unless they contradict each other in what only one of them may decide.
+type setting struct {
+	spec, prop string
+	set        func(o *options, v string) error
+}
+
+func oneOf(target func(*options) *string, allowed ...string) func(*options, string) error {
+	return func(o *options, v string) error {
+		if !slices.Contains(allowed, v) {
+			return fmt.Errorf("must be one of %s", strings.Join(allowed, ", "))
+		}
+		*target(o) = v
+		return nil
+	}
+}
+
+func boolean(target func(*options) *bool) func(*options, string) error {
+	return func(o *options, v string) error {
+		b, err := parseBool(v)
+		*target(o) = b
+		return err
+	}
+}
+
+// parseBool reads the words that OpenStack takes for yes and no.
+func parseBool(v string) (bool, error) {
+	switch strings.ToLower(v) {
+	case "1", "t", "true", "on", "y", "yes", "required", "optional", "enabled":
+		return true, nil
+	case "0", "f", "false", "off", "n", "no", "disabled", "":
+		return false, nil
+	}
+	return false, fmt.Errorf("must be true or false")
+}
+
+func number(target func(*options) *int64, least int64) func(*options, string) error {
+	return func(o *options, v string) error {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || n < least {
+			return fmt.Errorf("must be a whole number of at least %d", least)
+		}
+		*target(o) = n
+		return nil
+	}
+}
+
+// rate sets a field of a bandwidth direction.
+func rate(direction func(*bandwidthXML) **rateXML, field func(*rateXML) *int64) func(*options, string) error {
+	return func(o *options, v string) error {
+		r := direction(&o.bandwidth)
+		if *r == nil {
+			*r = &rateXML{}
+		}
+		return number(func(*options) *int64 { return field(*r) }, 1)(o, v)
+	}
+}
+
+var machineForm = regexp.MustCompile(`^(pc|q35|pc-i440fx-[a-z0-9.]+|pc-q35-[a-z0-9.]+)$`)
+
+func setMachine(o *options, v string) error {
+	if !machineForm.MatchString(v) {
+		return fmt.Errorf("must be pc, q35 or a versioned name of these")
+	}
+	o.machine, o.q35 = v, strings.Contains(v, "q35")
+	return nil
+}
+
+func setFirmware(o *options, v string) error {
+	o.uefi = v == "uefi"
+	if v != "uefi" && v != "bios" {
+		return fmt.Errorf("must be bios or uefi")
+	}
+	return nil
+}
+
+func setPageSize(o *options, v string) error {
+	switch v {
+	case "small", "any", "":
+		return nil
+	case "large":
+		o.pageKiB = 2048
+		return nil
+	}
+	n, unit := v, int64(1)
+	for suffix, u := range map[string]int64{"KB": 1, "MB": 1 << 10, "GB": 1 << 20, "KiB": 1, "MiB": 1 << 10, "GiB": 1 << 20} {
+		if strings.HasSuffix(v, suffix) {
+			n, unit = strings.TrimSuffix(v, suffix), u
+		}
+	}
+	k, err := strconv.ParseInt(n, 10, 64)
+	if err != nil || k <= 0 {
+		return fmt.Errorf("must be small, large, any or a size such as 2MB")
+	}
+	if k*unit > 4 {
+		o.pageKiB = k * unit
+	}
+	return nil
+}
+
+func inbound(b *bandwidthXML) **rateXML  { return &b.Inbound }
+func outbound(b *bandwidthXML) **rateXML { return &b.Outbound }
+
+// settings is the table of what can be asked for.
+func settings() []setting {
+	return []setting{
+		{"", "hw_machine_type", setMachine},
+		{"", "hw_firmware_type", setFirmware},
+		{"", "hw_disk_bus", oneOf(func(o *options) *string { return &o.diskBus }, "virtio", "scsi", "ide", "sata")},
+		{"", "hw_cdrom_bus", oneOf(func(o *options) *string { return &o.cdromBus }, "virtio", "scsi", "ide", "sata")},
+		{"", "hw_scsi_model", oneOf(func(*options) *string { return new(string) }, "virtio-scsi")},
+		{"", "hw_vif_model", oneOf(func(o *options) *string { return &o.vifModel }, "virtio", "e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet")},
+		{"", "hw_video_model", oneOf(func(o *options) *string { return &o.video }, "vga", "cirrus", "virtio", "qxl", "bochs", "none")},
+		{"", "hw_video_ram", number(func(o *options) *int64 { return &o.videoMB }, 1)},
+		{"", "hw_qemu_guest_agent", boolean(func(o *options) *bool { return &o.agent })},
+		{"", "hw_rng_model", oneOf(func(*options) *string { return new(string) }, "virtio")},
+		{"hw_rng:allowed", "", boolean(func(o *options) *bool { return &o.rng })},
+		{"hw_rng:rate_bytes", "", number(func(o *options) *int64 { return &o.rngBytes }, 1)},
+		{"hw_rng:rate_period", "", number(func(o *options) *int64 { return &o.rngPeriod }, 1)},
+		{"hw:watchdog_action", "hw_watchdog_action", oneOf(func(o *options) *string { return &o.watchdog }, "disabled", "none", "reset", "poweroff", "pause")},
+		{"hw:boot_menu", "hw_boot_menu", boolean(func(o *options) *bool { return &o.menu })},
+		{"", "hw_pointer_model", oneOf(func(o *options) *string { return &o.pointer }, "usbtablet", "ps2mouse")},
+		{"", "hw_time_hpet", boolean(func(o *options) *bool { return &o.hpet })},
+		{"hw:pmu", "hw_pmu", func(o *options, v string) error {
+			b, err := parseBool(v)
+			o.pmu = map[bool]string{true: "on", false: "off"}[b]
+			return err
+		}},
+		{"hw:hide_hypervisor_id", "img_hide_hypervisor_id", boolean(func(o *options) *bool { return &o.hideHypervisor })},
+		{"", "os_type", func(o *options, v string) error { o.windows = v == "windows"; return nil }},
+		{"hw:serial_port_count", "hw_serial_port_count", func(o *options, v string) error {
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 1 || n > 4 {
+				return fmt.Errorf("must be 1 to 4")
+			}
+			o.serialPorts = n
+			return nil
+		}},
+		{"hw:mem_page_size", "hw_mem_page_size", setPageSize},
+		{"hw:cpu_policy", "hw_cpu_policy", func(o *options, v string) error {
+			o.dedicated = v == "dedicated"
+			if v != "dedicated" && v != "shared" {
+				return fmt.Errorf("must be shared or dedicated here")
+			}
+			return nil
+		}},
+		{"hw:cpu_thread_policy", "hw_cpu_thread_policy", oneOf(func(*options) *string { return new(string) }, "prefer")},
+		{"hw:vif_multiqueue_enabled", "hw_vif_multiqueue_enabled", boolean(func(o *options) *bool { return &o.multiqueue })},
+		{"hw:virtio_packed_ring", "hw_virtio_packed_ring", boolean(func(o *options) *bool { return &o.packed })},
+		{"hw:tpm_version", "hw_tpm_version", oneOf(func(o *options) *string { return &o.tpmVer }, "1.2", "2.0")},
+		{"hw:tpm_model", "hw_tpm_model", oneOf(func(o *options) *string { return &o.tpmModel }, "tpm-tis", "tpm-crb")},
+		{"", "hw_rescue_bus", oneOf(func(o *options) *string { return &o.rescueBus }, "virtio", "scsi", "ide", "sata", "usb")},
+		{"", "hw_rescue_device", oneOf(func(o *options) *string { return &o.rescueDevice }, "disk", "cdrom")},
+		{"quota:cpu_shares", "", number(func(o *options) *int64 { return &o.tune.Shares }, 2)},
+		{"quota:cpu_period", "", number(func(o *options) *int64 { return &o.tune.Period }, 1000)},
+		{"quota:cpu_quota", "", number(func(o *options) *int64 { return &o.tune.Quota }, -1)},
+		{"quota:disk_total_bytes_sec", "", number(func(o *options) *int64 { return &o.io.TotalBytes }, 0)},
+		{"quota:disk_read_bytes_sec", "", number(func(o *options) *int64 { return &o.io.ReadBytes }, 0)},
+		{"quota:disk_write_bytes_sec", "", number(func(o *options) *int64 { return &o.io.WriteBytes }, 0)},
+		{"quota:disk_total_iops_sec", "", number(func(o *options) *int64 { return &o.io.TotalIOPS }, 0)},
+		{"quota:disk_read_iops_sec", "", number(func(o *options) *int64 { return &o.io.ReadIOPS }, 0)},
+		{"quota:disk_write_iops_sec", "", number(func(o *options) *int64 { return &o.io.WriteIOPS }, 0)},
+		{"quota:vif_inbound_average", "", rate(inbound, func(r *rateXML) *int64 { return &r.Average })},
+		{"quota:vif_inbound_peak", "", rate(inbound, func(r *rateXML) *int64 { return &r.Peak })},
+		{"quota:vif_inbound_burst", "", rate(inbound, func(r *rateXML) *int64 { return &r.Burst })},
+		{"quota:vif_outbound_average", "", rate(outbound, func(r *rateXML) *int64 { return &r.Average })},
+		{"quota:vif_outbound_peak", "", rate(outbound, func(r *rateXML) *int64 { return &r.Peak })},
+		{"quota:vif_outbound_burst", "", rate(outbound, func(r *rateXML) *int64 { return &r.Burst })},
+		{"quota:memory_limit", "", memLimit(func(m *memTuneXML) **sizeXML { return &m.Hard })},
+		{"quota:memory_reservation", "", memLimit(func(m *memTuneXML) **sizeXML { return &m.Minimum })},
+	}
+}
+
+func memLimit(target func(*memTuneXML) **sizeXML) func(*options, string) error {
+	return func(o *options, v string) error {
+		s := &sizeXML{Unit: "MiB"}
+		*target(&o.memory) = s
+		return number(func(*options) *int64 { return &s.Value }, 1)(o, v)
+	}
+}
+
+// refused are settings that exist in OpenStack and would be wrong to pass over in silence: what asks for them must not get a guest without.
+// A name that ends in "*" stands for all that begin so.
+func refused() map[string]string {
+	return map[string]string{
+		"hw:mem_encryption": "encrypted memory", "hw_mem_encryption": "encrypted memory", "hw_mem_encryption_model": "encrypted memory",
+		"hw:pmem": "persistent memory", "pci_passthrough:alias": "PCI passthrough", "os_secure_boot": "secure boot", "os:secure_boot": "secure boot",
+		"hw:cpu_realtime": "real-time CPUs", "hw_cpu_realtime": "real-time CPUs", "hw:cpu_dedicated_mask": "mixed CPU pinning",
+		"hw:emulator_threads_policy": "separate emulator threads", "hw_emulation_architecture": "emulation of other architectures",
+		"hw_sound_model": "sound", "hw:viommu_model": "a virtual IOMMU", "hw_viommu_model": "a virtual IOMMU", "hw:locked_memory": "locked memory",
+		"hw_locked_memory": "locked memory", "hw_firmware_stateless": "stateless firmware", "hw:maxphysaddr_mode": "a chosen address width",
+		"resources:VGPU": "virtual GPUs", "accel:device_profile": "accelerators", "hw_ephemeral_encryption": "encrypted ephemeral disks",
+		"hw:ephemeral_encryption": "encrypted ephemeral disks", "kernel_id": "booting with a separate kernel", "hw_usb_model": "USB controllers of a chosen model",
+	}
+}
+
+// parseOptions reads what spec asks for. Errors are fault.Invalid for values that make no sense and fault.NotImplemented for what this driver
+// does not have.
+func parseOptions(spec *virt.Spec) (*options, error) {
+	o := &options{agent: true, rng: true, serialPorts: 1}
+	no := refused()
+	for _, m := range []map[string]string{spec.ExtraSpecs, spec.ImageProps} {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if what, bad := no[k]; bad && m[k] != "" && !isFalse(m[k]) {
+				return nil, fault.New(fault.NotImplemented, "The hypervisor does not offer %s (%s).", what, k)
+			}
+		}
+	}
+	for _, s := range settings() {
+		name, v := s.prop, spec.ImageProps[s.prop]
+		if w, ok := spec.ExtraSpecs[s.spec]; ok && s.spec != "" {
+			name, v = s.spec, w
+		}
+		if v == "" {
+			continue
+		}
+		if err := s.set(o, v); err != nil {
+			return nil, fault.New(fault.Invalid, "The value %q of %s %s.", v, name, err.Error())
+		}
+	}
+	if spec.Rescue != nil {
+		for _, p := range []struct {
+			name   string
+			target *string
+		}{{"hw_rescue_bus", &o.rescueBus}, {"hw_rescue_device", &o.rescueDevice}} {
+			if v := spec.Rescue.ImageProps[p.name]; v != "" {
+				*p.target = v
+			}
+		}
+	}
+	if o.diskBus == "" {
+		o.diskBus = "virtio"
+	}
+	if o.cdromBus == "" {
+		o.cdromBus = map[bool]string{true: "sata", false: "ide"}[o.q35]
+	}
+	if err := o.parseTopology(spec); err != nil {
+		return nil, err
+	}
+	return o, o.parseNUMA(spec)
+}
+
+func isFalse(v string) bool {
+	b, err := parseBool(v)
+	return err == nil && !b
+}
+
+// asked gives a value from the flavor or else the image.
+func asked(spec *virt.Spec, name string) (string, string) {
+	if v, ok := spec.ExtraSpecs["hw:"+name]; ok {
+		return v, "hw:" + name
+	}
+	return spec.ImageProps["hw_"+name], "hw_" + name
+}
+
+// parseTopology fills in what was left open: preferring sockets, as a hypervisor without topology would.
+func (o *options) parseTopology(spec *virt.Spec) error {
+	var n [3]int
+	given := false
+	for i, name := range []string{"cpu_sockets", "cpu_cores", "cpu_threads"} {
+		v, from := asked(spec, name)
+		if v == "" {
+			continue
+		}
+		k, err := strconv.Atoi(v)
+		if err != nil || k < 1 {
+			return fault.New(fault.Invalid, "The value %q of %s must be a whole number of at least 1.", v, from)
+		}
+		n[i], given = k, true
+	}
+	if !given {
+		return nil
+	}
+	rest := spec.VCPUs
+	for _, k := range n {
+		if k > 0 {
+			if rest%k != 0 {
+				return fault.New(fault.Invalid, "The CPU topology asked for does not make %d virtual CPUs.", spec.VCPUs)
+			}
+			rest /= k
+		}
+	}
+	for i := range n {
+		if n[i] == 0 {
+			n[i], rest = rest, 1
+		}
+	}
+	if n[0]*n[1]*n[2] != spec.VCPUs {
+		return fault.New(fault.Invalid, "The CPU topology asked for does not make %d virtual CPUs.", spec.VCPUs)
+	}
+	o.topology = &topologyXML{Sockets: n[0], Cores: n[1], Threads: n[2]}
+	return nil
+}
+
+// parseNUMA divides CPUs and memory among the guest's NUMA nodes: evenly, or as numa_cpus.N and numa_mem.N say.
+func (o *options) parseNUMA(spec *virt.Spec) error {
+	v, from := asked(spec, "numa_nodes")
+	if v == "" {
+		return nil
+	}
+	nodes, err := strconv.Atoi(v)
+	if err != nil || nodes < 1 || nodes > spec.VCPUs {
+		return fault.New(fault.Invalid, "The value %q of %s must be a number from 1 to the number of CPUs.", v, from)
+	}
+	explicit, total := false, int64(0)
+	seen := make([]bool, spec.VCPUs)
+	for i := range nodes {
+		cpus, cpusFrom := asked(spec, fmt.Sprintf("numa_cpus.%d", i))
+		mem, memFrom := asked(spec, fmt.Sprintf("numa_mem.%d", i))
+		if (cpus == "") != (mem == "") || (i > 0 && explicit != (cpus != "")) {
+			return fault.New(fault.Invalid, "Give CPUs and memory of every NUMA node, or of none.")
+		}
+		c := cellXML{ID: i, Unit: "MiB"}
+		if cpus == "" {
+			per := spec.VCPUs / nodes
+			if spec.VCPUs%nodes != 0 || spec.MemoryMB%int64(nodes) != 0 {
+				return fault.New(fault.Invalid, "%d CPUs and %d MiB cannot be divided evenly among %d NUMA nodes.", spec.VCPUs, spec.MemoryMB, nodes)
+			}
+			c.CPUs, c.Memory = fmt.Sprintf("%d-%d", i*per, (i+1)*per-1), spec.MemoryMB/int64(nodes)
+		} else {
+			explicit = true
+			set, err := parseCPUSet(cpus, spec.VCPUs)
+			if err != nil {
+				return fault.New(fault.Invalid, "The value %q of %s %s.", cpus, cpusFrom, err.Error())
+			}
+			for _, n := range set {
+				if seen[n] {
+					return fault.New(fault.Invalid, "CPU %d is in two NUMA nodes.", n)
+				}
+				seen[n] = true
+			}
+			c.CPUs = cpus
+			if c.Memory, err = strconv.ParseInt(mem, 10, 64); err != nil || c.Memory <= 0 {
+				return fault.New(fault.Invalid, "The value %q of %s must be a size in MiB.", mem, memFrom)
+			}
+		}
+		total += c.Memory
+		o.cells = append(o.cells, c)
+	}
+	if total != spec.MemoryMB || (explicit && slices.Contains(seen, false)) {
+		return fault.New(fault.Invalid, "The NUMA nodes do not add up to the flavor's CPUs and memory.")
+	}
+	return nil
+}
+
+// parseCPUSet reads a list such as "0-3,8,^2" of numbers below n.
+func parseCPUSet(s string, n int) ([]int, error) {
+	in := make([]bool, n)
+	for _, part := range strings.Split(s, ",") {
+		part = strings.TrimSpace(part)
+		on := !strings.HasPrefix(part, "^")
+		first, last, isRange := strings.Cut(strings.TrimPrefix(part, "^"), "-")
+		a, err := strconv.Atoi(first)
+		b := a
+		if err == nil && isRange {
+			b, err = strconv.Atoi(last)
+		}
+		if err != nil || a < 0 || b < a || b >= n {
+			return nil, fmt.Errorf("must be a list of CPUs below %d", n)
+		}
+		for i := a; i <= b; i++ {
+			in[i] = on
+		}
+	}
+	var out []int
+	for i, on := range in {
+		if on {
+			out = append(out, i)
+		}
+	}
+	return out, nil
+}
