@@ -61,9 +61,10 @@ func Keys() []string {
 
 // Missing lists the keys of live entries that have no handler, sorted: they answer 501.
 func Missing(handlers map[string]Handler) []string {
+	have := withDocuments(handlers)
 	var keys []string
 	for _, k := range Keys() {
-		if handlers[k] == nil {
+		if have[k] == nil {
 			keys = append(keys, k)
 		}
 	}

@@ -20,8 +20,9 @@ type floatDoc struct {
 
 // portDoc is a port of the network API.
 type portDoc struct {
-	ID       string `json:"id"`
-	Device   string `json:"device_id"`
+	ID       string   `json:"id"`
+	Device   string   `json:"device_id"`
+	Groups   []string `json:"security_groups"`
 	FixedIPs []struct {
 		Address string `json:"ip_address"`
 	} `json:"fixed_ips"`

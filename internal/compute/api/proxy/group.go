@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -110,6 +111,37 @@ func (a api) listGroups(r *httpapi.Request) (*httpapi.Reply, error) {
 	out := make([]document, len(list))
 	for i, g := range list {
 		out[i] = groupView(g, byID)
+	}
+	return reply("security_groups", out), nil
+}
+
+// listServerGroups gives the groups that the server's ports have.
+func (a api) listServerGroups(r *httpapi.Request) (*httpapi.Reply, error) {
+	s, err := a.Server(r, "server_id", backend.Rule("os-security-groups:list"))
+	if err != nil {
+		return nil, err
+	}
+	var doc struct{ Ports []portDoc }
+	if err := a.Network.call(r, "GET", "/ports", url.Values{"device_id": {s.ID}}, nil, &doc); err != nil {
+		return nil, err
+	}
+	q := url.Values{}
+	for _, p := range doc.Ports {
+		for _, g := range p.Groups {
+			if !slices.Contains(q["id"], g) {
+				q.Add("id", g)
+			}
+		}
+	}
+	out := []document{}
+	if len(q) > 0 {
+		list, byID, err := a.groups(r, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range list {
+			out = append(out, groupView(g, byID))
+		}
 	}
 	return reply("security_groups", out), nil
 }

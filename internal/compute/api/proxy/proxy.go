@@ -60,6 +60,8 @@ func Handlers(b *backend.Backend, o Options) map[string]backend.Handler {
 		"POST /servers/{id}/action addFloatingIp":    a.addFloatingIP,
 		"POST /servers/{id}/action removeFloatingIp": a.removeFloatingIP,
 
+		"GET /servers/{server_id}/os-security-groups": a.listServerGroups,
+
 		"GET /os-security-groups":              a.listGroups,
 		"POST /os-security-groups":             a.createGroup,
 		"GET /os-security-groups/{id}":         a.showGroup,

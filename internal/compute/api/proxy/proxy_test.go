@@ -320,6 +320,29 @@ func TestSecurityGroups(t *testing.T) {
 	w.ask("member", "DELETE", path, "", 1, 404)
 }
 
+func TestServerSecurityGroups(t *testing.T) {
+	w := newWorld(t)
+	_, private := w.networks()
+	server := &compute.Server{ID: id.UUID(), Name: "s", ProjectID: apitest.Project, UserID: "member", VMState: compute.VMActive, DiskConfig: "AUTO"}
+	if err := w.store.DB.Write(t.Context(), func(tx *db.Tx) error { return w.store.InsertServer(t.Context(), tx, server) }); err != nil {
+		t.Fatal(err)
+	}
+	path := "/servers/" + server.ID + "/os-security-groups"
+	if n := len(w.ask("reader", "GET", path, "", 1, 200)["security_groups"].([]any)); n != 0 {
+		t.Error(n)
+	}
+	for range 2 {
+		w.network("member", "POST", "/ports", fmt.Sprintf(`{"port":{"network_id":%q,"device_id":%q}}`, private, server.ID), 201)
+	}
+	r := apitest.Call(w.h, "reader", "GET", "/v2.1"+path, "", 104)
+	apitest.CheckAnswer(t, "GET /servers/{server_id}/os-security-groups", 104, r.Body.Bytes())
+	list := w.decoded(r, path, 200)["security_groups"].([]any)
+	if len(list) != 1 || list[0].(map[string]any)["name"] != "default" {
+		t.Error(list)
+	}
+	w.ask("reader@other", "GET", path, "", 1, 404)
+}
+
 func mustJSON(t *testing.T, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
