@@ -1,0 +1,357 @@
+package dataplane
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"kilonova/internal/network"
+)
+
+// Attributes of bridges that the netlink library has no field for (linux/if_link.h).
+const (
+	iflaBrNFCallIPTables  = 36
+	iflaBrNFCallIP6Tables = 37
+)
+
+// alias marks links as ours.
+func (p *Plane) alias() string { return "kilonova:" + p.cfg.Tag }
+
+func missing(err error) bool {
+	var nf netlink.LinkNotFoundError
+	return errors.As(err, &nf) || errors.Is(err, unix.ENODEV)
+}
+
+// ensureBridge makes a network's bridge, or brings the one that is there to what is wanted.
+func (p *Plane) ensureBridge(n *network.HostNetwork) (netlink.Link, error) {
+	link, err := netlink.LinkByName(n.Bridge)
+	if missing(err) {
+		link, err = p.addBridge(n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", n.Bridge, err)
+	}
+	if link.Type() != "bridge" || link.Attrs().Alias != p.alias() {
+		return nil, fmt.Errorf("interface %s is there and not ours: remove or rename it", n.Bridge)
+	}
+	if n.MTU > 0 && link.Attrs().MTU != n.MTU {
+		if err := netlink.LinkSetMTU(link, n.MTU); err != nil {
+			return nil, fmt.Errorf("bridge %s: set MTU %d: %w", n.Bridge, n.MTU, err)
+		}
+	}
+	if err := callFirewall(link); err != nil {
+		return nil, fmt.Errorf("bridge %s: hand packets to the firewall: %w", n.Bridge, err)
+	}
+	if err := writeSetting("net/ipv6/conf/"+n.Bridge+"/accept_ra", "0"); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	if link.Attrs().Flags&net.FlagUp == 0 {
+		if err := netlink.LinkSetUp(link); err != nil {
+			return nil, fmt.Errorf("bridge %s: set up: %w", n.Bridge, err)
+		}
+	}
+	if err := p.addresses(link, n); err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", n.Bridge, err)
+	}
+	return link, p.uplink(link, n)
+}
+
+func (p *Plane) addBridge(n *network.HostNetwork) (netlink.Link, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = n.Bridge
+	attrs.HardwareAddr = p.bridgeMAC(n.Bridge)
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		return nil, fmt.Errorf("add: %w", err)
+	}
+	link, err := netlink.LinkByName(n.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	if err := netlink.LinkSetAlias(link, p.alias()); err != nil {
+		_ = netlink.LinkDel(link) // without its mark it would be nobody's
+		return nil, fmt.Errorf("mark as ours: %w", err)
+	}
+	return netlink.LinkByName(n.Bridge)
+}
+
+// bridgeMAC is a locally administered address that stays the same when ports come and go, and differs between hosts.
+func (p *Plane) bridgeMAC(bridge string) net.HardwareAddr {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	sum := sha256.Sum256([]byte(host + "\x00" + p.cfg.Tag + "\x00" + bridge))
+	return net.HardwareAddr{0x0e, sum[0], sum[1], sum[2], sum[3], sum[4]}
+}
+
+// callFirewall has the bridge hand IP packets to the inet hooks, where connection tracking is.
+func callFirewall(link netlink.Link) error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(link.Attrs().Index) //nolint:gosec // interface indexes are small
+	req.AddData(msg)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(iflaBrNFCallIPTables, []byte{1})
+	data.AddRtAttr(iflaBrNFCallIP6Tables, []byte{1})
+	req.AddData(info)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// addresses puts the gateways and the metadata address on the bridge and takes off what is no longer wanted.
+func (p *Plane) addresses(link netlink.Link, n *network.HostNetwork) error {
+	want := map[string]bool{metadataAddress + "/32": true}
+	for i := range n.Subnets {
+		s := &n.Subnets[i]
+		cidr, err := netip.ParsePrefix(s.CIDR)
+		if err != nil {
+			return fmt.Errorf("subnet %s: %w", s.ID, err)
+		}
+		if n.Gateway && s.Gateway != "" {
+			want[fmt.Sprintf("%s/%d", s.Gateway, cidr.Bits())] = true
+		}
+	}
+	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	var errs []error
+	for i := range have {
+		text := have[i].IPNet.String()
+		if want[text] {
+			delete(want, text)
+		} else if !have[i].IP.IsLinkLocalUnicast() || have[i].IP.To4() != nil {
+			errs = append(errs, netlink.AddrDel(link, &have[i]))
+		}
+	}
+	for text := range want {
+		a, err := netlink.ParseAddr(text)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if a.IP.To4() == nil {
+			a.Flags = unix.IFA_F_NODAD
+		} else if strings.HasSuffix(text, "/32") {
+			a.Scope = unix.RT_SCOPE_LINK // never the source of what the host sends elsewhere
+		}
+		if err := netlink.AddrAdd(link, a); err != nil && !errors.Is(err, unix.EEXIST) {
+			errs = append(errs, fmt.Errorf("add address %s: %w", text, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// uplink joins the bridge to its physical network.
+func (p *Plane) uplink(bridge netlink.Link, n *network.HostNetwork) error {
+	name := p.cfg.Physical[n.Physical]
+	if n.Physical == "" {
+		return nil
+	}
+	if name == "" {
+		return fmt.Errorf("physical network %s has no interface on this host: name one in the configuration", n.Physical)
+	}
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("interface %s of physical network %s: %w", name, n.Physical, err)
+	}
+	if link.Attrs().MasterIndex == bridge.Attrs().Index {
+		return nil
+	}
+	if link.Attrs().MasterIndex != 0 {
+		return fmt.Errorf("interface %s of physical network %s belongs to another bridge", name, n.Physical)
+	}
+	return netlink.LinkSetMaster(link, bridge)
+}
+
+// attach puts the taps that exist onto their bridges. Hypervisors make them; one that was made before its bridge, or lost it,
+// is joined here.
+func (p *Plane) attach(st *network.HostState) error {
+	var errs []error
+	for i := range st.Ports {
+		port := &st.Ports[i]
+		tap, err := netlink.LinkByName(port.Tap)
+		if missing(err) {
+			continue
+		}
+		if err == nil {
+			err = join(tap, network.BridgeName(port.NetworkID))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("tap %s: %w", port.Tap, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func join(tap netlink.Link, bridgeName string) error {
+	bridge, err := netlink.LinkByName(bridgeName)
+	if err != nil {
+		return err
+	}
+	if tap.Attrs().MasterIndex != bridge.Attrs().Index {
+		if err := netlink.LinkSetMaster(tap, bridge); err != nil {
+			return err
+		}
+	}
+	if tap.Attrs().Flags&net.FlagUp == 0 {
+		return netlink.LinkSetUp(tap)
+	}
+	return nil
+}
+
+// PlugTap makes a port's tap device and joins it to its bridge, for hypervisors that do not make one themselves. owner is the
+// user id that may open it, -1 for root alone. A tap that is there is joined.
+func (p *Plane) PlugTap(port *network.HostPort, mtu, owner int) error {
+	link, err := netlink.LinkByName(port.Tap)
+	if missing(err) {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = port.Tap, mtu
+		tap := &netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR, Queues: 1}
+		if owner >= 0 {
+			tap.Owner = uint32(owner) //nolint:gosec // user ids are 32 bits
+		}
+		if err := netlink.LinkAdd(tap); err != nil {
+			return fmt.Errorf("tap %s: %w", port.Tap, err)
+		}
+		for _, f := range tap.Fds {
+			_ = f.Close() // the device is persistent
+		}
+		link, err = netlink.LinkByName(port.Tap)
+		if err == nil {
+			err = netlink.LinkSetAlias(link, p.alias())
+		}
+	}
+	if err == nil {
+		err = join(link, network.BridgeName(port.NetworkID))
+	}
+	if err != nil {
+		return fmt.Errorf("tap %s: %w", port.Tap, err)
+	}
+	return nil
+}
+
+// UnplugTap removes a tap that PlugTap made; one that is gone is success.
+func (p *Plane) UnplugTap(tap string) error {
+	link, err := netlink.LinkByName(tap)
+	if missing(err) {
+		return nil
+	}
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	if err != nil {
+		return fmt.Errorf("tap %s: %w", tap, err)
+	}
+	return nil
+}
+
+// taps gives the bridge of each interface that is up and on a bridge.
+func (p *Plane) taps() (map[string]string, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	names, out := map[int]string{}, map[string]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	for _, l := range links {
+		if a := l.Attrs(); a.MasterIndex != 0 && a.Flags&net.FlagUp != 0 {
+			out[a.Name] = names[a.MasterIndex]
+		}
+	}
+	return out, nil
+}
+
+// ours lists the links that carry our mark.
+func (p *Plane) ours() ([]netlink.Link, map[int]int, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var out []netlink.Link
+	ports := map[int]int{}
+	for _, l := range links {
+		ports[l.Attrs().MasterIndex]++
+		if l.Attrs().Alias == p.alias() {
+			out = append(out, l)
+		}
+	}
+	return out, ports, nil
+}
+
+// dropBridges removes bridges of ours that are no longer wanted and that nothing is joined to.
+func (p *Plane) dropBridges(wanted map[string]bool) error {
+	links, ports, err := p.ours()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		name := l.Attrs().Name
+		if l.Type() != "bridge" || wanted[name] {
+			continue
+		}
+		if s := p.served[name]; s != nil {
+			s.stop()
+			delete(p.served, name)
+		}
+		if ports[l.Attrs().Index] > p.uplinksOf(l) {
+			continue // a guest that is on its way out still has its tap here; the firewall drops what it sends
+		}
+		if err := netlink.LinkDel(l); err != nil {
+			errs = append(errs, fmt.Errorf("remove bridge %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// uplinksOf counts the physical interfaces on a bridge.
+func (p *Plane) uplinksOf(bridge netlink.Link) int {
+	n := 0
+	for _, name := range p.cfg.Physical {
+		if l, err := netlink.LinkByName(name); err == nil && l.Attrs().MasterIndex == bridge.Attrs().Index {
+			n++
+		}
+	}
+	return n
+}
+
+// dropAll removes every link of ours, and the taps on our bridges whose hypervisor left them behind.
+func (p *Plane) dropAll() error {
+	links, _, err := p.ours()
+	if err != nil {
+		return err
+	}
+	all, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var errs []error
+	for _, b := range links {
+		for _, l := range all {
+			if l.Attrs().MasterIndex == b.Attrs().Index && l.Type() == "tuntap" && strings.HasPrefix(l.Attrs().Name, "tap") {
+				if err := netlink.LinkDel(l); err != nil && !missing(err) {
+					errs = append(errs, fmt.Errorf("remove tap %s: %w", l.Attrs().Name, err))
+				}
+			}
+		}
+	}
+	for _, l := range links {
+		if err := netlink.LinkDel(l); err != nil && !missing(err) {
+			errs = append(errs, fmt.Errorf("remove %s: %w", l.Attrs().Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,190 @@
+package dataplane
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"kilonova/internal/network"
+)
+
+const nftTimeout = 30 * time.Second
+
+// nft runs the nft program with a ruleset on its input.
+func nft(ctx context.Context, input string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, nftTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "nft", args...)
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.Stdin = strings.NewReader(input)
+	var out, problem bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problem
+	if err := cmd.Run(); err != nil {
+		text, _, _ := strings.Cut(strings.TrimSpace(problem.String()), "\n")
+		return "", fmt.Errorf("nft %s: %w: %s", strings.Join(args, " "), err, text)
+	}
+	return out.String(), nil
+}
+
+// firewall puts the ruleset of a state in force, unless it is already.
+func (p *Plane) firewall(ctx context.Context, st *network.HostState) error {
+	var uplinks []string
+	for _, i := range p.cfg.Physical {
+		uplinks = append(uplinks, i)
+	}
+	slices.Sort(uplinks)
+	strangers, err := p.strangers(st, uplinks)
+	if err != nil {
+		return err
+	}
+	text := ruleset(st, ruleOptions{Table: p.table, Uplinks: uplinks, Strangers: strangers, HostPorts: p.cfg.HostPorts})
+	if text == p.rules {
+		tables, err := nft(ctx, "", "list", "tables")
+		if err != nil {
+			return fmt.Errorf("look at the firewall: %w", err)
+		}
+		if strings.Contains(tables, "table inet "+p.table+"\n") && strings.Contains(tables, "table bridge "+p.table+"\n") {
+			return nil
+		}
+	}
+	if _, err := nft(ctx, text, "-f", "-"); err != nil {
+		return fmt.Errorf("put the firewall in force: %w", err)
+	}
+	p.rules = text
+	return nil
+}
+
+// strangers are the interfaces on our bridges that the state does not know.
+func (p *Plane) strangers(st *network.HostState, uplinks []string) ([]string, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	mine, known := map[int]bool{}, map[string]bool{}
+	for _, l := range links {
+		mine[l.Attrs().Index] = l.Type() == "bridge" && l.Attrs().Alias == p.alias()
+	}
+	for i := range st.Ports {
+		known[st.Ports[i].Tap] = true
+	}
+	var out []string
+	for _, l := range links {
+		if a := l.Attrs(); mine[a.MasterIndex] && !known[a.Name] && !slices.Contains(uplinks, a.Name) {
+			out = append(out, a.Name)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func (p *Plane) clearFirewall() error {
+	p.rules = ""
+	if _, err := nft(context.Background(), removal(p.table), "-f", "-"); err != nil {
+		return fmt.Errorf("remove the firewall: %w", err)
+	}
+	return nil
+}
+
+// forget drops tracked connections of addresses that changed hands or whose rules became fewer: what was let through before must
+// pass the rules of now. A connection that is still allowed is taken up again with its next packet.
+func (p *Plane) forget(st *network.HostState) {
+	if p.applied == nil {
+		return
+	}
+	old, now := permissions(p.applied), permissions(st)
+	var addrs []net.IP
+	for addr, lines := range old {
+		for l := range lines {
+			if !now[addr][l] {
+				addrs = append(addrs, net.IP(netip.MustParseAddr(addr).AsSlice()))
+				break
+			}
+		}
+	}
+	for _, f := range []netlink.InetFamily{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		match := &touching{addrs: addrs, six: f == netlink.FAMILY_V6}
+		if !match.any() {
+			continue
+		}
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, f, match); err != nil {
+			p.log.Warn("forget connections of changed ports", "error", err)
+		}
+	}
+}
+
+// touching selects the tracked connections of some addresses.
+type touching struct {
+	addrs []net.IP
+	six   bool
+}
+
+func (t *touching) any() bool {
+	return slices.ContainsFunc(t.addrs, func(a net.IP) bool { return (a.To4() == nil) == t.six })
+}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (t *touching) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	for _, a := range t.addrs {
+		if flow.Forward.SrcIP.Equal(a) || flow.Forward.DstIP.Equal(a) || flow.Reverse.SrcIP.Equal(a) || flow.Reverse.DstIP.Equal(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// permissions gives, for each address of the host's ports, what is permitted to or from it, one line each.
+func permissions(st *network.HostState) map[string]map[string]bool {
+	groups := map[string][]string{}
+	for i := range st.Groups {
+		g := &st.Groups[i]
+		for _, r := range g.Rules {
+			m, ok := match(&r)
+			if !ok {
+				continue
+			}
+			line := r.Direction + " " + m
+			if r.RemoteGroup == "" {
+				groups[g.ID] = append(groups[g.ID], line)
+				continue
+			}
+			for k := range st.Groups {
+				if st.Groups[k].ID == r.RemoteGroup {
+					for _, member := range st.Groups[k].Members {
+						groups[g.ID] = append(groups[g.ID], line+" "+member)
+					}
+				}
+			}
+		}
+	}
+	out := map[string]map[string]bool{}
+	for i := range st.Ports {
+		p := &st.Ports[i]
+		lines := map[string]bool{"port " + p.ID: true}
+		if !p.Down {
+			lines["up"] = true
+		}
+		for _, g := range p.Groups {
+			for _, l := range groups[g] {
+				lines[l] = true
+			}
+		}
+		for _, f := range p.Floating {
+			lines["floating "+f.Address] = true
+		}
+		for _, a := range p.Addresses {
+			if _, err := netip.ParseAddr(a); err == nil {
+				out[a] = lines
+			}
+		}
+	}
+	return out
+}

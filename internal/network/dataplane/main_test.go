@@ -1,0 +1,209 @@
+package dataplane
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"kilonova/internal/network"
+)
+
+// The tests that move packets run in a network namespace of their own: TestMain starts the test program again inside one, so
+// that nothing of the machine's own network is seen or touched. Guests are further namespaces joined by pairs of interfaces.
+func TestMain(m *testing.M) {
+	if what := os.Getenv("DATAPLANE_GUEST"); what != "" {
+		if err := beGuest(what); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if os.Geteuid() == 0 && os.Getenv("DATAPLANE_INSIDE") == "" {
+		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+		cmd.Env = append(os.Environ(), "DATAPLANE_INSIDE=1")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		err := cmd.Run()
+		if cmd.ProcessState == nil {
+			fmt.Fprintln(os.Stderr, "no network namespace of our own:", err)
+			os.Exit(m.Run()) // what needs one skips
+		}
+		os.Exit(cmd.ProcessState.ExitCode())
+	}
+	os.Exit(m.Run())
+}
+
+// beGuest is what the test program does inside a guest: "listen PORT" answers each connection with a greeting, "dial ADDR" prints
+// what it is greeted with.
+func beGuest(what string) error {
+	verb, arg, _ := strings.Cut(what, " ")
+	switch verb {
+	case "listen":
+		l, err := net.Listen("tcp", ":"+arg)
+		if err != nil {
+			return err
+		}
+		fmt.Println("ready")
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			_, _ = c.Write([]byte("hello " + c.RemoteAddr().String()))
+			_ = c.Close()
+		}
+	case "dial":
+		c, err := net.DialTimeout("tcp", arg, time.Second)
+		if err != nil {
+			return err
+		}
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		_, err = io.Copy(os.Stdout, c)
+		return err
+	}
+	return fmt.Errorf("unknown %q", what)
+}
+
+// needRoot skips what needs a namespace and the programs that act in it.
+func needRoot(t *testing.T, programs ...string) {
+	t.Helper()
+	if os.Getenv("DATAPLANE_INSIDE") == "" {
+		t.Skip("needs root and a network namespace of its own")
+	}
+	for _, p := range append(programs, "nft", "ip") {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skipf("needs the program %s: %v", p, err)
+		}
+	}
+	run(t, "ip", "link", "set", "lo", "up")
+}
+
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// guest is a namespace that plays a virtual machine.
+type guest struct {
+	t    *testing.T
+	ns   string
+	port network.HostPort
+}
+
+// boot makes a guest behind a port's tap.
+func boot(t *testing.T, p network.HostPort) *guest {
+	t.Helper()
+	g := &guest{t: t, ns: fmt.Sprintf("kn%d-%s", os.Getpid(), p.ID[:8]), port: p}
+	run(t, "ip", "netns", "add", g.ns)
+	t.Cleanup(func() {
+		_ = exec.Command("ip", "link", "del", p.Tap).Run()
+		run(t, "ip", "netns", "del", g.ns)
+	})
+	run(t, "ip", "link", "add", p.Tap, "type", "veth", "peer", "name", "eth0", "address", p.MAC, "netns", g.ns)
+	g.ip("link", "set", "lo", "up")
+	g.ip("link", "set", "eth0", "up")
+	return g
+}
+
+func (g *guest) ip(args ...string) string {
+	g.t.Helper()
+	return run(g.t, "ip", append([]string{"-n", g.ns}, args...)...)
+}
+
+// static gives the guest its address and routes without DHCP.
+func (g *guest) static(cidr, gateway string) {
+	g.t.Helper()
+	g.ip("addr", "add", cidr, "dev", "eth0")
+	g.ip("route", "add", "default", "via", gateway)
+}
+
+// try runs a program in the guest for at most some seconds.
+func (g *guest) try(env string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(g.t.Context(), 15*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", g.ns}, args...)...)
+	cmd.Env = append(os.Environ(), env)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (g *guest) ping(addr string) bool {
+	_, err := g.try("", "ping", "-c1", "-W1", addr)
+	return err == nil
+}
+
+// dial connects to an address and port and gives the greeting, "" when nothing comes.
+func (g *guest) dial(addr string) string {
+	out, err := g.try("DATAPLANE_GUEST=dial "+addr, testProgram(g.t))
+	if err != nil {
+		return ""
+	}
+	return out
+}
+
+// listen answers connections on a port until the test ends.
+func (g *guest) listen(port string) {
+	g.t.Helper()
+	cmd := exec.Command("ip", "netns", "exec", g.ns, testProgram(g.t))
+	cmd.Env = append(os.Environ(), "DATAPLANE_GUEST=listen "+port)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	buf := make([]byte, 16)
+	if n, err := out.Read(buf); err != nil || !bytes.HasPrefix(buf[:n], []byte("ready")) {
+		g.t.Fatalf("listener in the guest: %q, %v", buf[:n], err)
+	}
+}
+
+func testProgram(t *testing.T) string {
+	t.Helper()
+	p, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// lease runs a real DHCP client in the guest, which takes the address, and gives what it was told.
+func (g *guest) lease() (map[string]string, error) {
+	g.t.Helper()
+	script := filepath.Join(g.t.TempDir(), "lease.sh")
+	text := `#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add "$ip/$mask" dev "$interface"
+[ -z "$router" ] || ip route add default via "$router"
+env
+`
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil { //nolint:gosec // a script for the DHCP client
+		g.t.Fatal(err)
+	}
+	out, err := g.try("", "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "4", "-T", "1", "-s", script, "-O", "mtu", "-O", "staticroutes", "-O", "hostname")
+	told := map[string]string{}
+	for line := range strings.Lines(out) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			told[k] = v
+		}
+	}
+	return told, err
+}

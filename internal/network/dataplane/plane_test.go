@@ -1,0 +1,350 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"kilonova/internal/network"
+)
+
+const (
+	netA = "aaaaaaaa-0000-4000-8000-00000000000a"
+	netB = "bbbbbbbb-0000-4000-8000-00000000000b"
+	grp  = "99999999-0000-4000-8000-000000000001"
+)
+
+func num(n int) *int { return &n }
+
+// hostPort is port number n of a network whose addresses begin with prefix.
+func hostPort(netID, prefix string, n int) network.HostPort {
+	id := fmt.Sprintf("%08x-%04x-4000-8000-000000000000", n, n)
+	return network.HostPort{ID: id, NetworkID: netID, Tap: network.TapName(id), MAC: fmt.Sprintf("fa:16:3e:00:00:%02x", n),
+		Addresses: []string{fmt.Sprint(prefix, n)}, Groups: []string{grp}, PortSecurity: true, ServerID: fmt.Sprint("server-", n), ProjectID: "p1"}
+}
+
+// hostState has ports on network A; its group lets everything out and in only what rules say.
+func hostState(ports []network.HostPort, rules ...network.GroupRule) *network.HostState {
+	st := &network.HostState{Host: "h", Ports: ports, Networks: []network.HostNetwork{{ID: netA, Bridge: network.BridgeName(netA), MTU: 1400, Domain: "test.local",
+		Gateway: true, NAT: true, Subnets: []network.Subnet{{ID: "sub-a", NetworkID: netA, Version: 4, CIDR: "10.77.0.0/24", Gateway: "10.77.0.1", DHCP: true,
+			Routes: []network.Route{{Destination: "10.99.0.0/16", NextHop: "10.77.0.9"}}}}}}}
+	g := network.HostGroup{ID: grp, Rules: append([]network.GroupRule{{Direction: "egress", EtherType: "IPv4"}, {Direction: "egress", EtherType: "IPv6"}}, rules...)}
+	for _, p := range ports {
+		g.Members = append(g.Members, p.Addresses...)
+		st.Networks[0].Leases = append(st.Networks[0].Leases, network.Lease{MAC: p.MAC, Address: p.Addresses[0], SubnetID: "sub-a", Hostname: "host" + p.Addresses[0][len("10.77.0."):]})
+	}
+	st.Groups = []network.HostGroup{g}
+	return st
+}
+
+func plane(t *testing.T, meta http.Handler) *Plane {
+	t.Helper()
+	p, err := New(Config{Tag: "test", StateDir: t.TempDir(), Metadata: meta})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(true); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+func apply(t *testing.T, p *Plane, st *network.HostState) {
+	t.Helper()
+	if err := p.Apply(t.Context(), st); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestGuestGetsAddressNameMetadata(t *testing.T) {
+	needRoot(t, "busybox")
+	meta := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s %s %s", r.Header.Get("X-Instance-ID"), r.Header.Get("X-Tenant-ID"), r.Header.Get("X-Neutron-Network-ID"), r.Header.Get("X-Forwarded-For"))
+	})
+	p := plane(t, meta)
+	p1, p2 := hostPort(netA, "10.77.0.", 11), hostPort(netA, "10.77.0.", 12)
+	st := hostState([]network.HostPort{p1, p2})
+	g1, g2 := boot(t, p1), boot(t, p2)
+	apply(t, p, st)
+	got, err := g1.lease()
+	if err != nil {
+		t.Fatalf("DHCP: %v %v", err, got)
+	}
+	want := map[string]string{"ip": "10.77.0.11", "mask": "24", "router": "10.77.0.1", "dns": "169.254.169.254", "domain": "test.local", "hostname": "host11",
+		"mtu": "1400", "lease": "86400", "serverid": "10.77.0.1",
+		"staticroutes": "169.254.169.254/32 10.77.0.1 10.99.0.0/16 10.77.0.9 0.0.0.0/0 10.77.0.1"}
+	for k, w := range want {
+		if got[k] != w {
+			t.Errorf("DHCP told %s=%q, want %q", k, got[k], w)
+		}
+	}
+	if _, err := g2.lease(); err != nil {
+		t.Fatalf("DHCP of the second guest: %v", err)
+	}
+	for _, g := range []*guest{g1, g2} {
+		out, err := g.try("", "busybox", "wget", "-q", "-O", "-", "--header", "X-Instance-ID: somebody-else", "http://169.254.169.254/latest")
+		if diff := cmp.Diff(fmt.Sprintf("%s p1 %s %s", g.port.ServerID, netA, g.port.Addresses[0]), out); err != nil || diff != "" {
+			t.Errorf("metadata: %v %s", err, diff)
+		}
+	}
+	if out, err := g1.try("", "busybox", "nslookup", "host12.test.local", "169.254.169.254"); err != nil || !strings.Contains(out, "10.77.0.12") {
+		t.Errorf("name of the other guest: %v\n%s", err, out)
+	}
+	wired, err := p.Wired()
+	if diff := cmp.Diff(map[string]bool{p1.ID: true, p2.ID: true}, wired); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	// A MAC that no port has gets nothing.
+	g2.ip("link", "set", "eth0", "address", "fa:16:3e:00:00:99")
+	if got, err := g2.lease(); err == nil {
+		t.Errorf("DHCP for a strange MAC: %v", got)
+	}
+}
+
+func TestSecurityGroupsBothWays(t *testing.T) {
+	needRoot(t)
+	p := plane(t, nil)
+	p1, p2 := hostPort(netA, "10.77.0.", 21), hostPort(netA, "10.77.0.", 22)
+	ports := []network.HostPort{p1, p2}
+	g1, g2 := boot(t, p1), boot(t, p2)
+	g1.static("10.77.0.21/24", "10.77.0.1")
+	g2.static("10.77.0.22/24", "10.77.0.1")
+	g2.listen("22")
+	g2.listen("80")
+	check := func(when string, ping, ssh, web bool) {
+		t.Helper()
+		if got := g1.ping("10.77.0.22"); got != ping {
+			t.Errorf("%s: ping %v, want %v", when, got, ping)
+		}
+		for port, want := range map[string]bool{"22": ssh, "80": web} {
+			if got := g1.dial("10.77.0.22:" + port); (got != "") != want {
+				t.Errorf("%s: port %s says %q, want an answer: %v", when, port, got, want)
+			}
+		}
+	}
+	apply(t, p, hostState(ports))
+	check("no rule", false, false, false)
+	if run(t, "nft", "list", "tables"); exec.Command("ping", "-c1", "-W1", "10.77.0.22").Run() == nil {
+		t.Error("the host reaches a guest that allows nothing")
+	}
+	if !g1.ping("10.77.0.1") {
+		t.Error("a guest does not reach its gateway")
+	}
+	ssh := network.GroupRule{Direction: "ingress", EtherType: "IPv4", Protocol: "tcp", PortMin: num(22), PortMax: num(22), RemoteIP: "10.77.0.0/24"}
+	apply(t, p, hostState(ports, ssh))
+	check("ssh", false, true, false)
+	icmp := network.GroupRule{Direction: "ingress", EtherType: "IPv4", Protocol: "icmp"}
+	apply(t, p, hostState(ports, ssh, icmp))
+	check("ssh and icmp", true, true, false)
+	if out, err := exec.Command("ping", "-c1", "-W1", "10.77.0.22").CombinedOutput(); err != nil {
+		t.Errorf("the host does not reach a guest that allows ping: %s", out)
+	}
+	apply(t, p, hostState(ports, network.GroupRule{Direction: "ingress", EtherType: "IPv4", RemoteGroup: grp}))
+	check("remote group", true, true, true)
+	none := hostState(ports, network.GroupRule{Direction: "ingress", EtherType: "IPv4"})
+	none.Groups[0].Rules = none.Groups[0].Rules[2:] // nothing may leave
+	apply(t, p, none)
+	check("no egress", false, false, false)
+	down := hostState(ports, network.GroupRule{Direction: "ingress", EtherType: "IPv4"})
+	down.Ports[1].Down = true
+	apply(t, p, down)
+	check("port down", false, false, false)
+}
+
+func TestSpoofingIsDropped(t *testing.T) {
+	needRoot(t)
+	p := plane(t, nil)
+	p1, p2 := hostPort(netA, "10.77.0.", 31), hostPort(netA, "10.77.0.", 32)
+	g1, g2 := boot(t, p1), boot(t, p2)
+	g1.static("10.77.0.31/24", "10.77.0.1")
+	g2.static("10.77.0.32/24", "10.77.0.1")
+	all := network.GroupRule{Direction: "ingress", EtherType: "IPv4"}
+	st := hostState([]network.HostPort{p1, p2}, all)
+	apply(t, p, st)
+	if !g1.ping("10.77.0.32") {
+		t.Fatal("the guests do not reach each other")
+	}
+	g1.ip("addr", "add", "10.77.0.66/24", "dev", "eth0")
+	spoofed := func() bool {
+		_, err := g1.try("", "ping", "-c1", "-W1", "-I", "10.77.0.66", "10.77.0.32")
+		return err == nil
+	}
+	if spoofed() {
+		t.Error("an address that is not the port's gets through")
+	}
+	paired := hostState([]network.HostPort{p1, p2}, all)
+	paired.Ports[0].Pairs = []network.AddressPair{{IP: "10.77.0.64/29"}}
+	apply(t, p, paired)
+	if !spoofed() {
+		t.Error("an allowed address pair does not get through")
+	}
+	apply(t, p, st)
+	if spoofed() {
+		t.Error("an address pair that was taken away gets through")
+	}
+	g1.ip("link", "set", "eth0", "address", "fa:16:3e:00:00:77")
+	g2.ip("neigh", "flush", "dev", "eth0")
+	if g1.ping("10.77.0.32") {
+		t.Error("a MAC that is not the port's gets through")
+	}
+	open := hostState([]network.HostPort{p1, p2}, all)
+	open.Ports[0].PortSecurity, open.Ports[0].Groups = false, nil
+	apply(t, p, open)
+	if !g1.ping("10.77.0.32") {
+		t.Error("without port security the guest is still held")
+	}
+}
+
+func TestRoutingAndNAT(t *testing.T) {
+	needRoot(t)
+	p := plane(t, nil)
+	pa, pb := hostPort(netA, "10.77.0.", 41), hostPort(netB, "10.78.0.", 42)
+	st := hostState([]network.HostPort{pa}, network.GroupRule{Direction: "ingress", EtherType: "IPv4"})
+	st.Ports = append(st.Ports, pb)
+	st.Networks = append(st.Networks, network.HostNetwork{ID: netB, Bridge: network.BridgeName(netB), MTU: 1400, Gateway: true, NAT: true,
+		Subnets: []network.Subnet{{ID: "sub-b", NetworkID: netB, Version: 4, CIDR: "10.78.0.0/24", Gateway: "10.78.0.1", DHCP: true}}})
+	ga, gb := boot(t, pa), boot(t, pb)
+	ga.static("10.77.0.41/24", "10.77.0.1")
+	gb.static("10.78.0.42/24", "10.78.0.1")
+	gb.listen("22")
+	// A machine outside, which knows nothing of the guests' networks.
+	world := boot(t, network.HostPort{ID: "0000dddd-0000-4000-8000-000000000000", Tap: "outside0", MAC: "fa:16:3e:00:00:dd"})
+	run(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "outside0")
+	run(t, "ip", "link", "set", "outside0", "up")
+	world.ip("addr", "add", "192.0.2.2/24", "dev", "eth0")
+	world.listen("80")
+	p.cfg.Outside = "outside0"
+
+	apply(t, p, st)
+	if got := ga.dial("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.1:") {
+		t.Errorf("from outside the guest looks like %q, want the host's address", got)
+	}
+	if ga.ping("10.78.0.42") {
+		t.Error("networks without a common router reach each other")
+	}
+	st.Networks[0].Peers, st.Networks[1].Peers = []string{netB}, []string{netA}
+	apply(t, p, st)
+	if got := ga.dial("10.78.0.42:22"); !strings.HasPrefix(got, "hello 10.77.0.41:") {
+		t.Errorf("across the router the guest looks like %q", got)
+	}
+	st.Ports[1].Floating = []network.Floating{{Address: "192.0.2.50", Fixed: "10.78.0.42"}}
+	apply(t, p, st)
+	if got := world.dial("192.0.2.50:22"); !strings.HasPrefix(got, "hello 192.0.2.2:") {
+		t.Errorf("the floating address answers %q", got)
+	}
+	if got := gb.dial("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.50:") {
+		t.Errorf("from outside a guest with a floating address looks like %q", got)
+	}
+	if got := ga.dial("192.0.2.50:22"); got == "" {
+		t.Error("a guest does not reach the floating address of another")
+	}
+	st.Ports[1].Floating = nil
+	apply(t, p, st)
+	if got := world.dial("192.0.2.50:22"); got != "" {
+		t.Errorf("a floating address that was taken away answers %q", got)
+	}
+	if out := run(t, "ip", "addr", "show", "dev", "outside0"); strings.Contains(out, "192.0.2.50") {
+		t.Errorf("the floating address is still there:\n%s", out)
+	}
+	st.Networks[0].NAT = false
+	apply(t, p, st)
+	if got := ga.dial("192.0.2.2:80"); got != "" {
+		t.Errorf("a network that may not go outside is greeted %q", got)
+	}
+}
+
+func TestTeardownLeavesNothing(t *testing.T) {
+	needRoot(t)
+	snapshot := func() string {
+		var b strings.Builder
+		b.WriteString(run(t, "ip", "-o", "link"))
+		b.WriteString(run(t, "ip", "-o", "addr"))
+		b.WriteString(run(t, "nft", "list", "tables"))
+		for _, s := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/lo/accept_ra"} {
+			v, err := readSetting(s)
+			b.WriteString(fmt.Sprintln(s, v, err))
+		}
+		return b.String()
+	}
+	for _, s := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		if err := writeSetting(s, "0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := snapshot()
+	dir := t.TempDir()
+	p, err := New(Config{Tag: "test", StateDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := hostPort(netA, "10.77.0.", 51)
+	port.Floating = []network.Floating{{Address: "192.0.2.77", Fixed: "10.77.0.51"}}
+	st := hostState([]network.HostPort{port})
+	st.Networks[0].Subnets = append(st.Networks[0].Subnets, network.Subnet{ID: "six", Version: 6, CIDR: "2001:db8::/64", Gateway: "2001:db8::1", DHCP: true, IPv6RAMode: "slaac", IPv6AddressMode: "slaac"})
+	for range 2 { // the second time changes nothing
+		apply(t, p, st)
+	}
+	if err := p.PlugTap(&port, 1400, -1); err != nil {
+		t.Fatal(err)
+	}
+	bridge := network.BridgeName(netA)
+	if out := run(t, "ip", "-o", "link", "show", "master", bridge); !strings.Contains(out, port.Tap) {
+		t.Errorf("the tap is not on the bridge: %s", out)
+	}
+	if err := p.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	for _, cmd := range [][]string{{"ip", "link", "show", bridge}, {"ip", "link", "show", port.Tap}, {"nft", "list", "table", "bridge", "kilonova_test"}} {
+		run(t, cmd[0], cmd[1:]...) // still there for running guests
+	}
+	// The next process takes over, and what is no longer wanted goes.
+	p, err = New(Config{Tag: "test", StateDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, p, st)
+	if err := p.UnplugTap(port.Tap); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, p, &network.HostState{Host: "h"})
+	if exec.Command("ip", "link", "show", bridge).Run() == nil {
+		t.Error("a bridge without ports is still there")
+	}
+	apply(t, p, st)
+	if err := p.PlugTap(&port, 1400, -1); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := p.Close(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(before, snapshot()); diff != "" {
+		t.Errorf("teardown left: %s", diff)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("files left: %v, %v", left, err)
+	}
+}
+
+func TestForeignBridgeIsNotTouched(t *testing.T) {
+	needRoot(t)
+	p := plane(t, nil)
+	bridge := network.BridgeName(netA)
+	run(t, "ip", "link", "add", bridge, "type", "bridge")
+	defer run(t, "ip", "link", "del", bridge)
+	if err := p.Apply(t.Context(), hostState([]network.HostPort{hostPort(netA, "10.77.0.", 61)})); err == nil || !strings.Contains(err.Error(), "not ours") {
+		t.Errorf("a bridge of somebody else: %v", err)
+	}
+	if err := p.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "ip", "link", "show", bridge)
+}
