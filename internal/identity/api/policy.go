@@ -3,7 +3,8 @@ package api
 import "kilonova/internal/policy"
 
 // Rules are the default policies of the identity service. The roles mean: admin anywhere may do everything; a reader of the system
-// sees everything; a reader or manager of a domain sees or keeps what is in it; everybody sees and keeps what is their own.
+// sees everything; service users verify tokens and look at single projects and users; a reader or manager of a domain sees or keeps what is in
+// it; everybody sees and keeps what is their own.
 func Rules() []policy.Rule {
 	const (
 		admin    = "rule:admin_required"
@@ -24,7 +25,7 @@ func Rules() []policy.Rule {
 		{Name: "identity:list_domains", Check: reader}, {Name: "identity:create_domain", Check: admin},
 		{Name: "identity:update_domain", Check: admin}, {Name: "identity:delete_domain", Check: admin},
 
-		{Name: "identity:get_project", Check: reader + inDomain("reader", "target.project.domain_id") + " or project_id:%(target.project.id)s"},
+		{Name: "identity:get_project", Check: service + inDomain("reader", "target.project.domain_id") + " or project_id:%(target.project.id)s"},
 		{Name: "identity:list_projects", Check: reader + inDomain("reader", "target.domain_id")},
 		{Name: "identity:list_user_projects", Check: reader + inDomain("reader", "target.user.domain_id") + " or user_id:%(target.user.id)s"},
 		{Name: "identity:create_project", Check: admin + inDomain("manager", "target.project.domain_id")},
@@ -33,7 +34,7 @@ func Rules() []policy.Rule {
 		{Name: "identity:list_project_tags", Check: reader + inDomain("reader", "target.project.domain_id") + " or project_id:%(target.project.id)s"},
 		{Name: "identity:update_project_tags", Check: admin + inDomain("manager", "target.project.domain_id")},
 
-		{Name: "identity:get_user", Check: reader + inDomain("reader", "target.user.domain_id") + " or user_id:%(target.user.id)s"},
+		{Name: "identity:get_user", Check: service + inDomain("reader", "target.user.domain_id") + " or user_id:%(target.user.id)s"},
 		{Name: "identity:list_users", Check: reader + inDomain("reader", "target.domain_id")},
 		{Name: "identity:create_user", Check: admin + inDomain("manager", "target.user.domain_id")},
 		{Name: "identity:update_user", Check: admin + inDomain("manager", "target.user.domain_id")},
