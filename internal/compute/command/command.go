@@ -71,6 +71,7 @@ const (
 	QueryConsole     Verb = "console"      // query: ConsoleArgs -> virt.ConsoleEndpoint
 	QueryDiagnostics Verb = "diagnostics"  // query: none -> virt.Diagnostics
 	QueryUptime      Verb = "uptime"       // query: none -> UptimeResult
+	QueryGuests      Verb = "guests"       // query: none -> []virt.GuestState, every guest of the host
 	AbortLive        Verb = "abort-live"   // query (it acts at once and is safe to repeat): none
 	ForceLive        Verb = "force-live"   // query: none
 	CacheImages      Verb = "cache-images" // query: CacheImagesArgs
