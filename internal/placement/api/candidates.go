@@ -105,7 +105,7 @@ func candidateQuery(r *httpapi.Request) (q placement.Query, err error) {
 
 // wide reads a parameter that concerns the whole request.
 func wide(r *httpapi.Request, q *placement.Query, key string, values []string) (bool, error) {
-	value := values[len(values)-1]
+	value := values[0] // the first counts of limit and group_policy
 	switch {
 	case key == "limit" && since(r, 16):
 		n, err := strconv.Atoi(values[0])
@@ -239,19 +239,24 @@ func judgeSubtrees(q *placement.Query) error {
 }
 
 func orphans(groups []placement.Group) error {
+	var traits, members []string
 	for _, g := range groups {
-		if len(g.Resources) > 0 {
-			continue
-		}
 		switch {
+		case len(g.Resources) > 0:
 		case len(g.Required) > 0:
-			return fault.New(fault.Invalid, "All traits parameters must be associated with resources.  Found the following orphaned traits keys: required%s", g.Suffix)
+			traits = append(traits, "required"+g.Suffix)
 		case len(g.MemberOf) > 0 || len(g.NotMemberOf) > 0:
-			return fault.New(fault.Invalid, "All member_of parameters must be associated with resources. Found the following orphaned member_of keys: member_of%s", g.Suffix)
+			members = append(members, "member_of"+g.Suffix)
+		default:
+			return fault.New(fault.Invalid, "All request groups must specify resources.")
 		}
-		return fault.New(fault.Invalid, "All request groups must specify resources.")
 	}
-	if len(groups) == 0 {
+	switch {
+	case len(traits) > 0:
+		return fault.New(fault.Invalid, "All traits parameters must be associated with resources.  Found the following orphaned traits keys: %s", strings.Join(traits, ", "))
+	case len(members) > 0:
+		return fault.New(fault.Invalid, "All member_of parameters must be associated with resources. Found the following orphaned member_of keys: %s", strings.Join(members, ", "))
+	case len(groups) == 0:
 		return fault.New(fault.Invalid, "At least one request group (`resources` or `resources{$S}`) is required.")
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"kilonova/internal/fault"
+	"kilonova/internal/httpapi"
 )
 
 // prefixed puts words before the public text of an error of one kind.
@@ -36,4 +37,16 @@ func conflicting(required [][]string, forbidden []string, suffix string) error {
 		}
 	}
 	return nil
+}
+
+// writeError is httpapi.PlacementErrors with the beginnings of sentences that placement's clients look for.
+func writeError(r *httpapi.Request, e *fault.Error) *httpapi.Reply {
+	out := *e
+	switch rest, malformed := strings.CutPrefix(e.Text, "Malformed request body: "); {
+	case malformed:
+		out.Text = "Malformed JSON: " + rest
+	case e.Kind == fault.NotAcceptable && strings.HasPrefix(e.Text, "Version "):
+		out.Text = "Unacceptable version header: " + strings.TrimPrefix(e.Text, "Version ")
+	}
+	return httpapi.PlacementErrors(r, &out)
 }

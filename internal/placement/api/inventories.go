@@ -31,7 +31,7 @@ func (in *inventoryIn) inventory(r *httpapi.Request, provider, class string) (pl
 		inv.AllocationRatio = *in.Ratio
 	}
 	inv = inv.WithDefaults()
-	const why = "Unable to update inventory for resource provider %s: Invalid inventory for '%s' on resource provider '%s'. The reserved value is %s total."
+	const why = "Unable to store the inventory of resource provider %s: Invalid inventory for '%s' on resource provider '%s'. The reserved value is %s total."
 	switch capacity := inv.Capacity(); {
 	case since(r, 26) && capacity < 0:
 		return inv, fault.New(fault.Invalid, why, provider, class, provider, "greater than")

@@ -201,6 +201,9 @@ func (a *api) listAggregates(r *httpapi.Request) (*httpapi.Reply, error) {
 
 // setAggregates takes a bare list before 1.19 and an object with the generation since then.
 func (a *api) setAggregates(r *httpapi.Request) (*httpapi.Reply, error) {
+	if _, err := a.svc.Provider(r.Context(), r.Path("uuid")); err != nil {
+		return nil, err
+	}
 	doc, err := a.anyBody(r, a.newestOf("aggregates")(r.Version))
 	if err != nil {
 		return nil, err
@@ -224,6 +227,7 @@ func (a *api) setAggregates(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.Aggregates = in.Aggregates // in the caller's order
 	return aggregates(r, p), nil
 }
 

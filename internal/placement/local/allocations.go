@@ -80,7 +80,10 @@ type shelf struct {
 // holder is one provider as the transaction read it, its row held.
 type holder struct {
 	generation, version int64
-	shelves             map[string]*shelf
+	// grow is how much the generation grows: 1 when it gives something now, or when a consumer gave all back by an explicit empty set. A provider that only
+	// loses keeps its generation, as in the API that clients know; its version grows in any case.
+	grow    int64
+	shelves map[string]*shelf
 }
 
 // replace gives each consumer exactly the new allocations. All checks are made on rows that the transaction holds: consumers first, then
@@ -108,6 +111,16 @@ func (s *Service) replace(ctx context.Context, tx *db.Tx, changes []placement.Ch
 	providers, err := holders(ctx, tx, changes, consumers)
 	if err != nil {
 		return err
+	}
+	for i := range changes {
+		for provider := range changes[i].Allocations {
+			providers[provider].grow = 1
+		}
+		if len(changes[i].Allocations) == 0 && !changes[i].AnyGeneration {
+			for provider := range consumers[i].has {
+				providers[provider].grow = 1
+			}
+		}
 	}
 	delta, err := s.judge(ctx, tx, changes, consumers, providers)
 	if err != nil {
@@ -277,7 +290,7 @@ func (s *Service) noInventory(ctx context.Context, tx *db.Tx, provider, class st
 		return err
 	}
 	if !ok {
-		return fault.New(fault.Invalid, "Allocation for resource provider '%s': No such resource class %s.", provider, class)
+		return fault.New(fault.Invalid, "Unable to allocate inventory from resource provider %s: No such resource class %s.", provider, class)
 	}
 	return unable("Inventory for '%s' on resource provider '%s' invalid.", class, provider)
 }
@@ -376,8 +389,8 @@ func (s *Service) count(ctx context.Context, tx *db.Tx, providers map[string]*ho
 				return concurrent("resource provider generation conflict: provider %s was changed by another request", provider)
 			}
 		}
-		n, err := tx.Exec(ctx, `UPDATE placement_providers SET generation = generation + 1, version = version + 1, changed = ? WHERE uuid = ? AND version = ?`,
-			now, provider, h.version)
+		n, err := tx.Exec(ctx, `UPDATE placement_providers SET generation = generation + ?, version = version + 1, changed = ? WHERE uuid = ? AND version = ?`,
+			h.grow, now, provider, h.version)
 		if err != nil {
 			return err
 		}
@@ -388,7 +401,7 @@ func (s *Service) count(ctx context.Context, tx *db.Tx, providers map[string]*ho
 		for class, inv := range h.shelves {
 			used[class] = inv.used + d[provider][class]
 		}
-		u := usage{version: h.version + 1, generation: h.generation + 1, used: used}
+		u := usage{version: h.version + 1, generation: h.generation + h.grow, used: used}
 		tx.AfterCommit(func() { s.snap.moved(provider, u) })
 	}
 	return nil

@@ -152,7 +152,11 @@ func (s *Service) Reshape(ctx context.Context, inventories []placement.NewInvent
 			if err := s.setInventory(ctx, tx, records[i], n.Inventory); err != nil {
 				return err
 			}
-			if err := s.bump(ctx, tx, n.Provider, 1); err != nil {
+			written := int64(1) // how often the inventory was: clients count on it
+			if len(n.Inventory) > 0 {
+				written = 2
+			}
+			if err := s.bump(ctx, tx, n.Provider, written); err != nil {
 				return err
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -13,13 +14,21 @@ import (
 
 // setInventory makes a provider's inventory be exactly inv. r is the provider as it is, its row held; usage stays.
 func (s *Service) setInventory(ctx context.Context, tx *db.Tx, r *candidate.Record, inv map[string]placement.Inventory) error {
+	var inUse []string
 	for _, class := range slices.Sorted(maps.Keys(r.Inventory)) {
 		if _, ok := inv[class]; ok {
 			continue
 		}
-		if err := dropInventory(ctx, tx, r, class); err != nil {
+		dropped, err := dropInventory(ctx, tx, r, class)
+		if err != nil {
 			return err
 		}
+		if !dropped {
+			inUse = append(inUse, class)
+		}
+	}
+	if len(inUse) > 0 {
+		return stillUsed(r.UUID, inUse...)
 	}
 	for _, class := range slices.Sorted(maps.Keys(inv)) {
 		if err := s.storeInventory(ctx, tx, r, class, inv[class]); err != nil {
@@ -29,18 +38,20 @@ func (s *Service) setInventory(ctx context.Context, tx *db.Tx, r *candidate.Reco
 	return nil
 }
 
-func dropInventory(ctx context.Context, tx *db.Tx, r *candidate.Record, class string) error {
+// dropInventory removes one class; false when it is in use.
+func dropInventory(ctx context.Context, tx *db.Tx, r *candidate.Record, class string) (bool, error) {
 	n, err := tx.Exec(ctx, `DELETE FROM placement_inventories WHERE provider = ? AND class = ? AND used = 0`, r.UUID, class)
-	if err != nil {
-		return err
-	}
-	if n == 0 {
-		return fault.New(fault.Conflict, "update conflict: Inventory for '%s' on resource provider '%s' in use.", class, r.UUID).
-			WithCode(placement.CodeInventoryInUse)
+	if err != nil || n == 0 {
+		return false, err
 	}
 	delete(r.Inventory, class)
 	delete(r.Used, class)
-	return nil
+	return true, nil
+}
+
+func stillUsed(provider string, classes ...string) error {
+	return fault.New(fault.Conflict, "update conflict: Inventory for '%s' on resource provider '%s' in use.", strings.Join(classes, ", "), provider).
+		WithCode(placement.CodeInventoryInUse)
 }
 
 func (s *Service) storeInventory(ctx context.Context, tx *db.Tx, r *candidate.Record, class string, inv placement.Inventory) error {
@@ -100,7 +111,11 @@ func (s *Service) DeleteInventory(ctx context.Context, uuid, class string) error
 		if _, ok := r.Inventory[class]; !ok {
 			return fault.New(fault.NotFound, "No inventory of class %s found for delete on resource provider %s.", class, uuid)
 		}
-		return dropInventory(ctx, tx, r, class)
+		dropped, err := dropInventory(ctx, tx, r, class)
+		if err == nil && !dropped {
+			err = stillUsed(uuid, class)
+		}
+		return err
 	})
 	return err
 }

@@ -218,7 +218,7 @@ func dropName(ctx context.Context, tx *db.Tx, kind, remove, use, name string) er
 		return err
 	}
 	if used {
-		return fault.New(fault.Conflict, "The %s %s is in use by a resource provider.", kind, name)
+		return fault.New(fault.Conflict, "The %s %s is in use: resource providers have it.", kind, name)
 	}
 	n, err := tx.Exec(ctx, remove, name)
 	if err != nil {

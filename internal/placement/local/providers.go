@@ -65,8 +65,8 @@ func (s *Service) changeBy(ctx context.Context, uuid string, generation *int64, 
 			return err
 		}
 		if generation != nil && *generation != r.Generation {
-			return concurrent("resource provider generation conflict: the provider's generation is %d, %d was given. Please update the generation and try again.",
-				r.Generation, *generation)
+			return concurrent("resource provider generation conflict: %d was given and it is %d. Resource provider's generation already changed. "+
+				"Please update the generation and try again.", *generation, r.Generation)
 		}
 		if err := edit(tx, r); err != nil {
 			return err
@@ -89,7 +89,7 @@ func (s *Service) CreateProvider(ctx context.Context, p placement.Provider) (*pl
 		if p.Parent != "" {
 			err := tx.QueryRow(ctx, `SELECT root FROM placement_providers WHERE uuid = ?`+tx.ForUpdate(), p.Parent).Scan(&p.Root)
 			if db.IsNoRows(err) {
-				return fault.New(fault.Invalid, "parent provider UUID %s does not exist.", p.Parent)
+				return fault.New(fault.Invalid, "parent provider UUID does not exist: %s.", p.Parent)
 			}
 			if err != nil {
 				return err
@@ -160,7 +160,7 @@ func (s *Service) move(ctx context.Context, tx *db.Tx, r *candidate.Record, pare
 	if parent != "" {
 		err := tx.QueryRow(ctx, `SELECT root FROM placement_providers WHERE uuid = ?`+tx.ForUpdate(), parent).Scan(&root)
 		if db.IsNoRows(err) {
-			return fault.New(fault.Invalid, "parent provider UUID %s does not exist.", parent)
+			return fault.New(fault.Invalid, "parent provider UUID does not exist: %s.", parent)
 		}
 		if err != nil {
 			return err
@@ -171,7 +171,7 @@ func (s *Service) move(ctx context.Context, tx *db.Tx, r *candidate.Record, pare
 		return err
 	}
 	if slices.Contains(below, parent) {
-		return fault.New(fault.Invalid, "creating loop in the provider tree is not allowed: %s lies below %s.", parent, r.UUID)
+		return fault.New(fault.Invalid, "creating loop in the provider tree is not allowed. %s is %s or lies below it.", parent, r.UUID)
 	}
 	if _, err := tx.Exec(ctx, `UPDATE placement_providers SET parent = ? WHERE uuid = ?`, parent, r.UUID); err != nil {
 		return err
