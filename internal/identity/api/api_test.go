@@ -20,7 +20,7 @@ import (
 
 // site is a running identity service and tokens for it.
 type site struct {
-	t       *testing.T
+	t       testing.TB
 	handler http.Handler
 	svc     *local.Service
 	admin   string // token of admin for project admin
@@ -28,7 +28,7 @@ type site struct {
 	ids     map[string]string
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	dir := t.TempDir()
 	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(dir, "identity.db"))

@@ -197,6 +197,10 @@ func TestTrustRoutes(t *testing.T) {
 	}
 	s.ok(s.demo, 200, "GET", one+"/roles/"+s.ids["role:reader"], "")
 	s.ok(s.demo, 404, "HEAD", one+"/roles/"+s.ids["role:member"], "")
+	s.want(200, "GET", one, "", "trust")
+	third := s.want(201, "POST", "/v3/users", `{"user": {"name": "third", "password": "pw"}}`, "user")["id"].(string)
+	s.want(204, "PUT", "/v3/projects/"+s.ids["project:demo"]+"/users/"+third+"/roles/"+s.ids["role:member"], "", "")
+	s.ok(s.login("third", "pw", ""), 404, "GET", one, "")
 	w := s.raw("", "POST", "/v3/auth/tokens", loginBody("admin", "admin-secret", `{"OS-TRUST:trust": {"id": "`+made["id"].(string)+`"}}`), nil)
 	if w.Code != 201 || !strings.Contains(w.Body.String(), `"OS-TRUST:trust":{"id":"`+made["id"].(string)+`","impersonation":true`) {
 		t.Fatalf("%d %s", w.Code, w.Body)

@@ -302,6 +302,9 @@ func (x *resource[T, P]) handleCreate(r *httpapi.Request) (*httpapi.Reply, error
 	}
 	if x.create != nil {
 		if err := x.create(r, t, b); err != nil {
+			if e := x.authorize(r, "create", t); e != nil { // who may not create does not learn what else is wrong
+				return nil, e
+			}
 			return nil, err
 		}
 	}

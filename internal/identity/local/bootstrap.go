@@ -57,6 +57,14 @@ func (s *Service) Bootstrap(ctx context.Context, cfg BootstrapConfig) error {
 	if err != nil {
 		return err
 	}
+	err = s.bootstrap(ctx, cfg, hashes)
+	if errors.Is(err, fault.Conflict) { // another process did the same just now: the second look finds it done
+		err = s.bootstrap(ctx, cfg, hashes)
+	}
+	return err
+}
+
+func (s *Service) bootstrap(ctx context.Context, cfg BootstrapConfig, hashes map[string]string) error {
 	return s.db.Write(ctx, func(tx *db.Tx) error {
 		b := &bootstrap{s: s, tx: tx, cfg: cfg, hashes: hashes, projects: map[string]string{}, roles: map[string]string{}}
 		for _, step := range []func(context.Context) error{b.makeProjects, b.makeRoles, b.makeUsers, b.makeCatalog} {
