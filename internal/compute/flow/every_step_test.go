@@ -129,7 +129,17 @@ func scenes() []scene {
 // beside are the kinds that hold nothing: they run beside the operation that they are about and are tested with it.
 var beside = map[string]bool{OpAbortLive: true, OpForceLive: true}
 
-func TestEveryStepWithEveryFailure(t *testing.T) {
+func TestEveryStepWithEveryFailure(t *testing.T) { everyStep(t, false) }
+
+// TestEveryStepOnRealAgents is the same with real agents and fake hypervisors on a real bus. A killed process is here the conductor and all agents at once.
+func TestEveryStepOnRealAgents(t *testing.T) {
+	if testing.Short() {
+		t.Skip("several hundred cases with real agents take about a minute; run without -short")
+	}
+	everyStep(t, true)
+}
+
+func everyStep(t *testing.T, realAgents bool) {
 	tables := map[string]operation.Flow{}
 	for _, f := range All(Config{}) {
 		tables[f.Kind] = f
@@ -154,7 +164,7 @@ func TestEveryStepWithEveryFailure(t *testing.T) {
 				}
 				t.Run(fmt.Sprintf("%s %s/%s %s", sc.kind, sc.variant, step.Name, h.name), func(t *testing.T) {
 					t.Parallel()
-					oneHurt(t, sc, step, h)
+					oneHurt(t, sc, step, h, realAgents)
 				})
 			}
 		}
@@ -177,8 +187,11 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-func oneHurt(t *testing.T, sc scene, step operation.Step, h hurt) {
+func oneHurt(t *testing.T, sc scene, step operation.Step, h hurt, realAgents bool) {
 	w := newWorld(t)
+	if realAgents {
+		w.makeReal()
+	}
 	calm, stop := w.engine(nil)
 	s := sc.before(w, calm)
 	in := sc.input(w)
@@ -218,6 +231,7 @@ func oneHurt(t *testing.T, sc scene, step operation.Step, h hurt) {
 		case <-t.Context().Done():
 		}
 		stopHurt()
+		w.restartAgents()
 		e, _ = w.engine(nil) // another process takes the expired lease
 	}
 	r := w.wait(e, op)

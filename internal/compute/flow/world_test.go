@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -44,6 +45,19 @@ type world struct {
 	down  map[string]bool
 	// refuse makes a host fail a verb.
 	refuse map[string]error // "host/verb"
+	real   *realHosts       // nil: the hosts are models
+}
+
+// guests gives what is on a host.
+func (w *world) guests(host string) map[string]virt.PowerState {
+	if w.real != nil {
+		return w.real.guests(host)
+	}
+	out := map[string]virt.PowerState{}
+	for id, g := range w.hosts[host].guests {
+		out[id] = g.power
+	}
+	return out
 }
 
 type modelHost struct {
@@ -188,6 +202,9 @@ func (w *world) active(e *operation.Engine) *compute.Server {
 
 // Do implements Agents: the fence, and the verbs as a driver without hypervisor does them.
 func (w *world) Do(ctx context.Context, host string, c command.Command, args, out any) error {
+	if w.real != nil {
+		return w.real.client.Do(ctx, host, c, args, out)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.hosts[host]
@@ -542,6 +559,14 @@ func (m *modelImages) fill(id string) error {
 	return nil
 }
 
+// Upload implements image.Service for agents.
+func (m *modelImages) Upload(_ context.Context, _ *auth.Caller, id string, r io.Reader, _ int64) error {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	return m.fill(id)
+}
+
 func (m *modelImages) Get(_ context.Context, _ *auth.Caller, id string) (*image.Image, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -606,12 +631,12 @@ func (w *world) whole() []string {
 		}
 		for h := range want {
 			guests[h+"/"+s.ID] = s.ID
-			if g := w.hosts[h].guests[s.ID]; g == nil && (s.VMState == compute.VMError || s.Fault != nil && h != s.Host) {
+			if power, there := w.guests(h)[s.ID]; !there && (s.VMState == compute.VMError || s.Fault != nil && h != s.Host) {
 				continue // a command that failed after its effect: the server says so, and can be deleted or confirmed again
-			} else if g == nil {
+			} else if !there {
 				say("server %s (%s) has no guest on %s", s.ID, s.VMState, h)
-			} else if running := g.power == virt.Running; h == s.Host && running != (s.PowerState == compute.PowerRunning) {
-				say("server %s (%s) has power %d on record, the guest %d", s.ID, s.VMState, s.PowerState, g.power)
+			} else if running := power == virt.Running; h == s.Host && running != (s.PowerState == compute.PowerRunning) {
+				say("server %s (%s) has power %d on record, the guest %d", s.ID, s.VMState, s.PowerState, power)
 			}
 		}
 		held, _, _ := w.alloc.Of(ctx, s.ID)
@@ -628,8 +653,8 @@ func (w *world) whole() []string {
 			}
 		}
 	}
-	for name, h := range w.hosts {
-		for g := range h.guests {
+	for name := range w.hosts {
+		for g := range w.guests(name) {
 			if guests[name+"/"+g] == "" {
 				say("guest %s on %s belongs to nobody", g, name)
 			}
@@ -676,12 +701,20 @@ func (w *world) fall(host string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.down[host] = true
+	if w.real != nil {
+		w.real.kill(host)
+	}
 }
 
 // rise brings every host back; each does what it owes.
 func (w *world) rise(*operation.Engine) {
 	w.t.Helper()
 	w.mu.Lock()
+	for h := range w.down {
+		if w.real != nil {
+			w.real.start(h)
+		}
+	}
 	clear(w.down)
 	w.mu.Unlock()
 	debts, err := w.owed.All(w.t.Context(), w.db)
