@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -20,14 +21,31 @@ import (
 	"kilonova/internal/placement/candidate"
 )
 
+// open gives a placement on an empty SQLite database or, when KILONOVA_TEST_DATABASE names one, on that database, emptied.
 func open(t testing.TB) *Service {
 	t.Helper()
-	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "placement.db"))
+	url := os.Getenv("KILONOVA_TEST_DATABASE")
+	if url == "" {
+		url = "sqlite:" + filepath.Join(t.TempDir(), "placement.db")
+	}
+	d, err := db.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
-	return on(t, d)
+	s := on(t, d)
+	err = d.Write(t.Context(), func(tx *db.Tx) error {
+		for _, table := range []string{"providers", "gone", "inventories", "provider_traits", "provider_aggregates", "classes", "traits", "consumers", "allocations"} {
+			if _, err := tx.Exec(t.Context(), "DELETE FROM placement_"+table); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return on(t, s.db)
 }
 
 func on(t testing.TB, d *db.DB) *Service {
