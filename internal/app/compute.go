@@ -3,13 +3,14 @@ package app
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"sync"
+	"time"
 
 	"kilonova/internal/compute/api"
 	"kilonova/internal/compute/api/backend"
-	"kilonova/internal/compute/api/cloud"
-	"kilonova/internal/compute/api/servers"
+	"kilonova/internal/compute/api/proxy"
 	"kilonova/internal/compute/command"
 	"kilonova/internal/compute/conductor"
 	"kilonova/internal/compute/flow"
@@ -18,7 +19,6 @@ import (
 	"kilonova/internal/compute/scheduler/filter"
 	"kilonova/internal/compute/scheduler/weigher"
 	"kilonova/internal/compute/store"
-	"kilonova/internal/httpapi"
 	"kilonova/internal/operation"
 )
 
@@ -88,28 +88,33 @@ func (a *App) schedulerConfig() scheduler.Config {
 
 func (a *App) startComputeAPI(context.Context) error {
 	cc, q := a.cfg.Compute, a.cfg.Quota
-	b := backend.New(backend.Services{Store: a.parts.store, Operations: a.parts.engine, Reader: a.parts.engine, Images: a.parts.images, Network: a.parts.network,
-		Placement: a.parts.placement, Agents: a.parts.agents, Projects: a.parts.projects},
-		backend.Options{
-			Quota: store.Limits{"instances": q.Instances, "cores": q.Cores, "ram": q.RAM, "metadata_items": q.MetadataItems, "key_pairs": q.KeyPairs,
-				"server_groups": q.ServerGroups, "server_group_members": q.ServerGroupMembers, "injected_files": q.InjectedFiles,
-				"injected_file_content_bytes": q.InjectedBytes, "injected_file_path_bytes": q.InjectedPath},
-			MaxLimit: a.cfg.API.MaxLimit, DefaultZone: cc.ScheduleZone, ServiceDownTime: cc.ServiceDownTime, ReclaimInterval: cc.ReclaimInterval,
-			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL, Log: a.log,
-		})
-	handlers := map[string]api.Handler{}
-	for _, some := range []map[string]backend.Handler{servers.Handlers(b), cloud.Handlers(b)} {
-		for k, h := range some {
-			handlers[k] = h
-		}
-	}
 	e, err := a.enforcer("compute", api.Rules())
 	if err != nil {
 		return err
 	}
-	s := &httpapi.Service{Auth: a.parts.auth, Policy: e}
-	if err := api.Fill(s, handlers); err != nil {
+	s, err := api.New(api.Config{
+		Services: backend.Services{Store: a.parts.store, Operations: a.parts.engine, Reader: a.parts.engine, Images: a.parts.images, Network: a.parts.network,
+			Placement: a.parts.placement, Agents: a.parts.agents, Projects: a.parts.projects},
+		Options: backend.Options{
+			Quota: store.Limits{"instances": q.Instances, "cores": q.Cores, "ram": q.RAM, "metadata_items": q.MetadataItems, "key_pairs": q.KeyPairs,
+				"server_groups": q.ServerGroups, "server_group_members": q.ServerGroupMembers, "injected_files": q.InjectedFiles,
+				"injected_file_content_bytes": q.InjectedBytes, "injected_file_path_bytes": q.InjectedPath},
+			MaxLimit: a.cfg.API.MaxLimit, DefaultZone: cc.ScheduleZone, ServiceDownTime: cc.ServiceDownTime, ReclaimInterval: cc.ReclaimInterval,
+			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL,
+		},
+		Proxy: proxy.Options{ImageURL: a.URL() + "/image", Network: a.networkDoor()},
+		Auth:  a.parts.auth, Policy: e, Log: a.log,
+	})
+	if err != nil {
 		return err
 	}
 	return a.web.mount("compute", s)
+}
+
+// networkDoor is how the compute API's old network routes reach the network API: in this process when it is here.
+func (a *App) networkDoor() *proxy.Network {
+	if h := a.web.inner["network"]; h != nil {
+		return proxy.InProcess(h)
+	}
+	return proxy.Remote(a.URL()+"/network", &http.Client{Timeout: time.Minute})
 }

@@ -19,14 +19,15 @@ import (
 type web struct {
 	app      *App
 	mux      *http.ServeMux
-	services map[string]http.Handler
+	services map[string]http.Handler // answering below /NAME
+	inner    map[string]http.Handler // answering at their own root
 	common   net.Listener
 	servers  []*http.Server
 }
 
 // listen opens the common listener, so that the URL is known before services are built.
 func listen(a *App) (*web, error) {
-	w := &web{app: a, mux: http.NewServeMux(), services: map[string]http.Handler{}}
+	w := &web{app: a, mux: http.NewServeMux(), services: map[string]http.Handler{}, inner: map[string]http.Handler{}}
 	if !a.any(Identity, Image, Network, Placement, ComputeAPI, Console, Metadata) {
 		return w, nil
 	}
@@ -76,6 +77,7 @@ func (w *web) mount(name string, s *httpapi.Service) error {
 }
 
 func (w *web) handle(name string, h http.Handler) {
+	w.inner[name] = h
 	h = http.StripPrefix("/"+name, rooted(h))
 	w.services[name] = h
 	w.mux.Handle("/"+name, h)

@@ -1,0 +1,271 @@
+#!/usr/bin/python3
+"""Drives a cloud with the unmodified openstack command: what its users type, in the order in which a day goes, and what they get.
+
+Each command runs in this process (openstackclient's own main), so that a hundred of them take seconds. Usage: commands.py STATE_DIR [--guests]"""
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+
+from openstackclient import shell
+
+COUNT = 0
+
+
+class Failed(Exception):
+    pass
+
+
+def run(cloud, words):
+    global COUNT
+    COUNT += 1
+    os.environ["OS_CLOUD"] = cloud
+    out, err = io.StringIO(), io.StringIO()
+    began = time.time()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = shell.OpenStackShell().run(list(words))
+        except SystemExit as e:
+            code = e.code
+    print("%5.2f s  %s  openstack %s" % (time.time() - began, cloud, " ".join(words)), flush=True)
+    return code, out.getvalue(), err.getvalue()
+
+
+def do(*words, cloud="demo"):
+    """A command that must succeed; gives its text."""
+    code, out, err = run(cloud, words)
+    if code:
+        raise Failed("openstack %s: exit %s\n%s%s" % (" ".join(words), code, out, err))
+    return out
+
+
+def get(*words, cloud="demo"):
+    """A command that must succeed; gives its -f json."""
+    return json.loads(do(*words, "-f", "json", cloud=cloud))
+
+
+def refuse(text, *words, cloud="demo"):
+    """A command that must fail with a sentence that holds text."""
+    code, out, err = run(cloud, words)
+    if not code:
+        raise Failed("openstack %s succeeded, which it should not:\n%s" % (" ".join(words), out))
+    if text.lower() not in (out + err).lower():
+        raise Failed("openstack %s failed without saying %r:\n%s%s" % (" ".join(words), text, out, err))
+
+
+def check(what, ok):
+    if not ok:
+        raise Failed(what)
+
+
+def wait(server, status, limit=300):
+    began = time.time()
+    while True:
+        s = get("server", "show", server)
+        if s["status"] == status and not s["OS-EXT-STS:task_state"]:
+            return s
+        check(f"server {server} is {s['status']} ({s.get('fault')}), not {status}", s["status"] != "ERROR" and time.time() - began < limit)
+        time.sleep(0.2)
+
+
+def identity():
+    token = get("token", "issue")
+    check("the token names no project", token["project_id"])
+    types = {c["Type"] for c in get("catalog", "list")}
+    check(f"the catalog has {types}", {"identity", "compute", "image", "network", "placement"} <= types)
+    do("project", "create", "p1", "--description", "first", cloud="admin")
+    do("user", "create", "u1", "--password", "pw", "--project", "p1", cloud="admin")
+    do("role", "add", "--project", "p1", "--user", "u1", "member", cloud="admin")
+    rows = get("role", "assignment", "list", "--project", "p1", "--names", cloud="admin")
+    check(f"assignments {rows}", any(r["Role"] == "member" and r["User"].startswith("u1") for r in rows))
+    check("project list", "p1" in {p["Name"] for p in get("project", "list", cloud="admin")})
+    check("role list", {"admin", "member", "reader"} <= {r["Name"] for r in get("role", "list", cloud="admin")})
+    refuse("403", "user", "list")
+    refuse("409", "project", "create", "p1", cloud="admin")
+    do("role", "remove", "--project", "p1", "--user", "u1", "member", cloud="admin")
+    do("user", "delete", "u1", cloud="admin")
+    do("project", "delete", "p1", cloud="admin")
+
+
+def images(folder, guest):
+    raw, back = os.path.join(folder, "i.raw"), os.path.join(folder, "back.raw")
+    with open(raw, "wb") as f:
+        f.write(b"k" * (3 << 20))
+    made = get("image", "create", "small-raw", "--file", raw, "--disk-format", "raw", "--public", "--property", "os_distro=none", cloud="admin")
+    shown = get("image", "show", "small-raw")
+    check(f"image {shown}", shown["status"] == "active" and shown["size"] == 3 << 20 and shown["checksum"])
+    do("image", "save", "--file", back, made["id"])
+    check("the saved image differs", open(raw, "rb").read() == open(back, "rb").read())
+    do("image", "set", "--property", "colour=red", "--min-ram", "16", made["id"], cloud="admin")
+    check("image list", "small-raw" in {i["Name"] for i in get("image", "list")})
+    qcow = os.path.join(folder, "lie.qcow2")
+    with open(qcow, "wb") as f:  # a version 2 header whose backing file is /etc/passwd
+        f.write(b"QFI\xfb" + (2).to_bytes(4, "big") + (72).to_bytes(8, "big") + (11).to_bytes(4, "big") + (16).to_bytes(4, "big") + (1 << 30).to_bytes(8, "big") + bytes(40) + b"/etc/passwd")
+    refuse("backing", "image", "create", "liar", "--file", qcow, "--disk-format", "qcow2")
+    for i in get("image", "list", "--status", "queued"):
+        do("image", "delete", i["ID"])
+    refuse("no image", "image", "show", "nothing-of-the-kind")
+    if guest:
+        return get("image", "show", "guest")["id"]
+    return made["id"]
+
+
+def flavors():
+    for name, cpus, ram, disk in (("m1.small", 1, 2048, 20), ("m1.large", 4, 8192, 80)):
+        if name not in {f["Name"] for f in get("flavor", "list")}:
+            do("flavor", "create", name, "--vcpus", str(cpus), "--ram", str(ram), "--disk", str(disk), cloud="admin")
+    do("flavor", "create", "short-lived", "--vcpus", "1", "--ram", "64", "--disk", "1", "--property", "hw:cpu_policy=shared", cloud="admin")
+    check("flavor properties", get("flavor", "show", "short-lived", cloud="admin")["properties"])
+    refuse("403", "flavor", "delete", "short-lived")
+    do("flavor", "delete", "short-lived", cloud="admin")
+
+
+def keys_and_networks(folder):
+    key = os.path.join(folder, "key")
+    with open(key, "w") as f:
+        os.fchmod(f.fileno(), 0o600)
+        f.write(do("keypair", "create", "k1"))
+    check("the private key", "PRIVATE KEY" in open(key).read())
+    check("keypair list", "k1" in {k["Name"] for k in get("keypair", "list")})
+    if "private-net" not in {n["Name"] for n in get("network", "list")}:
+        do("network", "create", "private-net")
+        do("subnet", "create", "private-v4", "--network", "private-net", "--subnet-range", "198.18.4.0/24")
+    check("subnet list", get("subnet", "list"))
+    do("security", "group", "create", "web")
+    do("security", "group", "rule", "create", "web", "--protocol", "tcp", "--dst-port", "80")
+    do("security", "group", "rule", "create", "web", "--protocol", "icmp")
+    check("rules", len(get("security", "group", "rule", "list", "web")) >= 3)
+    port = get("port", "create", "spare", "--network", "private-net")
+    check("port address", port["fixed_ips"])
+    do("port", "set", "--name", "renamed", port["id"])
+    do("port", "delete", port["id"])
+    if get("port", "list", "--network", "private-net"):
+        refuse("in use", "network", "delete", "private-net")
+
+
+def servers(image, folder, guests):
+    data = os.path.join(folder, "user-data")
+    with open(data, "w") as f:
+        f.write("#!/bin/sh\necho user-data-ran > /dev/console\n")
+    do("server", "create", "--flavor", "m1.small", "--image", image, "--network", "private-net", "--key-name", "k1", "--user-data", data,
+       "--security-group", "web", "--security-group", "default", "--config-drive", "true", "--property", "role=first", "--wait", "one")
+    one = wait("one", "ACTIVE")
+    check(f"server {one}", one["key_name"] == "k1" and "private-net" in str(one["addresses"]) and one["config_drive"] and "first" in str(one["properties"]))
+    do("server", "create", "--flavor", "m1.small", "--image", image, "--network", "private-net", "--min", "2", "--max", "2", "--availability-zone", "nova", "pair")
+    for n in ("pair-1", "pair-2"):
+        wait(n, "ACTIVE")
+    check("server list", {"one", "pair-1", "pair-2"} <= {s["Name"] for s in get("server", "list")})
+    check("server list --long --all", len(get("server", "list", "--long", "--all-projects", cloud="admin")) >= 3)
+    do("server", "stop", "one")
+    wait("one", "SHUTOFF")
+    do("server", "start", "one")
+    wait("one", "ACTIVE")
+    do("server", "reboot", "--soft", "--wait", "one")
+    wait("one", "ACTIVE")
+    do("server", "reboot", "--hard", "--wait", "one")
+    wait("one", "ACTIVE")
+    do("server", "resize", "--flavor", "m1.large", "one")
+    wait("one", "VERIFY_RESIZE")
+    do("server", "resize", "revert", "one")
+    check("flavor after revert", "m1.small" in str(wait("one", "ACTIVE")["flavor"]))
+    do("server", "resize", "--flavor", "m1.large", "one")
+    wait("one", "VERIFY_RESIZE")
+    do("server", "resize", "confirm", "one")
+    check("flavor after confirm", "m1.large" in str(wait("one", "ACTIVE")["flavor"]))
+    do("server", "image", "create", "--name", "my-snapshot", "--wait", "one")
+    check("snapshot", get("image", "show", "my-snapshot")["status"] == "active")
+    for there, back, status in (("pause", "unpause", "PAUSED"), ("suspend", "resume", "SUSPENDED"), ("rescue", "unrescue", "RESCUE"), ("shelve", "unshelve", "SHELVED_OFFLOADED")):
+        do("server", there, "pair-1")
+        wait("pair-1", status)
+        do("server", back, "pair-1")
+        wait("pair-1", "ACTIVE")
+    do("server", "lock", "pair-1")
+    do("server", "unlock", "pair-1")
+    do("server", "set", "--property", "a=b", "--name", "renamed", "pair-1")
+    do("server", "set", "--name", "pair-1", "renamed")
+    check("console log", do("console", "log", "show", "one").strip())
+    url = get("console", "url", "show", "one")["url"]
+    check(f"console url {url}", "token" in url)
+    events = get("server", "event", "list", "one")
+    check(f"events {events}", {"create", "stop", "start", "reboot", "resize"} <= {e["Action"] for e in events})
+    do("server", "event", "show", "one", events[-1]["Request ID"])
+    do("server", "create", "--flavor", "m1.small", "--image", "my-snapshot", "--network", "private-net", "--wait", "from-snapshot")
+    wait("from-snapshot", "ACTIVE")
+    do("server", "delete", "--wait", "from-snapshot", "pair-1", "pair-2")
+    do("image", "delete", "my-snapshot")
+    refuse("no server", "server", "show", "pair-1")
+
+
+def refusals(image):
+    """Failures explain themselves: the right status and a sentence that helps."""
+    base = ["server", "create", "--flavor", "m1.small", "--image", image, "--network", "private-net"]
+    refuse("no image", "server", "create", "--flavor", "m1.small", "--image", "missing", "--network", "private-net", "x")
+    refuse("no flavor", "server", "create", "--flavor", "missing", "--image", image, "--network", "private-net", "x")
+    refuse("key", *base, "--key-name", "missing", "x")
+    refuse("zone", *base, "--availability-zone", "missing", "x")
+    refuse("quota", *base, "--min", "50", "--max", "50", "x")
+    do("flavor", "create", "impossible", "--vcpus", "1", "--ram", "64", "--disk", "1", "--property", "trait:CUSTOM_UNICORN=required", cloud="admin")
+    made = get("server", "create", "--flavor", "impossible", "--image", image, "--network", "private-net", "nowhere")
+    began = time.time()
+    while get("server", "show", made["id"])["status"] != "ERROR":
+        check("the server that fits nowhere is not in ERROR", time.time() - began < 60)
+        time.sleep(0.2)
+    fault = get("server", "show", made["id"])["fault"]["message"]
+    check(f"the fault does not name the constraint: {fault}", "UNICORN" in fault and "host" in fault)
+    do("server", "delete", "--wait", made["id"])
+    do("flavor", "delete", "impossible", cloud="admin")
+
+
+def operator():
+    host = get("hypervisor", "list", cloud="admin")[0]
+    check("hypervisor show", get("hypervisor", "show", host["Hypervisor Hostname"], cloud="admin")["state"] == "up")
+    check("hypervisor stats", get("hypervisor", "stats", "show", cloud="admin")["count"] >= 1)
+    rows = get("compute", "service", "list", "--service", "nova-compute", cloud="admin")
+    name = rows[0]["Host"]
+    do("compute", "service", "set", "--disable", "--disable-reason", "looking", name, "nova-compute", cloud="admin")
+    check("disabled", get("compute", "service", "list", "--host", name, cloud="admin")[0]["Status"] == "disabled")
+    do("compute", "service", "set", "--enable", name, "nova-compute", cloud="admin")
+    check("zones", "nova" in {z["Zone Name"] for z in get("availability", "zone", "list", "--compute")})
+    project = get("token", "issue")["project_id"]
+    do("quota", "set", "--instances", "12", project, cloud="admin")
+    shown = json.dumps(get("quota", "show", project, cloud="admin"))
+    check(f"quota show {shown}", '"instances": 12' in shown or '"Resource": "instances", "Limit": 12' in shown)
+    check("limits", get("limits", "show", "--absolute"))
+
+
+def tidy():
+    for s in get("server", "list"):
+        if s["Name"] != "demo":
+            do("server", "delete", "--wait", s["ID"])
+    do("keypair", "delete", "k1")
+    do("security", "group", "delete", "web")
+    do("image", "delete", "small-raw", cloud="admin")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("state")
+    p.add_argument("--guests", action="store_true", help="servers are real guests of the image 'guest'")
+    args = p.parse_args()
+    os.environ["OS_CLIENT_CONFIG_FILE"] = os.path.join(args.state, "clouds.yaml")
+    began = time.time()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            identity()
+            image = images(folder, args.guests)
+            flavors()
+            keys_and_networks(folder)
+            servers(image, folder, args.guests)
+            refusals(image)
+            operator()
+            tidy()
+    except Failed as e:
+        sys.exit(f"FAILED after {COUNT} commands: {e}")
+    print(f"{COUNT} commands of the openstack client did what they should in {time.time() - began:.0f} s")
+
+
+main()

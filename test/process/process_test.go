@@ -1,0 +1,207 @@
+package process_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kilonova/test/process"
+)
+
+func build(t *testing.T) string {
+	t.Helper()
+	bin, err := process.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Roles apart: identity, image, placement and network in one process, the compute API in a second, conductor and scheduler twice each, and two agents, each
+// its own process, over NATS on loopback. Servers are built, moved and deleted; then a conductor and a scheduler are killed and it goes on.
+func TestRolesInTheirOwnProcesses(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}
+	nats, first, second := freePort(t), freePort(t), freePort(t)
+	config := filepath.Join(t.TempDir(), "kilonova.conf")
+	text := fmt.Sprintf("[api]\npublic_url = http://127.0.0.1:%d\n[bus]\nurl = nats://127.0.0.1:%d\n[compute]\ndriver = fake\nreport_interval = 1\nservice_down_time = 20\n[identity]\nbcrypt_cost = 4\n", first, nats)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var procs []*process.Proc
+	start := func(args ...string) *process.Proc {
+		t.Helper()
+		x, err := p.Start(ctx, append(args, "--config", config)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		procs = append(procs, x)
+		return x
+	}
+	t.Cleanup(func() {
+		for i := len(procs) - 1; i >= 0; i-- {
+			if err := procs[i].Stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		if t.Failed() {
+			for _, x := range procs {
+				t.Logf("--- %s\n%s", x.Name, x.Output())
+			}
+		}
+	})
+	start("run", "identity", "image", "placement", "network", "--listen", fmt.Sprintf("127.0.0.1:%d", first),
+		"--set", "bus.url=", "--set", fmt.Sprintf("bus.listen=127.0.0.1:%d", nats))
+	conductors := []*process.Proc{start("conductor"), start("conductor")}
+	schedulers := []*process.Proc{start("scheduler"), start("scheduler")}
+	start("compute-api", "--listen", fmt.Sprintf("127.0.0.1:%d", second))
+	for _, h := range []string{"alpha", "beta"} {
+		start("agent", "--set", "compute.host="+h, "--set", "image.url=http://127.0.0.1:"+fmt.Sprint(first)+"/image")
+	}
+	admin, err := process.Login(ctx, fmt.Sprintf("http://127.0.0.1:%d", first), p.Dir, "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin.Roots["compute"] = fmt.Sprintf("http://127.0.0.1:%d/compute/v2.1", second)
+	ground, err := admin.Prepare(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitHosts(t, ctx, admin, 2)
+	hosts := map[string]int{}
+	boot := func(n int, tag string) (ids []string) {
+		t.Helper()
+		for i := range n {
+			id, err := admin.Boot(ctx, fmt.Sprintf("%s-%d", tag, i), ground)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		for _, id := range ids {
+			s, err := admin.WaitStatus(ctx, id, "ACTIVE")
+			if err != nil {
+				t.Fatal(err)
+			}
+			hosts[s.Host]++
+		}
+		return ids
+	}
+	ids := boot(8, "all")
+	if hosts["alpha"] == 0 || hosts["beta"] == 0 {
+		t.Fatalf("the servers did not spread over the two agents: %v", hosts)
+	}
+	// Kill one of each: nothing that was accepted is lost.
+	for _, x := range []*process.Proc{conductors[0], schedulers[1]} {
+		if err := x.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids = append(ids, boot(8, "half")...)
+	for _, id := range ids {
+		if _, _, err := admin.Do(ctx, "DELETE", "compute", "/servers/"+id, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range ids {
+		if _, err := admin.WaitStatus(ctx, id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func waitHosts(t *testing.T, ctx context.Context, c *process.Client, n int) {
+	t.Helper()
+	for {
+		var l struct {
+			Hypervisors []struct{ State, Status string }
+		}
+		if _, _, err := c.Do(ctx, "GET", "compute", "/os-hypervisors", nil, &l); err != nil {
+			t.Fatal(err)
+		}
+		up := 0
+		for _, h := range l.Hypervisors {
+			if h.State == "up" {
+				up++
+			}
+		}
+		if up == n {
+			return
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("%d of %d hosts are up", up, n)
+		}
+	}
+}
+
+// One process, no root: it starts, writes the client files for the owner only, keeps secrets out of its log, and ends well on SIGTERM.
+func TestUpWithTheFakeDriver(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}
+	for round := range 2 {
+		x, err := p.Start(ctx, "up", "--listen", "127.0.0.1:0", "--compute-driver", "fake", "--set", "DEFAULT.log_level=debug", "--set", "identity.bcrypt_cost=4")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := process.Login(ctx, x.URL, p.Dir, "demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if code, _, err := c.Do(ctx, "GET", "compute", "/servers", nil, nil); err != nil || code != 200 {
+			t.Fatal(code, err)
+		}
+		if err := x.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		checkSecrets(t, p.Dir, x.Output(), round)
+	}
+}
+
+func checkSecrets(t *testing.T, dir, log string, round int) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "secrets", "*"))
+	if err != nil || len(files) < 3 {
+		t.Fatal(files, err)
+	}
+	keys, err := filepath.Glob(filepath.Join(dir, "fernet-keys", "*"))
+	if err != nil || len(keys) == 0 {
+		t.Fatal(keys, err)
+	}
+	for _, f := range append(append(files, keys...), filepath.Join(dir, "clouds.yaml"), filepath.Join(dir, "openrc")) {
+		st, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s can be read by others: %s", f, st.Mode())
+		}
+		if filepath.Base(filepath.Dir(f)) != "secrets" {
+			continue
+		}
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(log, strings.TrimSpace(string(b))) {
+			t.Errorf("round %d: the log holds the secret %s", round, filepath.Base(f))
+		}
+	}
+}
