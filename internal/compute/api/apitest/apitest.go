@@ -4,6 +4,7 @@ package apitest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -93,9 +94,31 @@ func CheckAnswer(t testing.TB, key string, minor int, body []byte) {
 
 // Judge is CheckAnswer as an error.
 func Judge(key string, minor int, body []byte) error {
+	var a Answers
+	return a.Judge(key, minor, body)
+}
+
+// Answers judges many answers; it keeps the schemas that it has read. The zero value is ready.
+type Answers struct{ known map[string]httpapi.Schema }
+
+// Judge tells where a body differs from what the description says about the answer of a route.
+func (a *Answers) Judge(key string, minor int, body []byte) error {
+	s, err := a.schema(key, minor)
+	if err != nil {
+		return err
+	}
+	doc, err := httpapi.DecodeJSON(body)
+	if err != nil {
+		return err
+	}
+	return s.Validate(doc)
+}
+
+// schema finds the description of an answer: the file of the route with the greatest version up to minor.
+func (a *Answers) schema(key string, minor int) (httpapi.Schema, error) {
 	f := strings.Fields(key)
 	if len(f) < 2 {
-		return fmt.Errorf("%q is no key of the table", key)
+		return nil, fmt.Errorf("%q is no key of the table", key)
 	}
 	name := strings.ToLower(f[0]) + strings.NewReplacer("/", "-", "{", "", "}", "").Replace(f[1])
 	if len(f) > 2 {
@@ -103,26 +126,30 @@ func Judge(key string, minor int, body []byte) error {
 	}
 	_, here, _, ok := runtime.Caller(0)
 	if !ok {
-		return fmt.Errorf("this file's folder is not known")
+		return nil, errors.New("this file's folder is not known")
 	}
 	dir := filepath.Join(filepath.Dir(here), "..", "testdata", "responses")
 	for m := minor; m > 0; m-- {
-		b, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("%s.resp.2.%d.json", name, m)))
+		file := filepath.Join(dir, fmt.Sprintf("%s.resp.2.%d.json", name, m))
+		if s := a.known[file]; s != nil {
+			return s, nil
+		}
+		b, err := os.ReadFile(file)
 		if os.IsNotExist(err) {
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s, err := httpapi.CompileSchema(name, b)
+		s, err := httpapi.CompileSchema(filepath.Base(file), b)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		doc, err := httpapi.DecodeJSON(body)
-		if err != nil {
-			return err
+		if a.known == nil {
+			a.known = map[string]httpapi.Schema{}
 		}
-		return s.Validate(doc)
+		a.known[file] = s
+		return s, nil
 	}
-	return fmt.Errorf("the description has no answer of it")
+	return nil, errors.New("the description has no answer of it")
 }
