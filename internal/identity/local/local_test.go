@@ -28,9 +28,37 @@ type cloud struct {
 	roles    map[string]string
 }
 
+// database is the URL of a database of its own or, when KILONOVA_TEST_DATABASE names one, that database, which newCloud empties.
+func database(dir string) string {
+	if url := os.Getenv("KILONOVA_TEST_DATABASE"); url != "" {
+		return url
+	}
+	return "sqlite:" + filepath.Join(dir, "identity.db")
+}
+
+func empty(t testing.TB, dir string) {
+	t.Helper()
+	d, err := db.Open(t.Context(), database(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	if err := d.Write(t.Context(), func(tx *db.Tx) error {
+		for _, table := range []string{"projects", "users", "groups", "members", "roles", "implied", "assignments", "regions", "services", "endpoints", "credentials",
+			"policies", "registered_limits", "limits", "access_rules", "app_creds", "trusts", "consumers", "endpoint_groups", "project_endpoints", "domain_config", "revocations", "changes"} {
+			if _, err := tx.Exec(t.Context(), "DELETE FROM identity_"+table); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func open(t testing.TB, dir string, cfg local.Config) *local.Service {
 	t.Helper()
-	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(dir, "identity.db"))
+	d, err := db.Open(t.Context(), database(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +83,9 @@ func newCloud(t *testing.T, cfg local.Config) *cloud {
 	t.Helper()
 	c := &cloud{dir: t.TempDir(), projects: map[string]string{}, users: map[string]string{}, roles: map[string]string{}}
 	c.Service = open(t, c.dir, cfg)
+	if os.Getenv("KILONOVA_TEST_DATABASE") != "" {
+		empty(t, c.dir)
+	}
 	if err := c.Bootstrap(t.Context(), boot("http://here")); err != nil {
 		t.Fatal(err)
 	}
@@ -458,6 +489,18 @@ func TestBootstrapTwice(t *testing.T) {
 	check(t, err)
 	if n := len(must(c.Users.List(t.Context()))); n != 2 {
 		t.Errorf("%d users", n)
+	}
+}
+
+func TestGeneratedPassword(t *testing.T) {
+	c := newCloud(t, local.Config{})
+	check(t, c.Bootstrap(t.Context(), local.BootstrapConfig{Users: []local.BootstrapUser{
+		{Name: "nova", Password: "0123456789abcdef", Project: "service", Roles: []string{"service"}, Generated: true}}}))
+	_, err := c.login(t.Context(), "nova", "0123456789abcdef", "service")
+	check(t, err)
+	for _, wrong := range []string{"", "0123456789abcdeg", "{sha256}" + must(c.Users.List(t.Context(), local.Filter{Field: "name", Value: "nova"}))[0].PasswordHash} {
+		_, err = c.login(t.Context(), "nova", wrong, "service")
+		wantKind(t, err, fault.Unauthorized)
 	}
 }
 
