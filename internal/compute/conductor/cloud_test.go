@@ -26,6 +26,7 @@ import (
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/fake"
 	"kilonova/internal/db"
+	"kilonova/internal/doctor"
 	"kilonova/internal/id"
 	imagelocal "kilonova/internal/image/local"
 	"kilonova/internal/network"
@@ -45,8 +46,10 @@ type cloud struct {
 	store   *store.Store
 	place   *placelocal.Service
 	nets    *netlocal.Service
+	images  *imagelocal.Service
 	engine  *operation.Engine
 	con     *conductor.Conductor
+	stop    func() // ends the first conductor
 	network string
 	nodes   map[string]string
 	mu      sync.Mutex
@@ -58,7 +61,7 @@ type options struct {
 	planner  func(c *scheduler.Config)
 	flow     flow.Config
 	rec      reconcile.Config
-	sizes    map[string]fake.Config
+	inject   func(ctx context.Context, p operation.Point, step string, r *operation.Run) error
 	log      *slog.Logger
 }
 
@@ -76,7 +79,7 @@ func newCloud(t testing.TB, o options) *cloud {
 	c.bus, err = nats.Open(nats.Config{Name: "test"}, nil)
 	c.must(err)
 	t.Cleanup(func() { _ = c.bus.Close() })
-	c.engine, err = operation.New(c.ctx, operation.Config{DB: c.db, Bus: c.bus, Owner: "test", Sole: true, Sweep: 50 * time.Millisecond, Pause: 5 * time.Millisecond, Log: o.logger()})
+	_, err = operation.New(c.ctx, operation.Config{DB: c.db, Owner: "tables"})
 	c.must(err)
 	c.store, err = store.New(c.ctx, c.db)
 	c.must(err)
@@ -85,12 +88,22 @@ func newCloud(t testing.TB, o options) *cloud {
 	c.nets, err = netlocal.New(c.ctx, netlocal.Config{DB: c.db, Bus: c.bus, Log: o.logger(), Quotas: map[string]int64{"port": -1}})
 	c.must(err)
 	t.Cleanup(func() { _ = c.nets.Close() })
-	images, err := imagelocal.New(c.ctx, imagelocal.Config{DB: c.db, Dir: filepath.Join(c.dir, "images")})
+	c.images, err = imagelocal.New(c.ctx, imagelocal.Config{DB: c.db, Dir: filepath.Join(c.dir, "images")})
 	c.must(err)
-	t.Cleanup(func() { _ = images.Close() })
+	t.Cleanup(func() { _ = c.images.Close() })
 	c.must(errors.Join(agent.Prepare(c.ctx, c.hyper), fake.Prepare(c.ctx, c.hyper)))
 	c.makeNetwork()
+	c.stop = c.control(o)
+	return c
+}
 
+// control starts a conductor on the cloud and gives the function that ends it.
+func (c *cloud) control(o options) (stop func()) {
+	c.t.Helper()
+	var err error
+	c.engine, err = operation.New(c.ctx, operation.Config{DB: c.db, Bus: c.bus, Owner: "test", Sole: true, Sweep: 50 * time.Millisecond, Pause: 5 * time.Millisecond,
+		Inject: o.inject, Log: o.logger()})
+	c.must(err)
 	cfg := scheduler.Defaults()
 	if o.planner != nil {
 		o.planner(&cfg)
@@ -98,16 +111,17 @@ func newCloud(t testing.TB, o options) *cloud {
 	planner, err := scheduler.New(cfg, filter.All(), weigher.All())
 	c.must(err)
 	o.flow.AllowSameHost = true
-	c.con, err = conductor.New(c.ctx, conductor.Config{DB: c.db, Bus: c.bus, Store: c.store, Engine: c.engine, Network: c.nets, Image: images, Placement: c.place,
+	c.con, err = conductor.New(c.ctx, conductor.Config{DB: c.db, Bus: c.bus, Store: c.store, Engine: c.engine, Network: c.nets, Image: c.images, Placement: c.place,
 		Metadata: func(_ context.Context, s *compute.Server, _ map[string][]byte) (json.RawMessage, error) {
 			return json.Marshal(map[string]string{"uuid": s.ID})
 		},
 		Flow: o.flow, Reconcile: o.rec, Planner: planner, ServiceDownTime: o.downTime, Log: o.logger()})
 	c.must(err)
 	ready := make(chan struct{})
-	c.background(func(ctx context.Context) error { return c.con.Run(ctx, func() { close(ready) }) })
+	con := c.con
+	stop = c.background(func(ctx context.Context) error { return con.Run(ctx, func() { close(ready) }) })
 	<-ready
-	return c
+	return stop
 }
 
 func (o options) logger() *slog.Logger {
@@ -250,6 +264,19 @@ func (c *cloud) get(server string) *compute.Server {
 	s, err := c.store.ServerAny(c.ctx, c.db, server)
 	c.must(err)
 	return s
+}
+
+// healthy demands that every invariant holds.
+func (c *cloud) healthy() {
+	c.t.Helper()
+	r, err := doctor.Check(c.ctx, doctor.Config{DB: c.db, Store: c.store, Owed: c.con.Owed(), Allocations: c.place, Ports: doctor.PortTable{DB: c.db}, Pause: 200 * time.Millisecond,
+		Guests: func(_ context.Context, host string, _ []string) (doctor.Seen, error) {
+			return doctor.Seen{Guests: c.guests(host), Complete: true}, nil
+		}})
+	c.must(err)
+	if !r.Healthy() {
+		c.t.Errorf("the cloud is not healthy:\n%s", r.Text())
+	}
 }
 
 // eventually waits until a condition holds.

@@ -57,6 +57,9 @@ func TestServerOnARealControlPlane(t *testing.T) {
 		if g := c.guests(now.Host); len(g) != 1 {
 			t.Fatalf("after %s: guests of %s: %v", step.kind, now.Host, g)
 		}
+		if step.kind == compute.OpResize || step.kind == compute.OpLiveMigrate {
+			c.healthy()
+		}
 	}
 	c.ends(c.accept(compute.OpDelete, s.ID, nil), operation.Done)
 	for _, h := range []string{"h1", "h2"} {
@@ -68,6 +71,7 @@ func TestServerOnARealControlPlane(t *testing.T) {
 	if err != nil || len(ports) != 0 {
 		t.Errorf("ports after delete: %v (%v)", ports, err)
 	}
+	c.healthy()
 	text, err := c.con.Explain(c.ctx, s.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +224,7 @@ func TestDeadHostPaysWhenItReturns(t *testing.T) {
 	if g := c.guests("h2"); g[e.ID] != virt.Running {
 		t.Errorf("guests of h2: %v", g)
 	}
+	c.healthy()
 	c.eventually("nothing is owed", func() bool {
 		all, err := c.con.Owed().All(c.ctx, c.db)
 		return errors.Join(err, c.con.Reconcile().Debts(c.ctx)) == nil && len(all) == 0

@@ -73,7 +73,12 @@ func placeOf(r *operation.Run) Place {
 
 // releaseClaim gives back what Place claimed for a server that has no other host.
 func (f *flows) releaseClaim(ctx context.Context, r *operation.Run) error {
-	return f.Placement.Release(ctx, r.Object)
+	if err := f.Placement.Release(ctx, r.Object); err != nil {
+		return err
+	}
+	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {
+		return gone(f.update(ctx, tx, r, func(s *compute.Server) { settle(s, Place{Zone: s.AvailabilityZone}) }))
+	})
 }
 
 // createPorts makes or binds the server's ports on the chosen host.

@@ -1,0 +1,229 @@
+package conductor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/flow"
+	"kilonova/internal/compute/virt/fake"
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/id"
+	"kilonova/internal/operation"
+)
+
+// TestStorm runs random work on a cloud whose conductor and agents are killed all the while, heals it, and demands that every accepted operation ended and
+// every invariant holds. KILONOVA_STORM_SEED repeats one run, KILONOVA_STORM_ROUNDS makes it longer.
+func TestStorm(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if s, err := strconv.ParseUint(os.Getenv("KILONOVA_STORM_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	rounds := 4
+	if n, err := strconv.Atoi(os.Getenv("KILONOVA_STORM_ROUNDS")); err == nil {
+		rounds = n
+	}
+	t.Logf("KILONOVA_STORM_SEED=%d", seed)
+	s := &storm{cloud: newCloud(t, stormOptions(nil)), rnd: rand.New(rand.NewPCG(seed, 1))}
+	for i := range 4 {
+		s.kills = append(s.kills, s.host(name(i), stormHost()))
+	}
+	s.stop()
+	for range rounds {
+		s.round()
+	}
+	s.heal()
+	s.judge()
+}
+
+func stormHost() fake.Config { return fake.Config{VCPUs: 8, MemoryMB: 65536, DiskGB: 1000} }
+
+func stormOptions(inject func(context.Context, operation.Point, string, *operation.Run) error) options {
+	return options{downTime: 1500 * time.Millisecond, inject: inject, flow: flow.Config{Patience: 300 * time.Millisecond, StopGrace: -1}}
+}
+
+type storm struct {
+	*cloud
+	mu      sync.Mutex
+	rnd     *rand.Rand
+	kills   []func()
+	servers []string
+	ops     []string
+}
+
+func (s *storm) n(max int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rnd.IntN(max)
+}
+
+// round is one life of a conductor: operations are forgotten at random instants, hosts die and fail, clients work; then the conductor is killed.
+func (s *storm) round() {
+	stop := s.control(stormOptions(func(context.Context, operation.Point, string, *operation.Run) error {
+		switch s.n(100) {
+		case 0, 1, 2:
+			return operation.ErrCrash
+		case 3:
+			return fault.New(fault.Internal, "injected: the step failed")
+		case 4:
+			return fault.New(fault.Unavailable, "injected: no answer")
+		}
+		return nil
+	}))
+	ctx, cancel := context.WithTimeout(s.ctx, 1200*time.Millisecond)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				s.work()
+				time.Sleep(time.Duration(s.n(20)) * time.Millisecond)
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			i := s.n(len(s.kills))
+			s.kills[i]()
+			time.Sleep(time.Duration(20+s.n(200)) * time.Millisecond)
+			s.kills[i] = s.host(name(i), stormHost())
+			time.Sleep(time.Duration(50+s.n(200)) * time.Millisecond)
+		}
+	})
+	wg.Wait()
+	stop()
+}
+
+// work is what a client does next.
+func (s *storm) work() {
+	s.mu.Lock()
+	var server string
+	if len(s.servers) > 0 {
+		server = s.servers[s.rnd.IntN(len(s.servers))]
+	}
+	s.mu.Unlock()
+	if server == "" || s.n(3) == 0 {
+		r := s.record(func(v *compute.Server) { v.ImageID = id.UUID() })
+		op := s.create(r, compute.CreateInput{})
+		s.mu.Lock()
+		s.servers, s.ops = append(s.servers, r.ID), append(s.ops, op)
+		s.mu.Unlock()
+		return
+	}
+	big := compute.Flavor{ID: 2, FlavorID: "2", Name: "big", VCPUs: 2, RAMMB: 1024, RootGB: 2}
+	choices := []struct {
+		kind string
+		in   any
+		ok   []string // states; nil: any
+	}{
+		{compute.OpDelete, nil, nil}, {compute.OpDelete, nil, nil},
+		{compute.OpStop, nil, []string{compute.VMActive}}, {compute.OpStart, nil, []string{compute.VMStopped}},
+		{compute.OpReboot, compute.RebootInput{Hard: true}, []string{compute.VMActive, compute.VMStopped}},
+		{compute.OpPause, nil, []string{compute.VMActive}}, {compute.OpUnpause, nil, []string{compute.VMPaused}},
+		{compute.OpResize, compute.ResizeInput{Flavor: big}, []string{compute.VMActive, compute.VMStopped}},
+		{compute.OpResize, compute.ResizeInput{Migrate: true}, []string{compute.VMActive, compute.VMStopped}},
+		{compute.OpConfirmResize, nil, []string{compute.VMResized}}, {compute.OpRevertResize, nil, []string{compute.VMResized}},
+		{compute.OpLiveMigrate, compute.LiveMigrateInput{}, []string{compute.VMActive}},
+		{compute.OpRebuild, compute.RebuildInput{ImageID: id.UUID()}, []string{compute.VMActive, compute.VMStopped, compute.VMError}},
+		{compute.OpShelveOffload, nil, []string{compute.VMShelved}},
+	}
+	c := choices[s.n(len(choices))]
+	if err := s.tryAccept(c.kind, server, c.in, c.ok); err != nil {
+		var held *operation.HeldError
+		if !errors.As(err, &held) && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.NotFound) {
+			s.t.Errorf("accept %s: %v", c.kind, err)
+		}
+	}
+}
+
+// tryAccept accepts an operation as the API does: the state is judged in the transaction that writes it.
+func (s *storm) tryAccept(kind, server string, in any, states []string) error {
+	var op string
+	err := s.db.Write(s.ctx, func(tx *db.Tx) error {
+		v, err := s.store.Server(s.ctx, tx, server)
+		if err != nil {
+			return err
+		}
+		if states != nil && (!contains(states, v.VMState) || v.TaskState != "" || v.Launched.IsZero()) {
+			return fault.New(fault.Conflict, "not now")
+		}
+		op, err = s.engine.Accept(s.ctx, tx, operation.Spec{Kind: kind, ObjectType: "server", Object: server, Action: kind, Project: "p", User: "u", RequestID: id.Request(), Input: in,
+			TakeOver: kind == compute.OpDelete})
+		return err
+	})
+	if err == nil {
+		s.mu.Lock()
+		s.ops = append(s.ops, op)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+func contains(list []string, v string) bool {
+	for _, e := range list {
+		if e == v {
+			return true
+		}
+	}
+	return false
+}
+
+// heal starts everything anew, without faults.
+func (s *storm) heal() {
+	o := stormOptions(nil)
+	o.rec.Settle = 100 * time.Millisecond
+	s.control(o)
+	for i := range s.kills {
+		s.kills[i]()
+		s.host(name(i), stormHost())
+	}
+}
+
+func (s *storm) judge() {
+	s.t.Helper()
+	states := map[string]int{}
+	for _, op := range s.ops {
+		ctx, cancel := context.WithTimeout(s.ctx, 60*time.Second)
+		r, err := s.engine.Wait(ctx, op)
+		cancel()
+		if err != nil {
+			s.t.Fatalf("operation %s did not end: %v, %+v", op, err, r)
+		}
+		states[r.Kind+" "+string(r.State)]++
+		if r.State == operation.Attention {
+			s.t.Logf("%s of %s needs attention and is retried: %s", r.Kind, r.Object, r.Cause)
+			if err := s.engine.Retry(s.ctx, op); err != nil {
+				s.t.Error(err)
+			}
+			s.eventually("a retried operation ends", func() bool {
+				r, err := s.engine.Show(s.ctx, op)
+				return err == nil && !r.Finished.IsZero()
+			})
+		}
+	}
+	s.t.Log(len(s.ops), "operations:", fmt.Sprint(states))
+	time.Sleep(300 * time.Millisecond)
+	s.must(errors.Join(s.con.Reconcile().Debts(s.ctx), s.con.Reconcile().Orphans(s.ctx)))
+	s.healthy()
+	for _, server := range s.servers {
+		if v := s.get(server); v.Deleted.IsZero() {
+			s.must(s.tryAccept(compute.OpDelete, server, nil, nil))
+			s.ends(s.ops[len(s.ops)-1], operation.Done)
+		}
+	}
+	s.must(errors.Join(s.con.Reconcile().Debts(s.ctx), s.con.Reconcile().Orphans(s.ctx)))
+	s.healthy()
+	for i := range s.kills {
+		if g := s.guests(name(i)); len(g) != 0 {
+			s.t.Errorf("guests left on %s: %v", name(i), g)
+		}
+	}
+}
