@@ -395,3 +395,36 @@ func TestBodiesOfAllocationsByVersion(t *testing.T) {
 	c.at(27).must(404, "DELETE", "/allocations/"+other, nil)
 	c.must(400, "PUT", "/allocations/no-uuid", own(o{"allocations": dict, "consumer_generation": nil, "consumer_type": "INSTANCE"}))
 }
+
+// BenchmarkCandidates is the whole way of GET /allocation_candidates over loopback HTTP.
+func BenchmarkCandidates(b *testing.B) {
+	for _, n := range []int{100, 1000} {
+		c := start(b)
+		for i := range n {
+			uuid := fmt.Sprintf("%08d-0000-4000-8000-000000000000", i)
+			c.host(uuid, "compute-"+uuid, 64)
+			c.must(200, "PUT", "/resource_providers/"+uuid+"/traits", o{"resource_provider_generation": 1,
+				"traits": []string{"COMPUTE_NODE", "COMPUTE_ACCELERATORS", "COMPUTE_TRUSTED_CERTS", "COMPUTE_VOLUME_ATTACH", "HW_CPU_X86_AVX", "HW_CPU_X86_AVX2"}})
+		}
+		for _, query := range []string{"", "&limit=10"} {
+			b.Run(fmt.Sprintf("hosts=%d%s", n, query), func(b *testing.B) {
+				for b.Loop() {
+					req, err := http.NewRequestWithContext(b.Context(), "GET", c.url+"/allocation_candidates?resources=VCPU:1,MEMORY_MB:512"+query, nil)
+					if err != nil {
+						b.Fatal(err)
+					}
+					req.Header.Set("X-Auth-Token", "admin")
+					req.Header.Set("OpenStack-API-Version", "placement 1.36")
+					resp, err := http.DefaultClient.Do(req)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
+						b.Fatal(resp.Status, err)
+					}
+					_ = resp.Body.Close()
+				}
+			})
+		}
+	}
+}

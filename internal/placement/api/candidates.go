@@ -272,6 +272,11 @@ type candidateWriter struct {
 // AppendJSON implements httpapi.Appender. Nothing in the answer needs escaping: UUIDs, class and trait names and group suffixes are plain.
 func (w *candidateWriter) AppendJSON(b []byte) ([]byte, error) {
 	asDict, mappings := since(w.r, 12), since(w.r, 34)
+	size := 100 + 300*len(w.found.Candidates)
+	for _, p := range w.found.Summaries {
+		size += 250 + 60*len(p.Inventory) + 30*len(p.Traits)
+	}
+	b = slices.Grow(b, size)
 	b = append(b, `{"allocation_requests": [`...)
 	for i, c := range w.found.Candidates {
 		if i > 0 {
