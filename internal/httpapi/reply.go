@@ -100,6 +100,9 @@ func encode(buf *bytes.Buffer, body any) ([]byte, io.Reader, error) {
 		return nil, b, nil
 	case Appender:
 		out, err := b.AppendJSON(buf.AvailableBuffer())
+		if cap(out) > buf.Cap() {
+			*buf = *bytes.NewBuffer(out[:0]) // the pool keeps the larger one
+		}
 		return out, nil, err
 	}
 	e := json.NewEncoder(buf)
