@@ -32,13 +32,18 @@ func (a api) migrations(r *httpapi.Request, rule string) (*compute.Server, []com
 }
 
 func migrationView(m *compute.Migration, minor int, hosts bool) map[string]any {
-	v := map[string]any{"id": m.ID, "server_uuid": m.ServerID, "status": m.Status, "source_compute": m.SourceHost, "source_node": m.SourceNode, "dest_compute": m.DestHost,
-		"dest_node": m.DestNode, "dest_host": m.DestIP, "created_at": m.Created.Format(clock.LayoutMicro), "updated_at": m.Updated.Format(clock.LayoutMicro),
-		"memory_total_bytes": m.MemoryTotal, "memory_processed_bytes": m.MemoryProcessed, "memory_remaining_bytes": m.MemoryRemaining,
-		"disk_total_bytes": m.DiskTotal, "disk_processed_bytes": m.DiskProcessed, "disk_remaining_bytes": m.DiskRemaining}
-	if !hosts {
-		for _, k := range []string{"source_compute", "source_node", "dest_compute", "dest_node", "dest_host"} {
-			v[k] = nil
+	v := map[string]any{"id": m.ID, "server_uuid": m.ServerID, "status": m.Status, "created_at": m.Created.Format(clock.LayoutMicro), "updated_at": m.Updated.Format(clock.LayoutMicro)}
+	for k, where := range map[string]string{"source_compute": m.SourceHost, "source_node": m.SourceNode, "dest_compute": m.DestHost, "dest_node": m.DestNode, "dest_host": m.DestIP} {
+		v[k] = nil
+		if hosts && where != "" {
+			v[k] = where
+		}
+	}
+	for k, n := range map[string]int64{"memory_total_bytes": m.MemoryTotal, "memory_processed_bytes": m.MemoryProcessed, "memory_remaining_bytes": m.MemoryRemaining,
+		"disk_total_bytes": m.DiskTotal, "disk_processed_bytes": m.DiskProcessed, "disk_remaining_bytes": m.DiskRemaining} {
+		v[k] = nil // nothing is known before the first report
+		if n > 0 {
+			v[k] = n
 		}
 	}
 	if minor >= 59 {

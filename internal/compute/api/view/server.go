@@ -85,7 +85,9 @@ var serverFields = []serverField{
 	{"updated", 1, 0, always, nil, func(b []byte, _ *ServerOptions, s *compute.Server) []byte {
 		return appendTime(b, s.Updated, clock.LayoutZ)
 	}},
-	{"addresses", 1, 0, always, nil, func(b []byte, _ *ServerOptions, s *compute.Server) []byte { return appendAddresses(b, s, true) }},
+	{"addresses", 1, 0, reads, nil, putAddresses},
+	{"addresses", 1, 74, Update | Rebuild, nil, func(b []byte, _ *ServerOptions, s *compute.Server) []byte { return appendAddresses(b, s, false) }},
+	{"addresses", 75, 0, Update | Rebuild, nil, putAddresses},
 	{"accessIPv4", 1, 0, always, nil, func(b []byte, _ *ServerOptions, s *compute.Server) []byte { return appendString(b, s.AccessIPv4) }},
 	{"accessIPv6", 1, 0, always, nil, func(b []byte, _ *ServerOptions, s *compute.Server) []byte { return appendString(b, s.AccessIPv6) }},
 	{"links", 1, 0, always, nil, func(b []byte, o *ServerOptions, s *compute.Server) []byte { return o.Links.append(b, "servers", s.ID) }},

@@ -284,3 +284,7 @@ func putHints(b []byte, _ *ServerOptions, s *compute.Server) []byte {
 	}
 	return appendAny(b, s.Hints)
 }
+
+func putAddresses(b []byte, _ *ServerOptions, s *compute.Server) []byte {
+	return appendAddresses(b, s, true)
+}
