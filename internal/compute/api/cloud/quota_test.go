@@ -183,6 +183,10 @@ func TestUsage(t *testing.T) {
 	if h := mine["total_hours"].(float64); h < 1.9 || h > 2.1 {
 		t.Error(mine)
 	}
+	future := w.ask("reader", "GET", "/os-simple-tenant-usage/"+apitest.Project+"?start=2020-01-01T00:00:00&end=2100-01-01T00:00:00", "", 1, 200)["tenant_usage"].(map[string]any)
+	if h := future["total_hours"].(float64); h > 2.1 {
+		t.Errorf("hours that have not passed are counted: %v", h)
+	}
 	if v := mine["total_vcpus_usage"].(float64); v < 3.8 || v > 4.2 {
 		t.Error(mine)
 	}

@@ -44,9 +44,12 @@ func readPeriod(q url.Values) (period, error) {
 	return p, nil
 }
 
-// hours is how long a server lived within the period.
+// hours is how long a server lived within the period, up to now when the period ends later.
 func (p period) hours(s *compute.Server) float64 {
 	start, stop := s.Launched, p.stop
+	if now := clock.Now(); now.Before(stop) {
+		stop = now
+	}
 	if start.Before(p.start) {
 		start = p.start
 	}
