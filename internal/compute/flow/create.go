@@ -24,7 +24,7 @@ func (f *flows) create() operation.Flow {
 		Kind: compute.OpCreate,
 		Steps: []operation.Step{
 			{Name: "schedule", TaskState: compute.TaskScheduling, Do: f.createSchedule, Commit: f.createPlaced, Undo: f.releaseClaim},
-			{Name: "network", TaskState: compute.TaskNetworking, Do: f.createPorts, Commit: f.createVIFs, Undo: f.removePorts},
+			{Name: "network", TaskState: compute.TaskNetworking, Do: f.createPorts, Undo: f.removePorts},
 			{Name: "build", Event: "compute__do_build_and_run_instance", TaskState: compute.TaskSpawning, Deadline: 4 * f.BuildDeadline,
 				Do: f.createBuild, Undo: f.destroyBuilt},
 		},
@@ -42,6 +42,7 @@ func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	f.fresh.keep(r.ID, s)
 	for _, b := range s.BlockDevices {
 		if b.DestinationType == "volume" {
 			return fault.New(fault.NotImplemented, "This cloud has no volume service: a server cannot be made with the volume block device %s.", b.ID)
@@ -71,6 +72,20 @@ func placeOf(r *operation.Run) Place {
 	return p
 }
 
+// placed gives the server on the chosen host: as the step before read it, when that was in this process a moment ago.
+func (f *flows) placed(ctx context.Context, r *operation.Run) (*compute.Server, error) {
+	s := f.fresh.get(r.ID)
+	if s == nil {
+		var err error
+		if s, err = f.server(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	c := *s
+	settle(&c, placeOf(r))
+	return &c, nil
+}
+
 // releaseClaim gives back what Place claimed for a server that has no other host.
 func (f *flows) releaseClaim(ctx context.Context, r *operation.Run) error {
 	if err := f.Placement.Release(ctx, r.Object); err != nil {
@@ -87,7 +102,7 @@ func (f *flows) createPorts(ctx context.Context, r *operation.Run) error {
 	if err := r.Bind(&in); err != nil {
 		return err
 	}
-	s, err := f.server(ctx, r)
+	s, err := f.placed(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -156,10 +171,6 @@ func portOwner(zone string) string {
 	return "compute:" + zone
 }
 
-func (f *flows) createVIFs(ctx context.Context, tx *db.Tx, r *operation.Run) error {
-	return f.update(ctx, tx, r, func(s *compute.Server) { s.VIFs = vifsOf(r) })
-}
-
 func vifsOf(r *operation.Run) []network.VIF {
 	var v []network.VIF
 	r.Get(varVIFs, &v)
@@ -177,10 +188,7 @@ func (f *flows) removePorts(ctx context.Context, r *operation.Run) error {
 			return err
 		}
 	}
-	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {
-		err := f.update(ctx, tx, r, func(s *compute.Server) { s.VIFs = nil })
-		return gone(err)
-	})
+	return nil
 }
 
 // unplugOne deletes a port, or unbinds it if the server has it.
@@ -209,10 +217,12 @@ func (f *flows) createBuild(ctx context.Context, r *operation.Run) error {
 	if err := r.Bind(&in); err != nil {
 		return err
 	}
-	s, err := f.server(ctx, r)
+	s, err := f.placed(ctx, r)
 	if err != nil {
 		return err
 	}
+	f.fresh.drop(r.ID)
+	s.VIFs = vifsOf(r)
 	place := placeOf(r)
 	meta, err := f.Metadata(ctx, s, in.Files)
 	if err != nil {
@@ -277,7 +287,7 @@ func (f *flows) createDone(ctx context.Context, tx *db.Tx, r *operation.Run) err
 		power(r, s)
 		s.VMState = compute.VMActive
 		s.LaunchedOn, s.Launched = s.Host, clock.Now()
-		s.Fault = nil
+		s.VIFs, s.Fault = vifsOf(r), nil
 	})
 }
 

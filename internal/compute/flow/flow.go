@@ -103,12 +103,15 @@ const (
 	OpForceLive = "live-migration-force"
 )
 
-type flows struct{ Config }
+type flows struct {
+	Config
+	fresh recent
+}
 
 // All gives every flow.
 func All(c Config) []operation.Flow {
 	defaults(&c)
-	f := &flows{Config: c}
+	f := &flows{Config: c, fresh: recent{m: map[string]*compute.Server{}}}
 	return []operation.Flow{
 		f.create(), f.delete(), f.softDelete(), f.restore(),
 		f.start(), f.stop(), f.reboot(), f.pause(), f.unpause(), f.suspend(), f.resume(), f.rescue(), f.unrescue(),
