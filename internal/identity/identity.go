@@ -53,6 +53,7 @@ type Attrs map[string]any
 type Project struct {
 	ID, DomainID, ParentID, Name, Description string
 	Enabled, IsDomain                         bool
+	TokenEpoch                                int64 // raised to end every token for the project or domain
 	Tags                                      []string
 	Options, Extra                            Attrs
 }
@@ -61,7 +62,7 @@ type Project struct {
 func (p *Project) Fields() []Field {
 	return []Field{{"id", &p.ID, Fixed}, {"domain_id", &p.DomainID, Nullable | Fixed}, {"parent_id", &p.ParentID, Nullable | Fixed}, {"name", &p.Name, 0},
 		{"description", &p.Description, 0}, {"enabled", &p.Enabled, 0}, {"is_domain", &p.IsDomain, Fixed}, {"tags", &p.Tags, 0},
-		{"options", &p.Options, 0}, {"extra", &p.Extra, Private}}
+		{"options", &p.Options, 0}, {"extra", &p.Extra, Private}, {"token_epoch", &p.TokenEpoch, Private}}
 }
 
 // User is a user. PasswordHash is a bcrypt hash, empty for a user who cannot log in with a password.
@@ -73,6 +74,7 @@ type User struct {
 	PasswordHistory                      []string
 	PasswordSetAt, PasswordExpiresAt     time.Time
 	FailedAuths                          int64
+	TokenEpoch                           int64 // raised to end every token of the user
 	FailedAt                             time.Time
 	CreatedAt                            time.Time
 }
@@ -83,7 +85,8 @@ func (u *User) Fields() []Field {
 		{"enabled", &u.Enabled, 0}, {"options", &u.Options, 0}, {"extra", &u.Extra, Private}, {"password_hash", &u.PasswordHash, Private},
 		{"password_history", &u.PasswordHistory, Private}, {"password_set_at", &u.PasswordSetAt, Private},
 		{"password_expires_at", &u.PasswordExpiresAt, Nullable | Managed | Micros}, {"failed_auths", &u.FailedAuths, Private},
-		{"failed_at", &u.FailedAt, Private}, {"created_at", &u.CreatedAt, Private}}
+		{"failed_at", &u.FailedAt, Private}, {"created_at", &u.CreatedAt, Private},
+		{"token_epoch", &u.TokenEpoch, Private}}
 }
 
 // Group is a group of users.
@@ -219,7 +222,7 @@ func (a *AppCred) Fields() []Field {
 type Trust struct {
 	ID, TrustorID, TrusteeID, ProjectID, RedelegatedID string
 	Impersonation                                      bool
-	ExpiresAt, DeletedAt                               time.Time
+	ExpiresAt                                          time.Time
 	RemainingUses                                      int64 // -1: unlimited
 	RedelegationCount                                  int64
 	RoleIDs                                            []string
@@ -229,7 +232,7 @@ type Trust struct {
 func (t *Trust) Fields() []Field {
 	return []Field{{"id", &t.ID, Fixed}, {"trustor_user_id", &t.TrustorID, 0}, {"trustee_user_id", &t.TrusteeID, 0}, {"project_id", &t.ProjectID, Nullable},
 		{"redelegated_trust_id", &t.RedelegatedID, Omit}, {"impersonation", &t.Impersonation, 0}, {"expires_at", &t.ExpiresAt, Nullable},
-		{"deleted_at", &t.DeletedAt, Nullable}, {"remaining_uses", &t.RemainingUses, Private}, {"redelegation_count", &t.RedelegationCount, 0},
+		{"remaining_uses", &t.RemainingUses, Private}, {"redelegation_count", &t.RedelegationCount, 0},
 		{"role_ids", &t.RoleIDs, Private}}
 }
 

@@ -53,9 +53,6 @@ func (a *api) createAppCred(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unrestricted(tok, "create application credentials"); err != nil {
-		return nil, err
-	}
 	b, err := inner(r, "application_credential")
 	if err != nil {
 		return nil, err
@@ -92,12 +89,29 @@ func (a *api) createAppCred(r *httpapi.Request) (*httpapi.Reply, error) {
 	return httpapi.Created(document{"application_credential": d}), nil
 }
 
-// unrestricted refuses tokens of restricted application credentials.
-func unrestricted(tok *identity.Token, what string) error {
-	if tok.AppCred != nil && !tok.AppCred.Unrestricted {
-		return fault.New(fault.Forbidden, "A restricted application credential cannot %s.", what)
+// undelegated refuses tokens of trusts and of restricted application credentials: what was lent must not make itself lasting.
+func (a *api) undelegated(r *httpapi.Request) error {
+	tok, err := a.token(r)
+	if err != nil {
+		return err
+	}
+	if tok.Trust != nil || tok.AppCred != nil && !tok.AppCred.Unrestricted {
+		return fault.New(fault.Forbidden, "A token of a trust or a restricted application credential cannot manage secrets. Log in with a password.")
 	}
 	return nil
+}
+
+// guarded puts undelegated before the handlers of the routes.
+func (a *api) guarded(routes []httpapi.Route) []httpapi.Route {
+	for i, rt := range routes {
+		routes[i].Handle = func(r *httpapi.Request) (*httpapi.Reply, error) {
+			if err := a.undelegated(r); err != nil {
+				return nil, err
+			}
+			return rt.Handle(r)
+		}
+	}
+	return routes
 }
 
 // appCred gives the application credential of the path.
@@ -183,13 +197,6 @@ func (a *api) deleteAppCred(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := ownPath(r, "identity:delete_application_credential"); err != nil {
 		return nil, err
 	}
-	tok, err := a.token(r)
-	if err != nil {
-		return nil, err
-	}
-	if err := unrestricted(tok, "delete application credentials"); err != nil {
-		return nil, err
-	}
 	c, err := a.appCred(r)
 	if err != nil {
 		return nil, err
@@ -246,7 +253,7 @@ func (a *api) listAccessRules(r *httpapi.Request) (*httpapi.Reply, error) {
 // trustDocument is a trust; with its roles unless it stands in a list.
 func (a *api) trustDocument(r *httpapi.Request, t *identity.Trust, full bool) (document, error) {
 	d := a.trusts.view(r, t)
-	d["remaining_uses"] = nil
+	d["deleted_at"], d["remaining_uses"] = nil, nil
 	if t.RemainingUses >= 0 {
 		d["remaining_uses"] = t.RemainingUses
 	}
@@ -278,7 +285,6 @@ func (a *api) createTrust(r *httpapi.Request) (*httpapi.Reply, error) {
 			return nil, fault.New(fault.Invalid, "Invalid input for field 'remaining_uses': it must be a whole number of at least 1.")
 		}
 	}
-	t.DeletedAt = time.Time{}
 	if err := a.trusts.authorize(r, "create", &t); err != nil {
 		return nil, err
 	}
@@ -355,9 +361,6 @@ func (a *api) listTrusts(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	docs := []document{}
 	for i := range list {
-		if !a.trusts.belongs(&list[i]) {
-			continue
-		}
 		d, err := a.trustDocument(r, &list[i], false)
 		if err != nil {
 			return nil, err

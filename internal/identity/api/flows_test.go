@@ -205,6 +205,11 @@ func TestTrustRoutes(t *testing.T) {
 	if w.Code != 201 || !strings.Contains(w.Body.String(), `"OS-TRUST:trust":{"id":"`+made["id"].(string)+`","impersonation":true`) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
+	lent := w.Header().Get("X-Subject-Token") // it is called demo, but may not look at or make demo's secrets
+	s.ok(lent, 403, "GET", "/v3/users/"+s.ids["user:demo"]+"/credentials/OS-EC2", "")
+	s.ok(lent, 403, "POST", "/v3/users/"+s.ids["user:demo"]+"/application_credentials", `{"application_credential": {"name": "x"}}`)
+	s.ok(lent, 403, "POST", "/v3/credentials", `{"credential": {"type": "cert", "blob": "b"}}`)
+	s.ok(lent, 403, "POST", "/v3/auth/tokens", `{"auth": {"identity": {"methods": ["token"], "token": {"id": "`+lent+`"}}}}`)
 	s.ok(s.demo, 204, "DELETE", one, "")
 	s.ok(s.demo, 404, "GET", one, "")
 	s.ok(w.Header().Get("X-Subject-Token"), 401, "GET", "/v3/auth/projects", "")

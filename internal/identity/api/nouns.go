@@ -43,8 +43,7 @@ func (a *api) resources() {
 		path: "/v3/OS-EP-FILTER/endpoint_groups", coll: s.EndpointGroups}
 	a.appCreds = &resource[identity.AppCred, *identity.AppCred]{one: "application_credential", many: "application_credentials", coll: s.AppCreds}
 	a.accessRules = &resource[identity.AccessRule, *identity.AccessRule]{one: "access_rule", many: "access_rules", coll: s.AccessRules}
-	a.trusts = &resource[identity.Trust, *identity.Trust]{one: "trust", many: "trusts", path: "/v3/OS-TRUST/trusts", coll: s.Trusts,
-		belongs: func(t *identity.Trust) bool { return t.DeletedAt.IsZero() }}
+	a.trusts = &resource[identity.Trust, *identity.Trust]{one: "trust", many: "trusts", path: "/v3/OS-TRUST/trusts", coll: s.Trusts}
 }
 
 // ownDomain fills a missing domain from the caller's scope.

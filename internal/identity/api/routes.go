@@ -80,15 +80,8 @@ func (a *api) routes() []httpapi.Route {
 
 		{Method: put, Path: "/v3/regions/{id}", Body: httpapi.OptionalJSON, Handle: a.putRegion},
 
-		{Method: get, Path: "/v3/users/{id}/credentials/OS-EC2", Handle: a.listEC2},
-		{Method: post, Path: "/v3/users/{id}/credentials/OS-EC2", Schema: a.schema("credential.ec2"), Handle: a.createEC2},
-		{Method: get, Path: "/v3/users/{id}/credentials/OS-EC2/{access}", Handle: a.showEC2},
-		{Method: remove, Path: "/v3/users/{id}/credentials/OS-EC2/{access}", Handle: a.deleteEC2},
-
 		{Method: get, Path: "/v3/users/{id}/application_credentials", Handle: a.listAppCreds},
-		{Method: post, Path: "/v3/users/{id}/application_credentials", Schema: a.schema("appcred.create"), Handle: a.createAppCred},
 		{Method: get, Path: "/v3/users/{id}/application_credentials/{cred}", Handle: a.showAppCred},
-		{Method: remove, Path: "/v3/users/{id}/application_credentials/{cred}", Handle: a.deleteAppCred},
 		{Method: get, Path: "/v3/users/{id}/access_rules", Handle: a.listAccessRules},
 		{Method: get, Path: "/v3/users/{id}/access_rules/{rule}", Handle: a.accessRule},
 		{Method: remove, Path: "/v3/users/{id}/access_rules/{rule}", Handle: a.accessRule},
@@ -110,6 +103,7 @@ func (a *api) routes() []httpapi.Route {
 		{Method: remove, Path: "/v3/domains/{id}/{rest...}", Handle: a.domainConfig},
 	}
 	out = append(out, a.endpointFilterRoutes()...)
+	out = append(out, a.guarded(a.secretRoutes())...)
 	out = append(out, a.grantRoutes()...)
 	out = append(out, without(crud(a, a.projects, "project"), get, "/v3/projects/{id}")...)
 	out = append(out, crud(a, a.domains, "domain")...)
@@ -120,12 +114,23 @@ func (a *api) routes() []httpapi.Route {
 	out = append(out, crud(a, a.services, "service")...)
 	out = append(out, without(crud(a, a.endpoints, "endpoint"), patch, "/v3/endpoints/{id}")...)
 	out = append(out, httpapi.Route{Method: patch, Path: "/v3/endpoints/{id}", Schema: a.schema("endpoint.update"), Handle: a.updateEndpoint})
-	out = append(out, crud(a, a.credentials, "credential")...)
 	out = append(out, crud(a, a.policies, "policy")...)
 	out = append(out, without(crud(a, a.registeredLimits, "registered_limit"), post, "/v3/registered_limits")...)
 	out = append(out, without(crud(a, a.limits, "limit"), post, "/v3/limits")...)
 	out = append(out, crud(a, a.endpointGroups, "endpoint_group")...)
 	return append(out, a.consumerRoutes()...)
+}
+
+// secretRoutes are those that show or make lasting secrets of users.
+func (a *api) secretRoutes() []httpapi.Route {
+	return append(crud(a, a.credentials, "credential"), []httpapi.Route{
+		{Method: get, Path: "/v3/users/{id}/credentials/OS-EC2", Handle: a.listEC2},
+		{Method: post, Path: "/v3/users/{id}/credentials/OS-EC2", Schema: a.schema("credential.ec2"), Handle: a.createEC2},
+		{Method: get, Path: "/v3/users/{id}/credentials/OS-EC2/{access}", Handle: a.showEC2},
+		{Method: remove, Path: "/v3/users/{id}/credentials/OS-EC2/{access}", Handle: a.deleteEC2},
+		{Method: post, Path: "/v3/users/{id}/application_credentials", Schema: a.schema("appcred.create"), Handle: a.createAppCred},
+		{Method: remove, Path: "/v3/users/{id}/application_credentials/{cred}", Handle: a.deleteAppCred},
+	}...)
 }
 
 // consumerRoutes are those of OAuth 1.0a consumers, whose secret is shown once.

@@ -84,13 +84,12 @@ func (s *Service) note(ctx context.Context, tx *db.Tx, kind, object string) erro
 	return nil
 }
 
-// revoke ends every token of the object (a token's audit id, a user, a project) that was issued until now.
-func (s *Service) revoke(ctx context.Context, tx *db.Tx, kind, object string) error {
-	now := clock.Micros(clock.Now())
-	if _, err := tx.Exec(ctx, "INSERT INTO identity_revocations (kind, object_id, issued_before, revoked_at) VALUES (?, ?, ?, ?)", kind, object, now, now); err != nil {
+// revoke ends the token with the audit id.
+func (s *Service) revoke(ctx context.Context, tx *db.Tx, audit string) error {
+	if _, err := tx.Exec(ctx, "INSERT INTO identity_revocations (object_id, revoked_at) VALUES (?, ?)", audit, clock.Micros(clock.Now())); err != nil {
 		return fmt.Errorf("revoke: %w", err)
 	}
-	return s.note(ctx, tx, kind, object)
+	return s.note(ctx, tx, changeToken, audit)
 }
 
 // apply forgets what a change made doubtful.

@@ -101,6 +101,17 @@ func TestTrust(t *testing.T) {
 		_, err = c.Validate(ctx, tok.ID)
 		wantKind(t, err, fault.Unauthorized)
 	}
+	// The trustee's new password ends what the trustee holds.
+	tr := &identity.Trust{TrustorID: c.users["admin"], TrusteeID: c.users["demo"], Impersonation: true, RemainingUses: -1}
+	check(t, c.CreateTrust(ctx, tr, nil, admin)) // without a project: only the name
+	tok, err := c.Login(ctx, identity.Login{Methods: []string{"password"}, User: identity.Selector{ID: c.users["demo"]}, Password: "demo-secret", Scope: identity.Scope{TrustID: tr.ID}})
+	check(t, err)
+	if tok.User.Name != "admin" || tok.IsScoped() || tok.Trust == nil {
+		t.Errorf("token %+v", tok)
+	}
+	check(t, c.SetPassword(ctx, c.users["demo"], "demo-secret", false))
+	_, err = c.Validate(ctx, tok.ID)
+	wantKind(t, err, fault.Unauthorized)
 	wantKind(t, c.CreateTrust(ctx, &identity.Trust{TrustorID: c.users["demo"], TrusteeID: c.users["admin"]}, nil, admin), fault.Forbidden)
 	wantKind(t, c.CreateTrust(ctx, &identity.Trust{TrustorID: c.users["admin"], TrusteeID: c.users["demo"], ProjectID: c.projects["demo"]},
 		[]identity.Ref{{Name: "member"}}, admin), fault.Forbidden) // admin has no role on demo

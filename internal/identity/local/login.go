@@ -196,10 +196,15 @@ func (s *Service) byToken(ctx context.Context, token string, c *claim) (*identit
 	if c.chain, err = base64.RawURLEncoding.DecodeString(t.AuditIDs[len(t.AuditIDs)-1]); err != nil {
 		return nil, refused(err)
 	}
+	old, err := s.unseal(token)
+	if err != nil {
+		return nil, refused(err)
+	}
 	u, err := s.Users.Get(ctx, t.User.ID)
 	if err != nil {
 		return nil, notThere(err, "user", t.User.ID)
 	}
+	u.TokenEpoch = old.Epoch // should the user's tokens end just now, the new one ends with them
 	return u, nil
 }
 
@@ -249,12 +254,16 @@ func (s *Service) byAppCred(ctx context.Context, l identity.AppCredLogin, c *cla
 
 // claimScope resolves what the token is asked for.
 func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim) (*payload, error) {
-	p := &payload{User: packID(c.user.ID)}
+	p := &payload{User: packID(c.user.ID), Epoch: c.user.TokenEpoch}
 	if c.appCred != nil {
 		if !want.IsZero() {
 			return nil, refusedFor("application credentials cannot request a scope")
 		}
-		p.Kind, p.Scope, p.AppCred = kindProject, packID(c.appCred.ProjectID), packID(c.appCred.ID)
+		project, err := s.Projects.Get(ctx, c.appCred.ProjectID)
+		if err != nil {
+			return nil, notThere(err, "project", c.appCred.ProjectID)
+		}
+		p.Kind, p.Scope, p.ScopeEpoch, p.AppCred = kindProject, packID(project.ID), project.TokenEpoch, packID(c.appCred.ID)
 		return p, nil
 	}
 	switch {
@@ -273,14 +282,21 @@ func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim)
 		if err != nil {
 			return nil, notThere(err, "the scope", sel.ID+sel.Name)
 		}
-		p.Scope = packID(found.ID)
+		p.Scope, p.ScopeEpoch = packID(found.ID), found.TokenEpoch
 	case c.from == nil && c.user.DefaultProjectID != "":
+		project, err := s.Projects.Get(ctx, c.user.DefaultProjectID)
+		if errors.Is(err, fault.NotFound) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
 		q := *p
-		q.Kind, q.Scope = kindProject, packID(c.user.DefaultProjectID)
+		q.Kind, q.Scope, q.ScopeEpoch = kindProject, packID(project.ID), project.TokenEpoch
 		q.Audits, q.Issued, q.Expires = [][]byte{newAudit()}, clock.Micros(clock.Now()), clock.Micros(clock.Now().Add(s.cfg.TokenTTL))
-		_, err := s.resolve(ctx, &q)
+		_, err = s.resolve(ctx, &q)
 		if err == nil {
-			p.Kind, p.Scope = q.Kind, q.Scope
+			p.Kind, p.Scope, p.ScopeEpoch = q.Kind, q.Scope, q.ScopeEpoch
 		} else if !errors.Is(err, fault.Unauthorized) {
 			return nil, err
 		}
@@ -307,9 +323,20 @@ func (s *Service) claimTrust(ctx context.Context, id string, c *claim, p *payloa
 			return err
 		}
 	}
-	p.Kind, p.Scope, p.Trust = kindProject, packID(t.ProjectID), packID(t.ID)
+	p.Trust, p.TrusteeEpoch = packID(t.ID), c.user.TokenEpoch
+	if t.ProjectID != "" {
+		project, err := s.Projects.Get(ctx, t.ProjectID)
+		if err != nil {
+			return notThere(err, "project", t.ProjectID)
+		}
+		p.Kind, p.Scope, p.ScopeEpoch = kindProject, packID(project.ID), project.TokenEpoch
+	}
 	if t.Impersonation {
-		p.User = packID(t.TrustorID)
+		trustor, err := s.Users.Get(ctx, t.TrustorID)
+		if err != nil {
+			return notThere(err, "user", t.TrustorID)
+		}
+		p.User, p.Epoch = packID(trustor.ID), trustor.TokenEpoch
 	}
 	if !t.ExpiresAt.IsZero() && (c.expires.IsZero() || t.ExpiresAt.Before(c.expires)) && t.ExpiresAt.Before(clock.Now().Add(s.cfg.TokenTTL)) {
 		c.expires = t.ExpiresAt

@@ -26,7 +26,7 @@ const (
 	kindSystem
 )
 
-const payloadVersion = 1
+const payloadVersion = 2
 
 // payload is what a token carries, sealed. Everything else is looked up when the token is verified.
 type payload struct {
@@ -37,6 +37,9 @@ type payload struct {
 	Kind            uint8
 	User, Scope     []byte // packed ids
 	AppCred, Trust  []byte // packed ids, empty for none
+	Epoch           int64  // of the user
+	ScopeEpoch      int64  // of the project or domain
+	TrusteeEpoch    int64  // of the trustee, when Trust is set
 	Issued, Expires int64  // microseconds since 1970
 	Audits          [][]byte
 }

@@ -26,8 +26,10 @@ func (s *Service) projectRule(ctx context.Context, tx *db.Tx, old, next *identit
 	if !old.Enabled || next.Enabled {
 		return s.note(ctx, tx, kind, object)
 	}
-	if old.IsDomain { // its users' tokens and those for its projects fail while it is disabled, and stay revoked afterwards
-		if err := s.revokeDomain(ctx, tx, old.ID); err != nil {
+	next.TokenEpoch = old.TokenEpoch + 1
+	if old.IsDomain { // its users' tokens and those for its projects fail while it is disabled, and do not come back afterwards
+		if err := exec(ctx, tx, old.ID, "UPDATE identity_users SET token_epoch = token_epoch + 1 WHERE domain_id = ?",
+			"UPDATE identity_projects SET token_epoch = token_epoch + 1 WHERE domain_id = ?"); err != nil {
 			return err
 		}
 		return s.note(ctx, tx, kind, object)
@@ -39,22 +41,7 @@ func (s *Service) projectRule(ctx context.Context, tx *db.Tx, old, next *identit
 	if below {
 		return fault.New(fault.Forbidden, "Cannot disable project %s since its subtree contains enabled projects.", old.ID)
 	}
-	return s.revoke(ctx, tx, kind, object)
-}
-
-func (s *Service) revokeDomain(ctx context.Context, tx *db.Tx, domain string) error {
-	for kind, q := range map[string]string{changeUser: "SELECT id FROM identity_users WHERE domain_id = ?", changeProject: "SELECT id FROM identity_projects WHERE domain_id = ?"} {
-		ids, err := texts(ctx, tx, q, domain)
-		if err != nil {
-			return err
-		}
-		for _, object := range ids {
-			if err := s.revoke(ctx, tx, kind, object); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return s.note(ctx, tx, kind, object)
 }
 
 // placeProject finds the place of a new project in the tree.

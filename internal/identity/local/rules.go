@@ -51,7 +51,7 @@ func (s *Service) userRule(ctx context.Context, tx *db.Tx, old, next *identity.U
 		}
 		return s.note(ctx, tx, changeUser, old.ID)
 	case old.PasswordHash != next.PasswordHash || old.Enabled && !next.Enabled:
-		return s.revoke(ctx, tx, changeUser, old.ID)
+		next.TokenEpoch = old.TokenEpoch + 1
 	case old.FailedAuths != next.FailedAuths && old.Name == next.Name && old.Enabled == next.Enabled:
 		return nil // only the count of failed logins: tokens do not depend on it
 	}
@@ -240,7 +240,7 @@ func (s *Service) appCredRule(ctx context.Context, tx *db.Tx, old, next *identit
 }
 
 func (s *Service) trustRule(ctx context.Context, tx *db.Tx, old, next *identity.Trust) error {
-	if old == nil || old.DeletedAt.IsZero() == (next != nil && next.DeletedAt.IsZero()) {
+	if next != nil {
 		return nil
 	}
 	if err := s.note(ctx, tx, changeUser, old.TrusteeID); err != nil {

@@ -76,6 +76,9 @@ func (s *Service) resolve(ctx context.Context, p *payload) (*identity.Token, err
 	if err != nil {
 		return nil, err
 	}
+	if user.TokenEpoch != p.Epoch {
+		return nil, refusedFor("the user's tokens were revoked")
+	}
 	t.User, t.PasswordExpiresAt = ref, user.PasswordExpiresAt
 	var project *identity.Project
 	scope := unpackID(p.Scope)
@@ -84,21 +87,32 @@ func (s *Service) resolve(ctx context.Context, p *payload) (*identity.Token, err
 		if project, err = s.activeProject(ctx, t, scope); err != nil {
 			return nil, err
 		}
+		if project.TokenEpoch != p.ScopeEpoch {
+			return nil, refusedFor("the project's tokens were revoked")
+		}
 	case kindDomain:
 		d, err := s.activeDomain(ctx, scope)
 		if err != nil {
 			return nil, err
 		}
+		if d.TokenEpoch != p.ScopeEpoch {
+			return nil, refusedFor("the domain's tokens were revoked")
+		}
 		t.Domain = &identity.Ref{ID: d.ID, Name: d.Name}
 	case kindSystem:
 		t.System = true
 	}
-	revoked, err := s.revoked(ctx, p, t)
+	revoked, err := s.exists(ctx, "SELECT COUNT(*) FROM identity_revocations WHERE object_id = ?", t.AuditIDs[0])
 	if err != nil {
 		return nil, err
 	}
 	if revoked {
 		return nil, refusedFor("the token was revoked")
+	}
+	if len(p.Trust) > 0 {
+		if err := s.loadTrust(ctx, p, t); err != nil {
+			return nil, err
+		}
 	}
 	if p.Kind != kindUnscoped {
 		if err := s.roleRefs(ctx, p, t, project); err != nil {
@@ -164,32 +178,13 @@ func (s *Service) activeProject(ctx context.Context, t *identity.Token, id strin
 	return p, nil
 }
 
-// revoked looks for revocations of the token itself, its user and its project.
-func (s *Service) revoked(ctx context.Context, p *payload, t *identity.Token) (bool, error) {
-	objects := []any{t.AuditIDs[0], t.User.ID}
-	if t.Project != nil {
-		objects = append(objects, t.Project.ID)
-	}
-	return any1(ctx, s.db, "SELECT COUNT(*) FROM identity_revocations WHERE object_id IN ("+db.In(len(objects))+") AND issued_before >= ?", append(objects, p.Issued)...)
-}
-
 // roleRefs puts the roles into a scoped token: those of its user now, cut down to what its application credential or trust delegates.
 func (s *Service) roleRefs(ctx context.Context, p *payload, t *identity.Token, project *identity.Project) error {
 	holder := t.User.ID
 	var delegated []string
-	var err error
 	switch {
-	case len(p.Trust) > 0:
-		if t.Trust, err = s.liveTrust(ctx, unpackID(p.Trust)); err != nil {
-			return err
-		}
+	case t.Trust != nil:
 		holder, delegated = t.Trust.TrustorID, t.Trust.RoleIDs
-		if _, _, err := s.activeUser(ctx, holder); err != nil {
-			return err
-		}
-		if _, _, err := s.activeUser(ctx, t.Trust.TrusteeID); err != nil {
-			return err
-		}
 	case len(p.AppCred) > 0:
 		if err := s.loadAppCred(ctx, t, unpackID(p.AppCred)); err != nil {
 			return err
@@ -219,12 +214,31 @@ func (s *Service) roleRefs(ctx context.Context, p *payload, t *identity.Token, p
 	return nil
 }
 
+// loadTrust puts the trust into a token made from it; both of its users must be there.
+func (s *Service) loadTrust(ctx context.Context, p *payload, t *identity.Token) error {
+	var err error
+	if t.Trust, err = s.liveTrust(ctx, unpackID(p.Trust)); err != nil {
+		return err
+	}
+	if _, _, err := s.activeUser(ctx, t.Trust.TrustorID); err != nil {
+		return err
+	}
+	trustee, _, err := s.activeUser(ctx, t.Trust.TrusteeID)
+	if err != nil {
+		return err
+	}
+	if trustee.TokenEpoch != p.TrusteeEpoch {
+		return refusedFor("the trustee's tokens were revoked")
+	}
+	return nil
+}
+
 func (s *Service) liveTrust(ctx context.Context, id string) (*identity.Trust, error) {
 	t, err := s.Trusts.Get(ctx, id)
 	if err != nil {
 		return nil, notThere(err, "trust", id)
 	}
-	if !t.DeletedAt.IsZero() || !t.ExpiresAt.IsZero() && !clock.Now().Before(t.ExpiresAt) {
+	if !t.ExpiresAt.IsZero() && !clock.Now().Before(t.ExpiresAt) {
 		return nil, refusedFor("trust %s is over", id)
 	}
 	return t, nil
@@ -251,5 +265,5 @@ func (s *Service) loadAppCred(ctx context.Context, t *identity.Token, id string)
 
 // RevokeToken ends one token.
 func (s *Service) RevokeToken(ctx context.Context, t *identity.Token) error {
-	return s.db.Write(ctx, func(tx *db.Tx) error { return s.revoke(ctx, tx, changeToken, t.AuditIDs[0]) })
+	return s.db.Write(ctx, func(tx *db.Tx) error { return s.revoke(ctx, tx, t.AuditIDs[0]) })
 }

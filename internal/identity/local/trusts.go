@@ -58,12 +58,5 @@ func (s *Service) CreateTrust(ctx context.Context, t *identity.Trust, roles []id
 
 // EndTrust deletes a trust. Its tokens fail from now on.
 func (s *Service) EndTrust(ctx context.Context, trust string) error {
-	_, err := s.Trusts.Update(ctx, trust, func(t *identity.Trust) error {
-		if !t.DeletedAt.IsZero() {
-			return fault.New(fault.NotFound, "Could not find trust: %s.", trust)
-		}
-		t.DeletedAt = clock.Now()
-		return nil
-	})
-	return err
+	return s.Trusts.Delete(ctx, trust)
 }
