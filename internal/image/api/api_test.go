@@ -46,6 +46,35 @@ func (tokens) Authenticate(_ context.Context, token string) (*auth.Caller, error
 	return c, nil
 }
 
+// database opens an empty database: a file, or what KILONOVA_TEST_DATABASE names, whose tables of this service are dropped.
+func database(t testing.TB, path string) *db.DB {
+	t.Helper()
+	url := os.Getenv("KILONOVA_TEST_DATABASE")
+	if url == "" {
+		url = "sqlite:" + path
+	}
+	d, err := db.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"images", "tags", "properties", "members", "tasks", "directories", "metadef_namespaces", "metadef_items", "metadef_resource_types"} {
+		drop := func(tx *db.Tx) error {
+			_, err := tx.Exec(t.Context(), "DROP TABLE IF EXISTS image_"+table)
+			return err
+		}
+		if err := d.Write(t.Context(), drop); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Write(t.Context(), func(tx *db.Tx) error {
+		_, err := tx.Exec(t.Context(), "DROP TABLE IF EXISTS schema_image")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // cloud is a running image service.
 type cloud struct {
 	t   testing.TB
@@ -57,10 +86,8 @@ type cloud struct {
 func start(t testing.TB, edit func(*local.Config)) *cloud {
 	t.Helper()
 	c := &cloud{t: t, dir: t.TempDir()}
-	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(c.dir, "t.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := database(t, filepath.Join(c.dir, "t.db"))
+	var err error
 	cfg := local.Config{DB: d, Dir: filepath.Join(c.dir, "images")}
 	if err := os.Mkdir(cfg.Dir, 0o700); err != nil {
 		t.Fatal(err)
