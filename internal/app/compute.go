@@ -78,7 +78,7 @@ func (a *App) startConductor(ctx context.Context) error {
 
 func (a *App) schedulerConfig() scheduler.Config {
 	c, o := scheduler.Defaults(), a.cfg.Scheduler
-	c.MaxAttempts, c.HostSubsetSize = o.MaxAttempts, o.SubsetSize
+	c.MaxAttempts, c.HostSubsetSize, c.DefaultZone = o.MaxAttempts, o.SubsetSize, a.cfg.Compute.DefaultZone
 	if len(o.Filters) > 0 {
 		c.EnabledFilters = o.Filters
 	}

@@ -15,6 +15,7 @@ type Config struct {
 	PCIInPlacement                          bool   // pci_in_placement
 	DisableFallbackPCPUQuery                bool   // [workarounds] disable_fallback_pcpu_query
 	DefaultArchitecture                     string // image_properties_default_architecture
+	DefaultZone                             string // default_availability_zone: that of hosts in no aggregate with a zone
 
 	EnabledFilters            []string // enabled_filters, in order
 	WeightClasses             []string // weight_classes; nil: all
@@ -50,7 +51,7 @@ type Config struct {
 // Defaults gives nova's defaults.
 func Defaults() Config {
 	return Config{
-		MaxAttempts: 3, MaxPlacementResults: 1000,
+		MaxAttempts: 3, MaxPlacementResults: 1000, DefaultZone: "nova",
 		EnabledFilters: []string{"ComputeFilter", "ComputeCapabilitiesFilter", "ImagePropertiesFilter", "ServerGroupAntiAffinityFilter", "ServerGroupAffinityFilter"},
 		HostSubsetSize: 1, MaxIOOpsPerHost: 8, MaxInstancesPerHost: 50, RestrictIsolatedHosts: true, ImageIsolationSeparator: ".",
 		CPUWeightMultiplier: 1, RAMWeightMultiplier: 1, DiskWeightMultiplier: 1, IOOpsWeightMultiplier: -1, PCIWeightMultiplier: 1,

@@ -68,11 +68,20 @@ func zoneAggregate(b *builder) error {
 	if b.req.Zone == "" {
 		return nil
 	}
-	var in []string
+	var in, others []string
 	for _, a := range b.cloud.Aggregates {
-		if a.Metadata["availability_zone"] == b.req.Zone {
+		switch a.Metadata["availability_zone"] {
+		case b.req.Zone:
 			in = append(in, a.UUID)
+		case "":
+		default:
+			others = append(others, a.UUID)
 		}
+	}
+	if len(in) == 0 && b.req.Zone == b.cfg.DefaultZone { // the hosts that are in no zone
+		slices.Sort(others)
+		b.group.NotMemberOf = append(b.group.NotMemberOf, others...)
+		return nil
 	}
 	if len(in) == 0 {
 		return refused("No aggregate is the availability zone %s.", b.req.Zone)
