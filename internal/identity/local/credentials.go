@@ -38,16 +38,16 @@ func EC2CredentialID(access string) string { return digestOf(access) }
 
 // SealBlob encrypts a credential's blob for the database.
 func (s *Service) SealBlob(c *identity.Credential) error {
-	sealed, err := s.sealing.seal([]byte(c.Blob))
+	sealed, err := s.sealing.Seal([]byte(c.Blob))
 	c.Blob = sealed
 	return err
 }
 
 // OpenBlob decrypts a credential's blob.
 func (s *Service) OpenBlob(c *identity.Credential) error {
-	b := s.sealing.open(c.Blob)
+	b := s.sealing.Open(c.Blob)
 	if b == nil {
-		return fmt.Errorf("credential %s cannot be decrypted with the keys in %s", c.ID, s.sealing.dir)
+		return fmt.Errorf("credential %s cannot be decrypted with the keys at hand", c.ID)
 	}
 	c.Blob = string(b)
 	return nil

@@ -26,6 +26,7 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/identity"
+	"kilonova/internal/identity/keyring"
 )
 
 //go:embed migrations/*.sql
@@ -71,8 +72,8 @@ type Service struct {
 	Consumers        *Collection[identity.Consumer, *identity.Consumer]
 	EndpointGroups   *Collection[identity.EndpointGroup, *identity.EndpointGroup]
 
-	keys    *keyRing // tokens
-	sealing *keyRing // credentials
+	keys    *keyring.Ring // tokens
+	sealing *keyring.Ring // credentials
 	hashing chan struct{}
 	decoy   []byte // compared with when there is no such user, so that both answers take as long
 	tokens  *cache
@@ -100,10 +101,10 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{db: cfg.DB, cfg: cfg, hashing: make(chan struct{}, runtime.GOMAXPROCS(0)), tokens: newCache(cfg.CacheSize, cfg.CacheTTL)}
-	if s.keys, err = openKeys(cfg.KeyDir); err != nil {
+	if s.keys, err = keyring.Open(cfg.KeyDir); err != nil {
 		return nil, err
 	}
-	if s.sealing, err = openKeys(filepath.Join(cfg.KeyDir, "credential")); err != nil {
+	if s.sealing, err = keyring.Open(filepath.Join(cfg.KeyDir, "credential")); err != nil {
 		return nil, err
 	}
 	s.decoy = decoyHash(cfg.BcryptCost)

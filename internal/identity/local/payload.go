@@ -1,14 +1,14 @@
 package local
 
 import (
+	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -112,7 +112,7 @@ func (s *Service) seal(p *payload) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode token: %w", err)
 	}
-	return s.keys.seal(b)
+	return s.keys.Seal(b)
 }
 
 var errMalformed = errors.New("the token is malformed or made with another key")
@@ -122,7 +122,7 @@ func (s *Service) unseal(token string) (*payload, error) {
 	if len(token) < 64 || len(token) > 2048 {
 		return nil, errMalformed
 	}
-	b := s.keys.open(token)
+	b := s.keys.Open(token)
 	if b == nil {
 		return nil, errMalformed
 	}
@@ -131,4 +131,13 @@ func (s *Service) unseal(token string) (*payload, error) {
 		return nil, errMalformed
 	}
 	return &p, nil
+}
+
+// RotateKeys rotates the token keys and keeps at most keep of them (Keystone's max_active_keys; 3 when 0). Tokens of a dropped key become
+// invalid, so rotations should be further apart than TokenTTL divided by keep-2.
+func (s *Service) RotateKeys(_ context.Context, keep int) error {
+	if keep == 0 {
+		keep = 3
+	}
+	return s.keys.Rotate(keep)
 }

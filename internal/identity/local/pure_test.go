@@ -11,11 +11,12 @@ import (
 	"pgregory.net/rapid"
 
 	"kilonova/internal/identity"
+	"kilonova/internal/identity/keyring"
 )
 
 // What a token carries survives being sealed and opened, whatever the ids look like.
 func TestPayloadRoundTrip(t *testing.T) {
-	keys, err := openKeys(t.TempDir())
+	keys, err := keyring.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func TestPayloadRoundTrip(t *testing.T) {
 }
 
 func FuzzUnseal(f *testing.F) {
-	keys, err := openKeys(f.TempDir())
+	keys, err := keyring.Open(f.TempDir())
 	if err != nil {
 		f.Fatal(err)
 	}

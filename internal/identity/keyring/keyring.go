@@ -1,7 +1,10 @@
-package local
+// Package keyring keeps Fernet keys in a directory, in the layout of a Keystone key repository: files named by numbers, each with one
+// key, readable by their owner alone. 0 is staged (the next primary key), the highest number is the primary key that seals, and every
+// key opens. What a process seals, each process that shares the directory can open, also across a rotation: the staged key is there
+// before it seals anything, and a ring reads its directory again when no key of it fits.
+package keyring
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -20,9 +23,8 @@ import (
 	"kilonova/internal/fault"
 )
 
-// keyRing is a key repository: a directory of files named by numbers. 0 is staged (the next primary key), the highest number is the
-// primary key that makes new tokens, the others still verify old ones. It is the layout that Keystone uses.
-type keyRing struct {
+// Ring is an open key repository. It is safe for use by many goroutines.
+type Ring struct {
 	dir string
 
 	mu     sync.RWMutex
@@ -33,11 +35,11 @@ type keyRing struct {
 // rereadKeys is how soon the directory is read again after a token that no key verifies.
 const rereadKeys = time.Second
 
-// openKeys reads the repository, making it with two keys when it is empty. Several processes may do so at once.
-func openKeys(dir string) (*keyRing, error) {
-	r := &keyRing{dir: dir}
+// Open reads the repository, making it with two keys when it is empty. Several processes may do so at once.
+func Open(dir string) (*Ring, error) {
+	r := &Ring{dir: dir}
 	if dir == "" {
-		return nil, fault.New(fault.Invalid, "No directory is given for the token keys.")
+		return nil, fault.New(fault.Invalid, "No directory is given for the keys.")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make key directory: %w", err)
@@ -77,7 +79,8 @@ func makeKey(dir, name string) error {
 	return nil
 }
 
-func (r *keyRing) numbers() ([]int, error) {
+// numbers lists the key files, ascending.
+func (r *Ring) numbers() ([]int, error) {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {
 		return nil, fmt.Errorf("read keys: %w", err)
@@ -92,7 +95,7 @@ func (r *keyRing) numbers() ([]int, error) {
 	return out, nil
 }
 
-func (r *keyRing) load() error {
+func (r *Ring) load() error {
 	numbers, err := r.numbers()
 	if err != nil {
 		return err
@@ -119,8 +122,8 @@ func (r *keyRing) load() error {
 	return nil
 }
 
-// seal encrypts and signs with the primary key.
-func (r *keyRing) seal(msg []byte) (string, error) {
+// Seal encrypts and signs with the primary key; the result has no padding.
+func (r *Ring) Seal(msg []byte) (string, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if len(r.keys) == 0 {
@@ -133,8 +136,8 @@ func (r *keyRing) seal(msg []byte) (string, error) {
 	return strings.TrimRight(string(tok), "="), nil
 }
 
-// open verifies and decrypts; nil when no key fits. A key that appeared since is found.
-func (r *keyRing) open(sealed string) []byte {
+// Open verifies and decrypts; nil when no key fits or the text is malformed.
+func (r *Ring) Open(sealed string) []byte {
 	sealed = strings.TrimRight(sealed, "=")
 	if _, err := base64.RawURLEncoding.Strict().DecodeString(sealed); err != nil { // the library is content with a good beginning
 		return nil
@@ -157,14 +160,17 @@ func (r *keyRing) open(sealed string) []byte {
 	return fernet.VerifyAndDecrypt(padded, 0, r.keys)
 }
 
-// rotate makes the staged key the primary one, stages a new key and drops the oldest beyond keep.
-func (r *keyRing) rotate(keep int) error {
+// Rotate makes the staged key the primary one, stages a new key and drops the oldest beyond keep, which counts the staged key too.
+func (r *Ring) Rotate(keep int) error {
 	numbers, err := r.numbers()
 	if err != nil {
 		return err
 	}
-	if len(numbers) == 0 || numbers[0] != 0 {
-		return fmt.Errorf("rotate keys: %s has no staged key", r.dir)
+	if len(numbers) == 0 || numbers[0] != 0 { // a rotation was cut off after it had a new primary key: end it
+		if err := makeKey(r.dir, "0"); err != nil {
+			return err
+		}
+		return r.load()
 	}
 	next := strconv.Itoa(numbers[len(numbers)-1] + 1)
 	if err := os.Link(filepath.Join(r.dir, "0"), filepath.Join(r.dir, next)); err != nil {
@@ -184,13 +190,4 @@ func (r *keyRing) rotate(keep int) error {
 		active = active[1:]
 	}
 	return r.load()
-}
-
-// RotateKeys rotates the token keys and keeps at most keep of them (Keystone's max_active_keys; 3 when 0). Tokens of a dropped key become
-// invalid, so rotations should be further apart than TokenTTL divided by keep-2.
-func (s *Service) RotateKeys(_ context.Context, keep int) error {
-	if keep == 0 {
-		keep = 3
-	}
-	return s.keys.rotate(keep)
 }
