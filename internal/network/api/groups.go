@@ -74,7 +74,7 @@ func rules(a *API) *resource {
 			{name: "port_range_min", when: post, kind: null(number(-1<<31, 1<<31-1))},
 			{name: "port_range_max", when: post, kind: null(number(-1<<31, 1<<31-1))},
 			{name: "remote_ip_prefix", when: post, kind: null(addressOrPrefix)},
-			{name: "remote_group_id", when: post, kind: null(uuid)},
+			{name: "remote_group_id", when: post, kind: null(text(36))},
 			{name: "remote_address_group_id", when: post, kind: absent("address groups are not supported")}},
 		columns: map[string]string{"id": "id", "project_id": "project_id", "security_group_id": "group_id", "remote_group_id": "remote_group_id"},
 		list:    a.ruleDocs, create: createRule, target: a.groupOwner, check: a.checkRule,

@@ -8,7 +8,7 @@ import (
 
 func subnetPools(a *API) *resource {
 	return &resource{api: a, name: "subnetpool", plural: "subnetpools", path: "subnetpools", kind: "SubnetPool",
-		attrs: []attr{{name: "name", when: required, kind: filled(255)}, descriptionAttr(), projectAttr(),
+		attrs: []attr{{name: "name", when: required | put, kind: filled(255)}, descriptionAttr(), projectAttr(),
 			{name: "prefixes", when: required | put, kind: texts(prefix)},
 			{name: "min_prefixlen", when: both, kind: null(number(0, 128))},
 			{name: "max_prefixlen", when: both, kind: null(number(0, 128))},

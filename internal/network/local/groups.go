@@ -125,6 +125,9 @@ func (c *Change) UpdateGroup(groupID string, change func(g *network.Group) error
 	if name == DefaultGroupName && g.Name != name {
 		return nil, fault.New(fault.Conflict, "Updating default security group not allowed.").WithCode("SecurityGroupCannotUpdateDefault")
 	}
+	if name != DefaultGroupName && g.Name == DefaultGroupName {
+		return nil, fault.New(fault.Conflict, "Default security group already exists.").WithCode("SecurityGroupDefaultAlreadyExists")
+	}
 	if stateful != g.Stateful {
 		used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_port_groups WHERE group_id = ? LIMIT 1", groupID)
 		if err != nil {

@@ -160,6 +160,16 @@ func (c *Change) DeleteNetwork(networkID string) error {
 	if err != nil {
 		return err
 	}
+	// Floating IPs that stand for nothing go with their network.
+	idle, err := c.floating.list(c.ctx, c.tx, "network_id = ? AND port_id = ''", networkID)
+	if err != nil {
+		return err
+	}
+	for i := range idle {
+		if err := c.DeleteFloatingIP(idle[i].ID); err != nil {
+			return err
+		}
+	}
 	used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE network_id = ? LIMIT 1", networkID)
 	if err != nil {
 		return err

@@ -108,7 +108,7 @@ func checkICMP(r *network.GroupRule, bad func(code, format string, args ...any) 
 		v           *int
 	}{{"port_range_min", "type", r.PortMin}, {"port_range_max", "code", r.PortMax}} {
 		if f.v != nil && (*f.v < 0 || *f.v > 255) {
-			return bad("SecurityGroupInvalidIcmpValue", "Invalid value for ICMP %s (%s) %d. It must be 0 to 255.", f.field, f.name, *f.v)
+			return bad("SecurityGroupInvalidIcmpValue", "Invalid value for ICMP %s (%s) %d. It must be 0 to 255.", f.name, f.field, *f.v)
 		}
 	}
 	if r.PortMin == nil && r.PortMax != nil {
