@@ -223,7 +223,7 @@ const (
 
 // world is a compute API with a real store and engine.
 type world struct {
-	*testing.T
+	testing.TB
 	h      http.Handler
 	store  *store.Store
 	ops    *recorder
@@ -232,7 +232,7 @@ type world struct {
 	agents *agents
 }
 
-func newWorld(t *testing.T, options ...func(*backend.Options)) *world {
+func newWorld(t testing.TB, options ...func(*backend.Options)) *world {
 	t.Helper()
 	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "k.db"))
 	if err != nil {
@@ -247,7 +247,7 @@ func newWorld(t *testing.T, options ...func(*backend.Options)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, store: s, ops: &recorder{Engine: e}, agents: &agents{answer: map[command.Verb]any{}}}
+	w := &world{TB: t, store: s, ops: &recorder{Engine: e}, agents: &agents{answer: map[command.Verb]any{}}}
 	w.images = &images{m: map[string]image.Image{
 		imageID:  {ID: imageID, Status: image.Active, MinRAM: 64, MinDisk: 1, Size: 1 << 20, DiskFormat: "qcow2", ContainerFormat: "bare", Properties: map[string]string{"hw_disk_bus": "virtio"}},
 		queuedID: {ID: queuedID, Status: image.Queued},
