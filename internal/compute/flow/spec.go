@@ -2,6 +2,7 @@ package flow
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -51,7 +52,15 @@ func faultOf(err error, host string) *compute.Fault {
 	if len(text) > 255 {
 		text = append(text[:254], '…')
 	}
-	return &compute.Fault{Code: cmp.Or(code, 500), Message: string(text), Details: err.Error(), Created: clock.Now(), Host: host}
+	details := err.Error()
+	var e *fault.Error
+	if errors.As(err, &e) && e.Cause != nil {
+		details = e.Cause.Error()
+	}
+	if details == string(text) {
+		details = ""
+	}
+	return &compute.Fault{Code: cmp.Or(code, 500), Message: string(text), Details: details, Created: clock.Now(), Host: host}
 }
 
 // setSystem changes keys of Server.System; "" removes one.
