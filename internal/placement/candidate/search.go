@@ -20,7 +20,7 @@ type Options struct {
 // Search finds candidates. It fails only when ctx ends.
 func (v *View) Search(ctx context.Context, q placement.Query, o Options) (*placement.Candidates, error) {
 	s := v.compile(q, o)
-	trees := v.slots
+	trees := v.slots()
 	if o.Randomize && len(trees) > 1 {
 		trees = slices.Clone(trees)
 		rand.Shuffle(len(trees), func(i, j int) { trees[i], trees[j] = trees[j], trees[i] })
@@ -111,7 +111,7 @@ func (v *View) compile(q placement.Query, o Options) *search {
 		}
 		g := s.group(in)
 		if in.InTree != "" {
-			if p, ok := v.where[in.InTree]; ok {
+			if p, ok := v.find(in.InTree); ok {
 				g.tree = p.node().Root
 			} else {
 				g.tree = "none"
@@ -200,7 +200,7 @@ func (s *search) most() int {
 	if s.limit > 0 {
 		return s.limit
 	}
-	return len(s.view.slots)
+	return len(s.view.slots())
 }
 
 func (s *search) full() bool { return s.limit > 0 && len(s.out.Candidates) >= s.limit }
@@ -363,7 +363,9 @@ func (s *search) summarize() {
 	if s.query.Flat {
 		for _, c := range s.out.Candidates {
 			for uuid := range c.Allocations {
-				s.out.Summaries[uuid] = s.view.where[uuid].node().Provider
+				if p, ok := s.view.find(uuid); ok {
+					s.out.Summaries[uuid] = p.node().Provider
+				}
 			}
 		}
 		return

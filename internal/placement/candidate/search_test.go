@@ -150,18 +150,33 @@ func TestSearchAgainstModel(t *testing.T) {
 		} else {
 			drawContent(t, &changed)
 			changed.Version = 1
-			if !v.Replace(changed) {
-				for i := range records {
-					if records[i].UUID == changed.UUID {
-						records[i] = changed
-					}
-				}
-				v = Build(records)
-			}
+			v = v.Apply([]Record{changed}, nil)
 		}
 		m.all[changed.UUID] = changed.Provider
 		if d := cmp.Diff(m.answer(), answer(t, v, m.q, Options{})); d != "" {
 			t.Fatalf("after the change (-model +search):\n%s", d)
+		}
+
+		added := drawRecord(t, len(records), records)
+		var gone []string
+		for _, name := range m.names {
+			if leaf := !slices.ContainsFunc(m.names, func(n string) bool { return m.all[n].Parent == name }); leaf && added.Parent != name && rapid.Bool().Draw(t, "gone") {
+				gone = append(gone, name)
+			}
+		}
+		v = v.Apply([]Record{added}, gone)
+		m.all[added.UUID] = added.Provider
+		m.names = append(slices.DeleteFunc(slices.Clone(m.names), func(n string) bool { return slices.Contains(gone, n) }), added.UUID)
+		for i := range m.q.Groups {
+			if slices.Contains(gone, m.q.Groups[i].InTree) {
+				m.q.Groups[i].InTree = added.UUID
+			}
+		}
+		if v.Len() != len(m.names) {
+			t.Fatalf("%d providers, want %d", v.Len(), len(m.names))
+		}
+		if d := cmp.Diff(m.answer(), answer(t, v, m.q, Options{})); d != "" {
+			t.Fatalf("after arrivals and departures (-model +search):\n%s", d)
 		}
 	})
 }

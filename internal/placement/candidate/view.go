@@ -1,7 +1,7 @@
 // Package candidate finds allocation candidates in a view of all providers that is kept in memory. It is pure: it reads no database and
 // no clock.
 //
-// A View may be searched by any number of goroutines while one other applies changes to it (SetUsed, Replace). A search sees each
+// A View may be searched by any number of goroutines while one other applies changes to it (SetUsed, Apply). A search sees each
 // provider as it is at some moment between the search's begin and end; it promises nothing about several providers at one instant,
 // because the claim decides in any case.
 package candidate
@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"kilonova/internal/placement"
@@ -23,10 +24,20 @@ type Record struct {
 
 // View is every provider, arranged in trees.
 type View struct {
-	slots  []*slot // one for each root, ordered by UUID
+	roots  atomic.Pointer[[]*slot] // one for each root
+	mu     sync.RWMutex            // of where
 	where  map[string]place
 	names  *names
 	shared bool // some provider shares its inventory
+}
+
+func (v *View) slots() []*slot { return *v.roots.Load() }
+
+func (v *View) find(uuid string) (place, bool) {
+	v.mu.RLock()
+	p, ok := v.where[uuid]
+	v.mu.RUnlock()
+	return p, ok
 }
 
 type place struct {
@@ -75,6 +86,7 @@ func (n *node) of(class int32) *stock {
 // Build arranges providers into a view. A provider whose parent or root is missing is left out.
 func Build(records []Record) *View {
 	v := &View{where: make(map[string]place, len(records)), names: newNames()}
+	var slots []*slot
 	byRoot := make(map[string][]Record, len(records))
 	for _, r := range records {
 		byRoot[r.Root] = append(byRoot[r.Root], r)
@@ -86,11 +98,12 @@ func Build(records []Record) *View {
 		}
 		s := &slot{}
 		s.tree.Store(t)
-		v.slots = append(v.slots, s)
+		slots = append(slots, s)
 		for i, n := range t.nodes {
 			v.where[n.UUID] = place{s, i}
 		}
 	}
+	v.roots.Store(&slots)
 	v.connect()
 	v.names.sealed = true
 	return v
@@ -150,7 +163,7 @@ func (v *View) node(r Record, parent int) *node {
 // connect finds, for each tree, the providers of other trees that share with it through an aggregate.
 func (v *View) connect() {
 	var sharing []place
-	for _, s := range v.slots {
+	for _, s := range v.slots() {
 		for i, n := range s.tree.Load().nodes {
 			if n.sharing && len(n.aggs) > 0 {
 				sharing = append(sharing, place{s, i})
@@ -162,7 +175,7 @@ func (v *View) connect() {
 		return
 	}
 	members := map[int32][]*slot{}
-	for _, s := range v.slots {
+	for _, s := range v.slots() {
 		for _, n := range s.tree.Load().nodes {
 			for _, a := range n.aggs {
 				members[a] = append(members[a], s)
@@ -185,20 +198,24 @@ func (v *View) connect() {
 func (p place) node() *node { return p.slot.tree.Load().nodes[p.index] }
 
 // Len is the number of providers.
-func (v *View) Len() int { return len(v.where) }
+func (v *View) Len() int {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return len(v.where)
+}
 
 // Get gives a provider's record.
 func (v *View) Get(uuid string) (Record, bool) {
-	p, ok := v.where[uuid]
+	p, ok := v.find(uuid)
 	if !ok {
 		return Record{}, false
 	}
 	return p.node().Record, true
 }
 
-// Each calls f for every provider, roots in order of UUID and parents before children.
+// Each calls f for every provider, parents before children.
 func (v *View) Each(f func(Record)) {
-	for _, s := range v.slots {
+	for _, s := range v.slots() {
 		for _, n := range s.tree.Load().nodes {
 			f(n.Record)
 		}
@@ -208,7 +225,7 @@ func (v *View) Each(f func(Record)) {
 // SetUsed takes over the usage and generation of a provider when version is newer than what the view has. It tells false when the
 // provider is unknown or versions between were missed, so that more than usage may have changed.
 func (v *View) SetUsed(uuid string, version, generation int64, used map[string]int64) bool {
-	p, ok := v.where[uuid]
+	p, ok := v.find(uuid)
 	if !ok {
 		return false
 	}
@@ -230,10 +247,35 @@ func (v *View) SetUsed(uuid string, version, generation int64, used map[string]i
 	return whole
 }
 
-// Replace takes over a provider's newest record. It tells false when the change moves the provider between trees or alters who shares
-// with whom: the view must then be built anew.
-func (v *View) Replace(r Record) bool {
-	p, ok := v.where[r.UUID]
+// Apply takes over the newest records of some providers and the end of others. What concerns one provider is changed in place; a change of who
+// belongs to or shares with whom makes a new view, arranged anew from what the old one knows. It gives the view that is to be used from then on.
+func (v *View) Apply(changed []Record, gone []string) *View {
+	whole := true
+	for _, r := range changed {
+		whole = (v.replace(r) || v.insert(r)) && whole
+	}
+	for _, uuid := range gone {
+		whole = v.remove(uuid) && whole
+	}
+	if whole {
+		return v
+	}
+	byUUID := make(map[string]Record, v.Len()+len(changed))
+	v.Each(func(r Record) { byUUID[r.UUID] = r })
+	for _, r := range changed {
+		if old, ok := byUUID[r.UUID]; !ok || old.Version <= r.Version {
+			byUUID[r.UUID] = r
+		}
+	}
+	for _, uuid := range gone {
+		delete(byUUID, uuid)
+	}
+	return Build(slices.Collect(maps.Values(byUUID)))
+}
+
+// replace exchanges a provider that stays where it is.
+func (v *View) replace(r Record) bool {
+	p, ok := v.find(r.UUID)
 	if !ok {
 		return false
 	}
@@ -242,10 +284,46 @@ func (v *View) Replace(r Record) bool {
 		return true
 	}
 	n := v.node(r, old.parent)
-	if r.Parent != old.Parent || r.Root != old.Root || n.sharing != old.sharing || (v.shared && !slices.Equal(n.aggs, old.aggs)) {
+	if r.Parent != old.Parent || r.Root != old.Root || n.sharing != old.sharing || (n.sharing || v.shared) && !slices.Equal(n.aggs, old.aggs) {
 		return false
 	}
 	p.put(n)
+	return true
+}
+
+// insert adds a new root where nobody shares.
+func (v *View) insert(r Record) bool {
+	if _, known := v.find(r.UUID); known || r.Parent != "" || r.Root != r.UUID || v.shared {
+		return false
+	}
+	n := v.node(r, -1)
+	if n.sharing {
+		return false
+	}
+	s := &slot{}
+	s.tree.Store(&tree{nodes: []*node{n}})
+	slots := append(v.slots(), s) // readers of the shorter slice do not see what lies beyond its end
+	v.roots.Store(&slots)
+	v.mu.Lock()
+	v.where[r.UUID] = place{s, 0}
+	v.mu.Unlock()
+	return true
+}
+
+// remove takes out a root without children where nobody shares.
+func (v *View) remove(uuid string) bool {
+	p, ok := v.find(uuid)
+	if !ok {
+		return true
+	}
+	if v.shared || len(p.slot.tree.Load().nodes) != 1 {
+		return false
+	}
+	slots := slices.DeleteFunc(slices.Clone(v.slots()), func(s *slot) bool { return s == p.slot })
+	v.roots.Store(&slots)
+	v.mu.Lock()
+	delete(v.where, uuid)
+	v.mu.Unlock()
 	return true
 }
 

@@ -19,7 +19,7 @@ const (
 	pollEvery    = time.Second      // how old news of other processes may get
 	compareEvery = time.Minute      // all versions are compared
 	overlap      = 10 * time.Second // clocks may differ and transactions may last that long
-	fewEnough    = 400              // providers reloaded by name in one query
+	fewEnough    = 400              // providers reloaded by name in one query; more: all are read
 )
 
 // snapshot keeps a candidate.View equal to the tables.
@@ -131,16 +131,9 @@ func (s *snapshot) apply(ctx context.Context, v *candidate.View, dirty map[strin
 		return err
 	}
 	for _, r := range records {
-		if !v.Replace(r) {
-			return s.rebuild(ctx)
-		}
 		delete(dirty, r.UUID)
 	}
-	for uuid := range dirty { // not in the table
-		if _, ok := v.Get(uuid); ok {
-			return s.rebuild(ctx)
-		}
-	}
+	s.now.Store(v.Apply(records, slices.Collect(maps.Keys(dirty)))) // those left are not in the table
 	return nil
 }
 
