@@ -213,6 +213,9 @@ type Service struct {
 	// to the usual 404.
 	Fallback func(*Request) (*Reply, error)
 
+	// StrictSlash makes a trailing slash after anything but the service's root, an entry of ProjectSegment or LegacyRoots, or a
+	// project segment a 404: "/servers/" is a server without id. Without it trailing slashes are dropped.
+	StrictSlash bool
 	// StrictTypes asks more of headers: JSON bodies need a Content-Type, and an Accept that excludes application/json is 406.
 	StrictTypes bool
 	// Log receives panics, internal errors and, at debug level, one line for each request. Nil: slog.Default().

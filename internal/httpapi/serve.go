@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -252,6 +253,9 @@ func (v *server) locate(req *Request, u *url.URL) *url.URL {
 			}
 		}
 		break
+	}
+	if v.StrictSlash && strings.HasSuffix(u.EscapedPath(), "/") && path != "/" && !slices.Contains(v.ProjectSegment, path) && v.LegacyRoots[path] == "" {
+		path += "/" // matches nothing
 	}
 	plain, err := url.PathUnescape(path)
 	if err != nil {

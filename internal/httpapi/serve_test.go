@@ -181,6 +181,22 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestStrictSlash(t *testing.T) {
+	s := service()
+	s.StrictSlash = true
+	s.Routes = append(s.Routes, httpapi.Route{Method: "GET", Path: "/v2", Public: true, Handle: echo})
+	h := handler(t, s)
+	for path, want := range map[string]int{"/": 200, "/v2.1/": 200, "/v2/": 200, "/v2.1/" + project + "/": 200, "/v2.1/servers": 200, "/v2.1/servers/": 404,
+		"/v2.1/servers/7/": 404, "/v2.1/" + project + "/servers/": 404} {
+		if w := call(h, "GET", path, ""); w.Code != want {
+			t.Errorf("%s: %d, want %d", path, w.Code, want)
+		}
+	}
+	if w := call(h, "DELETE", "/v2.1/servers/", ""); w.Code != 404 {
+		t.Errorf("DELETE without id: %d", w.Code)
+	}
+}
+
 func TestHeaders(t *testing.T) {
 	h := handler(t, service())
 	pick := func(w *httptest.ResponseRecorder, keys ...string) map[string]string {

@@ -8,7 +8,6 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api/backend"
 	"kilonova/internal/compute/command"
-	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
@@ -193,34 +192,33 @@ func (a api) addAggregateHost(r *httpapi.Request) (*httpapi.Reply, error) {
 		if own, other := g.Metadata[zoneKey], zoneElsewhere(all, g.ID, host); own != "" && other != "" && own != other {
 			return fault.New(fault.Conflict, "Cannot add host to aggregate %d: host %s is in availability zone %s already.", g.ID, host, other)
 		}
-		if own := g.Metadata[zoneKey]; own != "" && zoneElsewhere(all, g.ID, host) == "" && own != store.DefaultZone {
-			refs, err := a.Store.ServerRefs(ctx, tx, host)
-			if err != nil {
-				return err
-			}
-			if len(refs) > 0 {
-				return fault.New(fault.Conflict, "Cannot add host to aggregate %d: host %s has instances, and its availability zone would change.", g.ID, host)
-			}
+		if err := a.mayMove(ctx, tx, g, host); err != nil {
+			return err
 		}
 		return a.Store.AddAggregateHost(ctx, tx, g.ID, host)
 	})
 }
 
+// mayMove refuses to take a host into the zone of an aggregate while it has servers that asked for another zone.
+func (a api) mayMove(ctx context.Context, tx *db.Tx, g *compute.Aggregate, host string) error {
+	zone := g.Metadata[zoneKey]
+	if zone == "" {
+		return nil
+	}
+	servers, err := a.Store.ServersOnHost(ctx, tx, host)
+	if err != nil {
+		return err
+	}
+	for _, s := range servers {
+		if s.PinnedZone != nil && *s.PinnedZone != zone {
+			return fault.New(fault.Conflict, "Cannot add host to aggregate %d: instance %s on host %s asked for availability zone %s.", g.ID, s.ID, host, *s.PinnedZone)
+		}
+	}
+	return nil
+}
+
 func (a api) removeAggregateHost(r *httpapi.Request) (*httpapi.Reply, error) {
 	return a.changeHosts(r, "remove_host", func(ctx context.Context, tx *db.Tx, g *compute.Aggregate, host string) error {
-		all, err := a.Store.Aggregates(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if own := g.Metadata[zoneKey]; own != "" && slices.Contains(g.Hosts, host) && zoneElsewhere(all, g.ID, host) == "" && own != store.DefaultZone {
-			refs, err := a.Store.ServerRefs(ctx, tx, host)
-			if err != nil {
-				return err
-			}
-			if len(refs) > 0 {
-				return fault.New(fault.Conflict, "Cannot remove host from aggregate %d: host %s has instances, and its availability zone would change.", g.ID, host)
-			}
-		}
 		return a.Store.RemoveAggregateHost(ctx, tx, g.ID, host)
 	})
 }

@@ -103,7 +103,7 @@ func orNull(s string) any {
 // number reads a numeric id of the path. It fails with fault.Invalid.
 func number(r *httpapi.Request, what string) (int64, error) {
 	n, err := strconv.ParseInt(r.Path("id"), 10, 64)
-	if err != nil || n < 0 {
+	if err != nil {
 		return 0, fault.New(fault.Invalid, "Invalid %s id '%s': it must be an integer.", what, r.Path("id"))
 	}
 	return n, nil

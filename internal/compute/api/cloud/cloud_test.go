@@ -270,9 +270,21 @@ func TestAggregates(t *testing.T) {
 	if m := message(w.ask("admin", "POST", "/os-aggregates/2/action", `{"add_host":{"host":"c2"}}`, 1, 409)); !strings.Contains(m, "zone east already") {
 		t.Error(m)
 	}
-	if m := message(w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c1"}}`, 1, 409)); !strings.Contains(m, "has instances") {
+	west := "west"
+	w.write(func(tx *db.Tx) error {
+		v := server("pinned", apitest.Project, "c3", time.Hour)
+		v.PinnedZone = &west
+		return w.store.InsertServer(t.Context(), tx, v)
+	})
+	if m := message(w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c3"}}`, 1, 409)); !strings.Contains(m, "asked for availability zone west") {
 		t.Error(m)
 	}
+	w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c1"}}`, 1, 200)
+	if m := message(w.ask("admin", "PUT", "/os-aggregates/1", `{"aggregate":{"availability_zone":"south"}}`, 1, 400)); !strings.Contains(m, "hosts with instances") {
+		t.Error(m)
+	}
+	w.ask("admin", "POST", "/os-aggregates/1/action", `{"remove_host":{"host":"c1"}}`, 1, 200)
+	w.ask("admin", "GET", "/os-aggregates/-1", "", 1, 404)
 	w.ask("admin", "DELETE", "/os-aggregates/1", "", 1, 400)
 	got = w.ask("admin", "POST", "/os-aggregates/1/action", `{"set_metadata":{"metadata":{"ssd":"true","availability_zone":"north"}}}`, 1, 200)
 	if d := cmp.Diff(map[string]any{"ssd": "true", "availability_zone": "north"}, got["aggregate"].(map[string]any)["metadata"]); d != "" {

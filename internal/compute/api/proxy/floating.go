@@ -182,7 +182,7 @@ func (a api) addFloatingIP(r *httpapi.Request) (*httpapi.Reply, error) {
 				continue
 			}
 			body := document{"floatingip": document{"port_id": p.ID, "fixed_ip_address": ip.Address}}
-			return &httpapi.Reply{}, a.Network.call(r, "PUT", "/floatingips/"+f.ID, nil, body, nil)
+			return &httpapi.Reply{}, conflictIsInvalid(a.Network.call(r, "PUT", "/floatingips/"+f.ID, nil, body, nil))
 		}
 	}
 	if in.Fixed != "" {

@@ -196,7 +196,7 @@ func (a api) writeGroup(r *httpapi.Request, method, path string) (*httpapi.Reply
 	var doc struct {
 		Group groupDoc `json:"security_group"`
 	}
-	body := document{"security_group": document{"name": strings.TrimSpace(in.Name), "description": strings.TrimSpace(in.Description)}}
+	body := document{"security_group": document{"name": in.Name, "description": in.Description}}
 	if err := a.Network.call(r, method, "/security-groups"+path, nil, body, &doc); err != nil {
 		return nil, conflictIsInvalid(err)
 	}
@@ -248,7 +248,6 @@ func (in ruleRequest) rule() (ruleDoc, error) {
 		if err != nil {
 			return out, fault.New(fault.Invalid, "Invalid CIDR %v.", in.CIDR)
 		}
-		text = p.Masked().String()
 		out.RemoteIP = &text
 		if p.Addr().Is6() {
 			out.EtherType = "IPv6"

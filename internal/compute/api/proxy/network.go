@@ -44,10 +44,14 @@ func (a api) listTenantNetworks(r *httpapi.Request) (*httpapi.Reply, error) {
 	return a.networks(r, tenantView)
 }
 
-// networks lists the project's own networks and the shared ones.
+// networks lists the project's own networks and the shared ones; all of them to administrators.
 func (a api) networks(r *httpapi.Request, view func(*httpapi.Request, netDoc) document) (*httpapi.Reply, error) {
 	out, seen := []document{}, map[string]bool{}
-	for _, q := range []url.Values{own(r), {"shared": {"true"}}} {
+	queries := []url.Values{own(r), {"shared": {"true"}}}
+	if r.Caller.IsAdmin() {
+		queries = []url.Values{nil}
+	}
+	for _, q := range queries {
 		var doc struct{ Networks []netDoc }
 		if err := a.Network.call(r, "GET", "/networks", q, nil, &doc); err != nil {
 			return nil, err

@@ -239,6 +239,10 @@ func TestFloatingIPs(t *testing.T) {
 	w.conforms("GET /os-floating-ips/{id}", path)
 	w.ask("member", "POST", action, `{"removeFloatingIp":`+address("")+`}`, 1, 202)
 	w.ask("member", "POST", action, `{"addFloatingIp":`+address("")+`}`, 44, 404)
+	two := []any{made["ip"], inner(w.ask("member", "POST", "/os-floating-ips", `{}`, 1, 200), "floating_ip")["ip"]}
+	for i, want := range []int{202, 400} { // one fixed address has one floating address
+		w.ask("member", "POST", action, fmt.Sprintf(`{"addFloatingIp":{"address":%q}}`, two[i]), 1, want)
+	}
 	w.ask("member", "DELETE", path, "", 1, 202)
 	w.ask("member", "GET", path, "", 1, 404)
 	w.ask("member", "GET", "/os-floating-ips/x", "", 1, 404)
@@ -256,7 +260,7 @@ func TestFloatingIPs(t *testing.T) {
 func TestSecurityGroups(t *testing.T) {
 	w := newWorld(t)
 	made := inner(w.ask("member", "POST", "/os-security-groups", `{"security_group":{"name":" web ","description":"d"}}`, 1, 200), "security_group")
-	if made["name"] != "web" || made["tenant_id"] != apitest.Project || len(made["rules"].([]any)) != 0 {
+	if made["name"] != " web " || made["tenant_id"] != apitest.Project || len(made["rules"].([]any)) != 0 {
 		t.Error(made)
 	}
 	group := made["id"].(string)
@@ -276,7 +280,7 @@ func TestSecurityGroups(t *testing.T) {
 		want         int
 		view         map[string]any
 	}{
-		{"tcp", `"ip_protocol":"TCP","from_port":"22","to_port":22,"cidr":"10.0.0.1/8"`, 200, map[string]any{"ip_protocol": "tcp", "from_port": 22.0, "to_port": 22.0, "ip_range": map[string]any{"cidr": "10.0.0.0/8"}, "group": map[string]any{}}},
+		{"tcp", `"ip_protocol":"TCP","from_port":"22","to_port":22,"cidr":"10.0.0.0/8"`, 200, map[string]any{"ip_protocol": "tcp", "from_port": 22.0, "to_port": 22.0, "ip_range": map[string]any{"cidr": "10.0.0.0/8"}, "group": map[string]any{}}},
 		{"twice", `"ip_protocol":"tcp","from_port":22,"to_port":22,"cidr":"10.0.0.0/8"`, 400, nil},
 		{"icmp", `"ip_protocol":"icmp","from_port":-1,"to_port":-1`, 200, map[string]any{"ip_protocol": "icmp", "from_port": -1.0, "to_port": -1.0, "ip_range": map[string]any{"cidr": "0.0.0.0/0"}, "group": map[string]any{}}},
 		{"group", fmt.Sprintf(`"group_id":%q`, group), 200, map[string]any{"ip_protocol": nil, "from_port": nil, "to_port": nil, "ip_range": map[string]any{}, "group": map[string]any{"name": "www", "tenant_id": apitest.Project}}},
