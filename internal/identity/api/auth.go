@@ -69,7 +69,7 @@ func login(r *httpapi.Request) (identity.Login, error) {
 	in := b.Auth.Identity
 	l := identity.Login{Methods: in.Methods}
 	missing := func(method string) (identity.Login, error) {
-		return l, fault.New(fault.Invalid, "Expecting to find %s in identity. The server could not comply with the request since it is malformed.", method)
+		return l, fault.New(fault.Invalid, "The method %s is named but its part of identity is missing.", method)
 	}
 	for _, m := range in.Methods {
 		switch m {

@@ -111,7 +111,7 @@ func (a *api) changeDomainConfig(r *httpapi.Request, domain string, path []strin
 		return nil, err
 	}
 	if len(b.Config) == 0 {
-		return nil, fault.New(fault.Invalid, "Expecting to find config in the request body.")
+		return nil, fault.New(fault.Invalid, "The request body has no object config.")
 	}
 	set := local.Settings{}
 	for name, raw := range b.Config {

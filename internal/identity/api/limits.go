@@ -12,7 +12,7 @@ import (
 
 // limitModel answers GET /v3/limits/model: limits of projects are independent of each other.
 func limitModel(r *httpapi.Request) (*httpapi.Reply, error) {
-	return httpapi.OK(document{"model": document{"name": "flat", "description": "Limit enforcement and validation does not take project hierarchy into consideration."},
+	return httpapi.OK(document{"model": document{"name": "flat", "description": "Each project is held to its own limits, wherever it stands in the tree."},
 		"links": listLinks(r)}), nil
 }
 
@@ -21,7 +21,7 @@ func createMany[T any, P local.Noun[T]](x *resource[T, P]) func(*httpapi.Request
 	return func(r *httpapi.Request) (*httpapi.Reply, error) {
 		var outer map[string][]body
 		if err := json.Unmarshal(r.Body(), &outer); err != nil {
-			return nil, fault.Wrap(err, fault.Invalid, "Expecting to find %s in the request body.", x.many)
+			return nil, fault.Wrap(err, fault.Invalid, "The request body has no list %s.", x.many)
 		}
 		if err := authorize(r, "identity:create_"+x.one, policy.Target{}); err != nil {
 			return nil, err

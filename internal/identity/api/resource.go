@@ -254,7 +254,7 @@ func set(ptr any, raw json.RawMessage) error {
 func inner(r *httpapi.Request, key string) (body, error) {
 	var outer map[string]body
 	if err := json.Unmarshal(r.Body(), &outer); err != nil || outer[key] == nil {
-		return nil, fault.Wrap(err, fault.Invalid, "Expecting to find %s in the request body.", key)
+		return nil, fault.Wrap(err, fault.Invalid, "The request body has no object %s.", key)
 	}
 	return outer[key], nil
 }

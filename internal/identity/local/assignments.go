@@ -251,7 +251,7 @@ func (s *Service) Revoke(ctx context.Context, a identity.Assignment) error {
 }
 
 func noAssignment(a identity.Assignment) error {
-	return fault.New(fault.NotFound, "Could not find role assignment with role: %s, user or group: %s, project, domain or system: %s.",
+	return fault.New(fault.NotFound, "Could not find the assignment of role %s to %s on %s.",
 		a.RoleID, a.UserID+a.GroupID, key(a)[3])
 }
 

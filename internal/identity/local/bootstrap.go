@@ -124,14 +124,14 @@ type bootstrap struct {
 
 func (b *bootstrap) makeProjects(ctx context.Context) error {
 	if _, err := b.s.Projects.get(ctx, b.tx, DefaultDomain); errors.Is(err, fault.NotFound) {
-		d := &identity.Project{ID: DefaultDomain, Name: "Default", Description: "The default domain", Enabled: true, IsDomain: true}
+		d := &identity.Project{ID: DefaultDomain, Name: "Default", Description: "The domain that is used when none is named", Enabled: true, IsDomain: true}
 		if err := b.s.Projects.create(ctx, b.tx, d); err != nil {
 			return err
 		}
 	} else if err != nil {
 		return err
 	}
-	for name, about := range map[string]string{"admin": "Bootstrap project for initializing the cloud.", "service": "Project of the services", "demo": "Project of the first user"} {
+	for name, about := range map[string]string{"admin": "Project of the administrators", "service": "Project of the services", "demo": "Project of the first user"} {
 		if err := b.project(ctx, name, about); err != nil {
 			return err
 		}

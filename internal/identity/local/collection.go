@@ -258,10 +258,10 @@ func (c *Collection[T, P]) judge(err error, fields []identity.Field) error {
 	}
 	for _, f := range fields {
 		if f.Name == c.label {
-			return fault.Wrap(err, fault.Conflict, "Conflict occurred attempting to store %s - Duplicate entry found with %s %s.", c.noun, c.label, *f.Ptr.(*string))
+			return fault.Wrap(err, fault.Conflict, "There is already a %s with the %s %s.", c.noun, c.label, *f.Ptr.(*string))
 		}
 	}
-	return fault.Wrap(err, fault.Conflict, "Conflict occurred attempting to store %s - Duplicate entry.", c.noun)
+	return fault.Wrap(err, fault.Conflict, "There is already such a %s.", c.noun)
 }
 
 // values gives what the columns hold for the fields.

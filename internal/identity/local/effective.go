@@ -13,7 +13,7 @@ import (
 // effective resolves assignments to what users can use.
 func (s *Service) effective(ctx context.Context, q AssignmentQuery) ([]identity.Assignment, error) {
 	if q.GroupID != "" {
-		return nil, fault.New(fault.Invalid, "Combining effective and group filter will always result in an empty list.")
+		return nil, fault.New(fault.Invalid, "Effective assignments belong to users: they cannot be asked for by group.")
 	}
 	base, err := s.candidates(ctx, q)
 	if err != nil {
@@ -208,7 +208,7 @@ func (s *Service) Imply(ctx context.Context, prior, implied string) error {
 			return fault.New(fault.Forbidden, "Role %s is global and cannot imply %s, which belongs to a domain.", prior, implied)
 		}
 		if prior == implied || i.Name == "admin" && i.DomainID == "" {
-			return fault.New(fault.Forbidden, "Role %s cannot be an implied role of %s.", implied, prior)
+			return fault.New(fault.Forbidden, "Role %s cannot be implied by %s.", implied, prior)
 		}
 		if _, err := tx.Exec(ctx, db.Upsert(tx.Dialect(), "identity_implied", []string{"prior_id", "implied_id"}, nil), prior, implied); err != nil {
 			return fmt.Errorf("imply role: %w", err)

@@ -40,7 +40,7 @@ type Config struct {
 	BcryptCost int           // 12, as Keystone; 4 to 31
 	TokenTTL   time.Duration // 1 hour
 	CacheTTL   time.Duration // 1 minute: how long a verified token is believed at most
-	CacheSize  int           // 50,000 tokens
+	CacheSize  int           // 10,000 tokens, about 2 KiB each
 	SyncEvery  time.Duration // 500 ms: how old the knowledge of other processes' changes may be; negative: no other process writes
 
 	LockoutFailures  int           // failed logins that lock a user; 0: never
@@ -129,7 +129,7 @@ func (c Config) withDefaults() Config {
 		c.BcryptCost = 12
 	}
 	if c.CacheSize == 0 {
-		c.CacheSize = 50000
+		c.CacheSize = 10000
 	}
 	if c.MaxProjectDepth == 0 {
 		c.MaxProjectDepth = 5

@@ -135,7 +135,7 @@ func (s *Service) byPassword(ctx context.Context, sel identity.Selector, passwor
 		return nil, err
 	}
 	if !u.PasswordExpiresAt.IsZero() && !clock.Now().Before(u.PasswordExpiresAt) && u.Options["ignore_password_expiry"] != true {
-		return nil, fault.New(fault.Unauthorized, "The password is expired and needs to be changed for user: %s.", u.ID)
+		return nil, fault.New(fault.Unauthorized, "The password of user %s has expired. Change it, then log in.", u.ID)
 	}
 	return u, nil
 }
@@ -383,7 +383,7 @@ func (s *Service) SetPassword(ctx context.Context, userID, password string, own 
 				return err
 			}
 			if same {
-				return fault.New(fault.Invalid, "The new password cannot be identical to a previous password. The total number which includes the new password must be unique is %d.", s.cfg.PasswordHistory)
+				return fault.New(fault.Invalid, "The new password was used before: the last %d passwords must differ.", s.cfg.PasswordHistory)
 			}
 		}
 	}

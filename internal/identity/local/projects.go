@@ -39,7 +39,7 @@ func (s *Service) projectRule(ctx context.Context, tx *db.Tx, old, next *identit
 		return err
 	}
 	if below {
-		return fault.New(fault.Forbidden, "Cannot disable project %s since its subtree contains enabled projects.", old.ID)
+		return fault.New(fault.Forbidden, "Project %s cannot be disabled while a project below it is enabled. Disable those first.", old.ID)
 	}
 	return s.note(ctx, tx, kind, object)
 }
@@ -79,7 +79,7 @@ func (s *Service) placeProject(ctx context.Context, tx *db.Tx, p *identity.Proje
 				return fault.New(fault.Invalid, "Project %s cannot be in domain %s: its parent is in %s.", p.Name, p.DomainID, parent.ID)
 			}
 		} else if depth >= s.cfg.MaxProjectDepth {
-			return fault.New(fault.Forbidden, "Max hierarchy depth reached for %s branch.", p.ParentID)
+			return fault.New(fault.Forbidden, "There can be no project below %s: projects nest no deeper.", p.ParentID)
 		}
 		id = parent.ParentID
 	}
@@ -92,7 +92,7 @@ func (s *Service) deleteProject(ctx context.Context, tx *db.Tx, p *identity.Proj
 	}
 	if p.IsDomain {
 		if p.Enabled {
-			return fault.New(fault.Forbidden, "Cannot delete a domain that is enabled, please disable it first.")
+			return fault.New(fault.Forbidden, "An enabled domain cannot be deleted. Disable it first.")
 		}
 		if err := s.emptyDomain(ctx, tx, p.ID); err != nil {
 			return err
@@ -106,7 +106,7 @@ func (s *Service) deleteProject(ctx context.Context, tx *db.Tx, p *identity.Proj
 			return err
 		}
 		if below {
-			return fault.New(fault.Forbidden, "Cannot delete the project %s since it is not a leaf in the hierarchy.", p.ID)
+			return fault.New(fault.Forbidden, "Project %s cannot be deleted while there are projects below it.", p.ID)
 		}
 	}
 	if err := exec(ctx, tx, p.ID, "DELETE FROM identity_assignments WHERE target_id = ?", "DELETE FROM identity_credentials WHERE project_id = ?",
@@ -211,7 +211,7 @@ func (s *Service) DeleteCascade(ctx context.Context, id string) error {
 		tree = append([]identity.Project{*p}, tree...)
 		for _, t := range tree {
 			if t.Enabled {
-				return fault.New(fault.Forbidden, "Cannot delete project %s since its subtree contains enabled projects.", id)
+				return fault.New(fault.Forbidden, "Project %s cannot be deleted while it or a project below it is enabled.", id)
 			}
 		}
 		for i := len(tree) - 1; i >= 0; i-- {

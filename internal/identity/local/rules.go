@@ -25,7 +25,7 @@ func immutable(noun, id string, old, next identity.Attrs, deleted bool) error {
 	if old["immutable"] != true || !deleted && next["immutable"] != true {
 		return nil
 	}
-	return fault.New(fault.Forbidden, "Cannot change or delete %s %s because it is immutable. Set its option immutable to false first.", noun, id)
+	return fault.New(fault.Forbidden, "The %s %s is immutable. Set its option immutable to false before changing or deleting it.", noun, id)
 }
 
 // domain gives a domain inside a transaction. It fails with fault.NotFound.
@@ -128,7 +128,7 @@ func (s *Service) deleteRegion(ctx context.Context, tx *db.Tx, id string) error 
 			return err
 		}
 		if used {
-			return fault.New(fault.Forbidden, "Unable to delete region %s because it or its child regions have associated endpoints.", id)
+			return fault.New(fault.Forbidden, "Region %s cannot be deleted while it or a region below it has endpoints.", id)
 		}
 	}
 	for _, r := range tree[1:] {
@@ -185,7 +185,7 @@ func (s *Service) registeredLimitRule(ctx context.Context, tx *db.Tx, old, next 
 			return err
 		}
 		if used {
-			return fault.New(fault.Forbidden, "Unable to update or delete registered limit %s because there are project limits associated with it.", old.ID)
+			return fault.New(fault.Forbidden, "Registered limit %s cannot be deleted or moved while limits of projects or domains hang on it.", old.ID)
 		}
 	}
 	if next == nil {
@@ -213,7 +213,7 @@ func (s *Service) limitRule(ctx context.Context, tx *db.Tx, old, next *identity.
 	if err != nil || ok {
 		return err
 	}
-	return fault.New(fault.Forbidden, "Unable to create a limit that has no corresponding registered limit.")
+	return fault.New(fault.Forbidden, "A limit needs a registered limit for the same service, region and resource. Register that first.")
 }
 
 func (s *Service) accessRuleRule(ctx context.Context, tx *db.Tx, old, next *identity.AccessRule) error {

@@ -35,7 +35,7 @@ func (s *Service) CreateTrust(ctx context.Context, t *identity.Trust, roles []id
 		return err
 	}
 	if len(roles) == 0 {
-		return fault.New(fault.Forbidden, "At least one role should be specified.")
+		return fault.New(fault.Forbidden, "A trust for a project needs at least one role.")
 	}
 	held, err := s.rolesOn(ctx, t.TrustorID, project, "")
 	if err != nil {
