@@ -39,9 +39,7 @@ type intake struct {
 func (t *intake) Read(p []byte) (int, error) {
 	n, err := t.r.Read(p)
 	if n > 0 {
-		_, _ = t.sum.Write(p[:n])
-		_, _ = t.sha.Write(p[:n])
-		_, _ = t.look.Write(p[:n])
+		t.take(p[:n])
 		if t.max >= 0 && t.look.Size() > t.max {
 			return 0, t.over
 		}
@@ -58,6 +56,25 @@ func (t *intake) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// parallelFrom is the size from which the two hashes of a piece are worth two processors.
+const parallelFrom = 16 << 10
+
+// take hashes and inspects a piece.
+func (t *intake) take(p []byte) {
+	if len(p) < parallelFrom {
+		_, _ = t.sha.Write(p)
+	} else {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = t.sha.Write(p)
+		}()
+		defer func() { <-done }()
+	}
+	_, _ = t.sum.Write(p)
+	_, _ = t.look.Write(p)
 }
 
 // content is what an intake learned.
