@@ -81,8 +81,8 @@ func (w *where) String() string {
 	return " WHERE " + strings.Join(w.cond, " AND ")
 }
 
-// ListServers gives servers with one query. It fails with fault.Invalid for a filter, sort key, pattern or marker that is not known. The servers
-// share memory with a cache: they must not be altered.
+// ListServers gives servers with one query, and another for the documents that the cache does not have. It fails with fault.Invalid for a filter, sort key,
+// pattern or marker that is not known. The servers share memory with the cache: they must not be altered.
 func (s *Store) ListServers(ctx context.Context, q db.Querier, f ListFilter) ([]*compute.Server, error) {
 	query, args, err := s.listQuery(ctx, q, f)
 	if err != nil {
@@ -92,13 +92,12 @@ func (s *Store) ListServers(ctx context.Context, q db.Querier, f ListFilter) ([]
 	if err != nil {
 		return nil, err
 	}
-	_, cached := q.(*db.DB) // what a transaction sees may be rolled back
-	var out []*compute.Server
+	var rows []serverRow
 	var r serverRow
 	var name, description, addresses string
-	into := append(r.into(), &name, &description, &addresses)
-	if match == nil {
-		into = r.into()
+	into := r.into()[:5]
+	if match != nil {
+		into = append(into, &name, &description, &addresses)
 	}
 	err = scan(ctx, q, query, args, func(scan func(...any) error) error {
 		if err := scan(into...); err != nil {
@@ -107,22 +106,8 @@ func (s *Store) ListServers(ctx context.Context, q db.Querier, f ListFilter) ([]
 		if match != nil && !match.ok(name, description, addresses) {
 			return nil
 		}
-		v := (*compute.Server)(nil)
-		if cached {
-			v = s.cache.get(r.id, r.rev)
-		}
-		if v == nil {
-			if v, err = decodeServer(r.doc); err != nil {
-				return fmt.Errorf("server %s: %w", r.id, err)
-			}
-			if cached {
-				s.cache.put(r.id, r.rev, v)
-			}
-		}
-		copied := *v
-		r.apply(&copied)
-		out = append(out, &copied)
-		if f.Limit > 0 && len(out) == f.Limit {
+		rows = append(rows, r)
+		if f.Limit > 0 && len(rows) == f.Limit {
 			return errStop
 		}
 		return nil
@@ -130,8 +115,57 @@ func (s *Store) ListServers(ctx context.Context, q db.Querier, f ListFilter) ([]
 	if err != nil {
 		return nil, fmt.Errorf("list servers: %w", err)
 	}
+	return s.documents(ctx, q, rows)
+}
+
+// documents turns rows without their documents into servers. A row that was removed since is left out.
+func (s *Store) documents(ctx context.Context, q db.Querier, rows []serverRow) ([]*compute.Server, error) {
+	_, cached := q.(*db.DB) // what a transaction sees may be rolled back: it is not kept
+	found := make([]*compute.Server, len(rows))
+	missing := map[string]int{}
+	for i := range rows {
+		if cached {
+			found[i] = s.cache.get(rows[i].id, rows[i].rev)
+		}
+		if found[i] == nil {
+			missing[rows[i].id] = i
+		}
+	}
+	for ids := range slices.Chunk(sortedKeys(missing), maxIDs) {
+		err := scan(ctx, q, "SELECT id, rev, doc FROM compute_servers WHERE id IN ("+db.In(len(ids))+")", db.Args(ids), func(scan func(...any) error) error {
+			var d serverRow
+			if err := scan(&d.id, &d.rev, &d.doc); err != nil {
+				return err
+			}
+			v, err := decodeServer(d.doc)
+			if err != nil {
+				return fmt.Errorf("server %s: %w", d.id, err)
+			}
+			if cached {
+				s.cache.put(d.id, d.rev, v)
+			}
+			found[missing[d.id]] = v
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list servers: %w", err)
+		}
+	}
+	out := make([]*compute.Server, 0, len(rows))
+	copies := make([]compute.Server, len(rows))
+	for i, v := range found {
+		if v == nil {
+			continue
+		}
+		copies[i] = *v
+		rows[i].apply(&copies[i])
+		out = append(out, &copies[i])
+	}
 	return out, nil
 }
+
+// maxIDs is how many ids one query names: prepared statements of few lengths, and below every database's limit of parameters.
+const maxIDs = 500
 
 func (s *Store) listQuery(ctx context.Context, q db.Querier, f ListFilter) (string, []any, error) {
 	var w where
@@ -149,9 +183,9 @@ func (s *Store) listQuery(ctx context.Context, q db.Querier, f ListFilter) (stri
 	}
 	var b strings.Builder
 	if f.patterned() {
-		b.WriteString(strings.Replace(selectServer, "s.doc FROM", "s.doc, s.name, COALESCE(s.description, ''), s.addresses FROM", 1))
+		b.WriteString(strings.Replace(selectServer, "s.doc FROM", "s.name, COALESCE(s.description, ''), s.addresses FROM", 1))
 	} else {
-		b.WriteString(selectServer)
+		b.WriteString(strings.Replace(selectServer, ", s.doc FROM", " FROM", 1))
 	}
 	b.WriteString(w.String())
 	for i, k := range order {
