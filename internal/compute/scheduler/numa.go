@@ -67,6 +67,12 @@ func TopologyOf(r *Request) (*Topology, error) {
 	if err != nil {
 		return nil, err
 	}
+	if True(r.Spec("hw:cpu_realtime")) && len(pinned) == 0 {
+		return nil, fault.New(fault.Invalid, "hw:cpu_realtime needs the CPU policy dedicated or mixed.")
+	}
+	if locked, _ := r.FlavorOrImage("locked_memory"); True(locked) && pages == "" {
+		return nil, fault.New(fault.Invalid, "hw:locked_memory needs hw:mem_page_size.")
+	}
 	if threads != "" && len(pinned) == 0 {
 		return nil, fault.New(fault.Invalid, "A CPU thread policy is asked for without the CPU policy dedicated or mixed.")
 	}

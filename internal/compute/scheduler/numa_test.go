@@ -53,6 +53,8 @@ func TestTopologyOf(t *testing.T) {
 		"threads without pinning":    numaRequest(2, 1024, "hw:cpu_thread_policy", "require"),
 		"emulator without pinning":   numaRequest(2, 1024, "hw:numa_nodes", "1", "hw:emulator_threads_policy", "isolate"),
 		"page size of nothing":       numaRequest(2, 1024, "hw:mem_page_size", "huge"),
+		"realtime without pinning":   numaRequest(2, 1024, "hw:cpu_realtime", "yes"),
+		"locked without page size":   numaRequest(2, 1024, "hw:locked_memory", "true"),
 		"mask of all":                numaRequest(2, 1024, "hw:cpu_policy", "mixed", "hw:cpu_dedicated_mask", "0-1"),
 		"policy that does not exist": numaRequest(2, 1024, "hw:cpu_policy", "greedy"),
 	}

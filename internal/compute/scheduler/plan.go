@@ -162,7 +162,7 @@ func (p *Planner) compile(r *Request) ([]stage, error) {
 	forced := r.ForceHost != "" || r.ForceNode != ""
 	for _, f := range slices.Concat(p.filters, p.always) {
 		guard := f.name == "NUMATopologyFilter" || f.name == "PciPassthroughFilter"
-		if forced && !guard || r.Rebuild && !f.OnRebuild && !guard || r.Next && f.Once {
+		if forced && !guard || r.Rebuild && !f.OnRebuild || r.Next && f.Once {
 			continue
 		}
 		c, err := f.Compile(&p.config, r)

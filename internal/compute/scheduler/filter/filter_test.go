@@ -168,6 +168,10 @@ func TestFilters(t *testing.T) {
 		{"PciPassthroughFilter", "too few", nil, req{PCI: []scheduler.PCIRequest{{Alias: "gpu", Count: 3, Specs: []map[string]string{{"vendor_id": "10de"}}}}},
 			host{PCI: []scheduler.PCIPool{{Tags: map[string]string{"vendor_id": "10de"}, Count: 2}}}, "3 asked, 2 free"},
 
+		{"PciPassthroughFilter", "alias that nobody resolved", nil, req{Flavor: specs("pci_passthrough:alias", "gpu:1")}, host{}, "alias gpu:1"},
+		{"PciPassthroughFilter", "port of a device", nil, req{Ports: []scheduler.Port{{VNICType: "normal"}, {VNICType: "direct"}}}, host{}, "type direct"},
+		{"PciPassthroughFilter", "ordinary port", nil, req{Ports: []scheduler.Port{{VNICType: "normal"}}}, host{}, ""},
+
 		{"ServerGroupAffinityFilter", "empty group", nil, req{Group: &scheduler.Group{Policy: "affinity"}}, host{Host: "h"}, ""},
 		{"ServerGroupAffinityFilter", "elsewhere", nil, req{Group: &scheduler.Group{ID: "g", Policy: "affinity", Hosts: map[string]int{"x": 1}}}, host{Host: "h"}, "group g"},
 		{"ServerGroupAffinityFilter", "together", nil, req{Group: &scheduler.Group{Policy: "affinity", Hosts: map[string]int{"h": 1}}}, host{Host: "h"}, ""},
