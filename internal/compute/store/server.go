@@ -137,10 +137,7 @@ func (s *Store) InsertServer(ctx context.Context, tx *db.Tx, v *compute.Server) 
 	if v.Updated.IsZero() {
 		v.Updated = v.Created
 	}
-	if _, err := tx.Exec(ctx, insertServer, serverArgs(v, 1)...); err != nil {
-		return fmt.Errorf("insert server: %w", err)
-	}
-	if err := tx.QueryRow(ctx, "SELECT number FROM compute_servers WHERE id = ?", v.ID).Scan(&v.Number); err != nil {
+	if err := insertNumbered(ctx, tx, v); err != nil {
 		return fmt.Errorf("insert server: %w", err)
 	}
 	if err := writeLabels(ctx, tx, v.ID, nil, v); err != nil {
@@ -152,6 +149,18 @@ func (s *Store) InsertServer(ctx context.Context, tx *db.Tx, v *compute.Server) 
 		}
 	}
 	return addUsage(ctx, tx, v.ProjectID, v.UserID, usageOf(v))
+}
+
+// insertNumbered writes the row and reads the number that it got.
+func insertNumbered(ctx context.Context, tx *db.Tx, v *compute.Server) error {
+	args := serverArgs(v, 1)
+	if tx.Dialect() != db.MySQL {
+		return tx.QueryRow(ctx, insertServer+" RETURNING number", args...).Scan(&v.Number)
+	}
+	if _, err := tx.Exec(ctx, insertServer, args...); err != nil {
+		return err
+	}
+	return tx.QueryRow(ctx, "SELECT number FROM compute_servers WHERE id = ?", v.ID).Scan(&v.Number)
 }
 
 // UpdateServer reads a server with its row locked, lets change alter it, and writes it with a new Updated time. Quota use follows the flavor. It

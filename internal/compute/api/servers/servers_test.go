@@ -45,7 +45,10 @@ func TestDocumentsAreAsDescribed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := w.boot(change)
 			for _, token := range []string{"admin", "reader"} {
-				for _, minor := range borders {
+				for i, minor := range borders {
+					if name != "everything" && i%5 != 0 { // the other states have few fields of their own
+						continue
+					}
 					for key, path := range map[string]string{"GET /servers/{id}": "/servers/" + s.ID, "GET /servers/detail": "/servers/detail", "GET /servers": "/servers",
 						"GET /servers/{server_id}/ips": "/servers/" + s.ID + "/ips", "GET /servers/{server_id}/os-interface": "/servers/" + s.ID + "/os-interface",
 						"GET /servers/{server_id}/os-volume_attachments": "/servers/" + s.ID + "/os-volume_attachments", "GET /servers/{server_id}/metadata": "/servers/" + s.ID + "/metadata"} {
