@@ -89,7 +89,8 @@ def ensure_server(demo, image, net):
         if server.status == "ACTIVE":
             return server
         if server.status == "ERROR" or time.time() - began > 600:
-            text = (server.fault or {}).get("message", "it did not become ACTIVE within ten minutes")
+            shown = demo.compute.get(f"/servers/{server.id}").json()["server"]
+            text = shown.get("fault", {}).get("message", "it did not become ACTIVE within ten minutes")
             sys.exit(f"error: the server is {server.status}: {text}\n       kilonova explain server {server.id}")
         time.sleep(0.5)
 

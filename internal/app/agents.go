@@ -32,10 +32,7 @@ func (a *App) hostNames() []string {
 }
 
 func (a *App) startAgents(ctx context.Context) error {
-	dir := a.cfg.Compute.Dir
-	if dir == "" {
-		dir = filepath.Join(a.cfg.Default.StateDir, "instances")
-	}
+	dir := instancesDir(a.cfg)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("instances directory: %w", err)
 	}
@@ -76,6 +73,7 @@ func (a *App) startAgents(ctx context.Context) error {
 		}
 		a.mu.Lock()
 		a.onLink = append(a.onLink, ag.Reconnected)
+		a.agents = append(a.agents, ag)
 		a.mu.Unlock()
 		wg.Add(1)
 		a.background("agent "+name, func(ctx context.Context) error {

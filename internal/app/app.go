@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kilonova/internal/bus/nats"
+	"kilonova/internal/compute/agent"
 	"kilonova/internal/config"
 	"kilonova/internal/db"
 	"kilonova/internal/operation"
@@ -56,6 +57,7 @@ type App struct {
 	stops  []stop
 	failed chan error
 	onLink []func() // called when the bus was reconnected
+	agents []*agent.Agent
 }
 
 type stop struct {
@@ -106,6 +108,7 @@ func Start(ctx context.Context, cfg *config.Config, roles ...Role) (_ *App, err 
 		{"conductor", a.startConductor, []Role{Conductor}},
 		{"compute API", a.startComputeAPI, []Role{ComputeAPI}},
 		{"console proxy", a.startConsole, []Role{Console}},
+		{"metadata", a.startMetadata, []Role{Metadata}},
 		{"agent", a.startAgents, []Role{Agent}},
 	} {
 		if !a.any(part.roles...) {

@@ -53,7 +53,7 @@ def main():
     auth = cloud.config.get_auth_args()
     services = {s.type for s in cloud.identity.services()}
     if not os.path.isdir(args.workspace):
-        subprocess.run(["tempest", "init", args.workspace], check=True, stdout=subprocess.DEVNULL, cwd=os.path.dirname(os.path.abspath(args.workspace)))
+        subprocess.run(["tempest", "init", "--workspace-path", args.workspace + ".yaml", args.workspace], check=True, stdout=subprocess.DEVNULL, cwd=os.path.dirname(os.path.abspath(args.workspace)))
     images, flavors, external = ensure_images(cloud, args.workspace), ensure_flavors(cloud), ensure_external(cloud)
     extensions = ",".join(sorted(e.alias for e in cloud.network.extensions()))
     several, here = args.hosts > 1, os.path.abspath(args.workspace)

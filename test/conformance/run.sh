@@ -10,6 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 selection=${1:?selection}
 work=${WORK:-$(mktemp -d)}
+mkdir -p "$work"
 hosts=${FAKE_HOSTS:-2}
 concurrency=${CONCURRENCY:-2}
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin

@@ -37,7 +37,7 @@ trap 'rm -rf "$work"' EXIT
 
 for p in $extras; do
 	set -- "$out/packages/$p"_*.deb
-	[ -e "$1" ] || { (cd "$out/packages" && apt-get download -q "$p" >/dev/null); set -- "$out/packages/$p"_*.deb; }
+	[ -e "$1" ] || { (cd "$out/packages" && apt-get download -q -o APT::Sandbox::User=root "$p" >/dev/null); set -- "$out/packages/$p"_*.deb; }
 	dpkg-deb -x "$1" "$work/extra"
 done
 version=$(ls "$work/extra/lib/modules")
@@ -113,7 +113,7 @@ chown -R 1000:1000 "$root/home/kilo"
 early=$work/early
 mkdir -p "$early/bin" "$early/dev" "$early/proc" "$early/sys" "$early/new"
 cp /bin/busybox "$early/bin/"
-for applet in sh mount umount insmod usleep findfs switch_root cat dd printf blockdev echo; do
+for applet in sh mount umount insmod usleep blkid switch_root cat dd printf blockdev echo; do
 	ln -s busybox "$early/bin/$applet"
 done
 cp "$here/early-init" "$early/init"

@@ -209,3 +209,24 @@ func (a *Agent) watch(ctx context.Context, w virt.Watcher) {
 		}
 	}
 }
+
+// Metadata gives the metadata input of a server whose guest is here: as a conductor has it now, or as it was when the guest was made while none answers.
+func (a *Agent) Metadata(ctx context.Context, server string) (json.RawMessage, error) {
+	one, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	raw, err := a.cfg.Bus.Call(one, command.MetadataSubject, []byte(server))
+	if err == nil {
+		return raw, nil
+	}
+	if errors.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	k, e := a.kept(ctx, server)
+	if e != nil {
+		return nil, errors.Join(err, e)
+	}
+	if len(k.Metadata) == 0 {
+		return nil, fault.Wrap(err, fault.Unavailable, "No conductor answers, and this host keeps nothing of server %s.", server)
+	}
+	return k.Metadata, nil
+}

@@ -72,6 +72,18 @@ func answers(ctx context.Context, socket string) bool {
 	return true
 }
 
+// FindDaemon gives the daemon that runs under c.Dir, nil when none does.
+func FindDaemon(c DaemonConfig) *Daemon {
+	d := &Daemon{c: c}
+	if c.Log == nil {
+		d.c.Log = slog.Default()
+	}
+	if d.PID() == 0 && d.pid("virtlogd") == 0 {
+		return nil
+	}
+	return d
+}
+
 // DaemonPrograms are what StartDaemon runs.
 func DaemonPrograms() []string {
 	return []string{"libvirtd", "virtlogd", "unshare", "mount", "qemu-system-x86_64", "qemu-img"}

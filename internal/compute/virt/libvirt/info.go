@@ -114,7 +114,7 @@ func (d *Driver) probe(ctx context.Context) (hostCaps, error) {
 		}
 	}
 	switch {
-	case h.virtType == "" && types["kvm"]:
+	case h.virtType == "" && types["kvm"] && kvmWorks(ctx, h.emulator):
 		h.virtType = "kvm"
 	case h.virtType == "":
 		h.virtType = "qemu"

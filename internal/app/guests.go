@@ -1,0 +1,134 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"kilonova/internal/compute/agent"
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/config"
+	"kilonova/internal/network/dataplane"
+)
+
+func instancesDir(cfg *config.Config) string {
+	if cfg.Compute.Dir != "" {
+		return cfg.Compute.Dir
+	}
+	return filepath.Join(cfg.Default.StateDir, "instances")
+}
+
+func daemonConfig(cfg *config.Config) libvirt.DaemonConfig {
+	return libvirt.DaemonConfig{Dir: filepath.Join(cfg.Default.StateDir, "libvirt")}
+}
+
+func planeConfig(cfg *config.Config) (dataplane.Config, error) {
+	c := dataplane.Config{StateDir: filepath.Join(cfg.Default.StateDir, "dataplane")}
+	for _, s := range cfg.Network.DNS {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return c, fmt.Errorf("[network] dns_servers: %w", err)
+		}
+		c.DNS = append(c.DNS, a)
+	}
+	return c, nil
+}
+
+// openLibvirt gives the constructor of this host's libvirt driver and data plane. A libvirtd is started when none answers; it and the guests outlive this process.
+func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (virt.Driver, agent.Plane, error), error) {
+	socket := a.cfg.Compute.LibvirtSocket
+	if socket == "" {
+		var err error
+		if _, socket, err = libvirt.EnsureDaemon(ctx, daemonConfig(a.cfg)); err != nil {
+			return nil, err
+		}
+	}
+	d, err := libvirt.New(ctx, libvirt.Config{Socket: socket, InstancesDir: filepath.Join(dir, "guests"), VirtType: a.cfg.Compute.VirtType})
+	if err != nil {
+		return nil, err
+	}
+	a.onStop("libvirt driver", func(context.Context) error { return d.Close() })
+	var plane *dataplane.Plane
+	if a.cfg.Network.DataPlane {
+		pc, err := planeConfig(a.cfg)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.MkdirAll(pc.StateDir, 0o700); err != nil {
+			return nil, fmt.Errorf("data plane: %w", err)
+		}
+		if pc.Metadata, err = a.guestMetadata(); err != nil {
+			return nil, err
+		}
+		if plane, err = dataplane.New(pc); err != nil {
+			return nil, err
+		}
+		a.onStop("data plane", func(context.Context) error { return plane.Close(false) })
+	}
+	return func(string) (virt.Driver, agent.Plane, error) {
+		if plane == nil {
+			return d, nil, nil
+		}
+		return d, plane, nil
+	}, nil
+}
+
+// HostDown makes a host as it was before its agent came: guests are shut down, the libvirtd that Kilonova started ends, and bridges, taps, rules and settings
+// go. The guests' disks stay: the next start of the agent boots the guests again. The agent must not run.
+func HostDown(ctx context.Context, cfg *config.Config, grace time.Duration, say func(string)) error {
+	if cfg.Compute.Driver != "libvirt" {
+		return nil
+	}
+	var errs []error
+	if d := libvirt.FindDaemon(daemonConfig(cfg)); d != nil {
+		errs = append(errs, stopGuests(ctx, cfg, d.Socket(), grace, say))
+		say("stopping libvirtd")
+		errs = append(errs, d.Stop(ctx))
+	} else if s := cfg.Compute.LibvirtSocket; s != "" {
+		errs = append(errs, stopGuests(ctx, cfg, s, grace, say))
+	} else if _, err := os.Stat(libvirt.SystemSocket); err == nil {
+		errs = append(errs, stopGuests(ctx, cfg, libvirt.SystemSocket, grace, say))
+	}
+	pc, err := planeConfig(cfg)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if _, err := os.Stat(pc.StateDir); err == nil {
+		plane, err := dataplane.New(pc)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		say("removing bridges, taps and firewall rules")
+		errs = append(errs, plane.Close(true))
+	}
+	return errors.Join(errs...)
+}
+
+func stopGuests(ctx context.Context, cfg *config.Config, socket string, grace time.Duration, say func(string)) error {
+	d, err := libvirt.New(ctx, libvirt.Config{Socket: socket, InstancesDir: filepath.Join(instancesDir(cfg), "guests"), VirtType: cfg.Compute.VirtType})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }()
+	guests, err := d.Guests(ctx)
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(guests))
+	for i, g := range guests {
+		if g.Power == virt.Shutdown || g.Power == virt.Crashed || g.Power == virt.Suspended {
+			continue
+		}
+		say("shutting down the guest of server " + g.ID)
+		wg.Go(func() { errs[i] = d.PowerOff(ctx, g.ID, grace) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
