@@ -32,7 +32,7 @@ import (
 // Config says how a host's data plane works.
 type Config struct {
 	Tag      string            // tells several data planes of one host apart: letters and digits; "": main
-	StateDir string            // keeps what must be undone at teardown; ""; nothing is kept and settings stay
+	StateDir string            // keeps what must be undone at teardown, is made when missing; "": remembered only while the process lives
 	Physical map[string]string // physical network -> interface that joins its bridge
 	// Metadata answers what guests ask at http://169.254.169.254. Requests carry X-Instance-ID, X-Tenant-ID, X-Neutron-Network-ID and
 	// X-Forwarded-For (the guest's address), set here whatever the guest sent. nil: nobody listens there.

@@ -29,6 +29,9 @@ func loadUndo(dir string) (*undo, error) {
 	if dir == "" {
 		return u, nil
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory of the data plane: %w", err)
+	}
 	u.path = filepath.Join(dir, "dataplane.json")
 	raw, err := os.ReadFile(u.path)
 	if os.IsNotExist(err) {
