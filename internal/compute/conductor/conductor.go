@@ -33,6 +33,8 @@ import (
 
 // Config of a conductor.
 type Config struct {
+	// Host is where the conductor runs, for os-services: it shows as nova-conductor and, because it schedules, as nova-scheduler. "": not shown.
+	Host      string
 	DB        *db.DB
 	Bus       bus.Bus
 	Store     *store.Store
@@ -131,6 +133,10 @@ func (c *Conductor) Run(ctx context.Context, ready func()) error {
 	wg.Go(func() { c.rec.Run(loops) })
 	wg.Go(func() { c.hosts.beat(loops, c.log) })
 	wg.Go(func() { c.refreshDirty(loops) })
+	if c.cfg.Host != "" {
+		wg.Go(func() { Announce(loops, c.cfg.Store, BinaryConductor, c.cfg.Host, c.log) })
+		wg.Go(func() { Announce(loops, c.cfg.Store, BinaryScheduler, c.cfg.Host, c.log) })
+	}
 	if ready != nil {
 		ready()
 	}

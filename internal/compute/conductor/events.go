@@ -2,26 +2,11 @@ package conductor
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
 	"slices"
 	"sync"
 	"time"
-
-	"kilonova/internal/compute/reconcile"
-	"kilonova/internal/fault"
 )
-
-// EventSubject is where the API casts external events of servers (reconcile.Event as JSON).
-const EventSubject = "conductor.event"
-
-func (c *Conductor) event(ctx context.Context, _ string, msg []byte) ([]byte, error) {
-	var e reconcile.Event
-	if err := json.Unmarshal(msg, &e); err != nil {
-		return nil, fault.Wrap(err, fault.Invalid, "The event cannot be read.")
-	}
-	return nil, c.rec.External(ctx, e)
-}
 
 // refreshAtMost is up to how many servers a host may have for its interfaces to be looked at as soon as its network changes; the loop over all servers
 // reaches the others.

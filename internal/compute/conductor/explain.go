@@ -9,11 +9,13 @@ import (
 	"kilonova/internal/clock"
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/flow"
+	"kilonova/internal/compute/owed"
 	"kilonova/internal/compute/scheduler"
+	"kilonova/internal/compute/store"
 	"kilonova/internal/operation"
 )
 
-// Stories is what Explain reads of operations; *operation.Engine is one.
+// Stories is what Story reads of operations; *operation.Engine is one.
 type Stories interface {
 	ByObject(ctx context.Context, object string) ([]operation.Record, error)
 	StepsOf(ctx context.Context, ops ...string) (map[string][]operation.StepRecord, error)
@@ -22,11 +24,16 @@ type Stories interface {
 // Explain tells the story of a server, deleted or not: what it is now, then each of its operations, oldest first, step by step with times, hosts, epochs
 // and causes, then what hosts still owe for it.
 func (c *Conductor) Explain(ctx context.Context, server string) (string, error) {
-	s, err := c.cfg.Store.ServerAny(ctx, c.cfg.DB, server)
+	return Story(ctx, c.cfg.Store, c.cfg.Engine, c.owed, server)
+}
+
+// Story is Explain for programs that run no conductor. It only reads.
+func Story(ctx context.Context, st *store.Store, engine Stories, book *owed.Book, server string) (string, error) {
+	s, err := st.ServerAny(ctx, st.DB, server)
 	if err != nil {
 		return "", err
 	}
-	ops, err := c.cfg.Engine.ByObject(ctx, server)
+	ops, err := engine.ByObject(ctx, server)
 	if err != nil {
 		return "", err
 	}
@@ -34,7 +41,7 @@ func (c *Conductor) Explain(ctx context.Context, server string) (string, error) 
 	for i, o := range ops {
 		ids[i] = o.ID
 	}
-	steps, err := c.cfg.Engine.StepsOf(ctx, ids...)
+	steps, err := engine.StepsOf(ctx, ids...)
 	if err != nil {
 		return "", err
 	}
@@ -43,7 +50,7 @@ func (c *Conductor) Explain(ctx context.Context, server string) (string, error) 
 	for i := len(ops) - 1; i >= 0; i-- {
 		story(&b, &ops[i], steps[ops[i].ID])
 	}
-	debts, err := c.owed.OfServer(ctx, c.cfg.DB, server)
+	debts, err := book.OfServer(ctx, st.DB, server)
 	if err != nil {
 		return "", err
 	}

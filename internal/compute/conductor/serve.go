@@ -32,7 +32,6 @@ func (c *Conductor) serve() (stop func(), err error) {
 		command.MigrationSubject:   c.migration,
 		command.MetadataSubject:    c.metadata,
 		command.FinishedSubject:    c.finished,
-		EventSubject:               c.event,
 	} {
 		s, err := c.cfg.Bus.Serve(subject, "conductor", h)
 		if err != nil {

@@ -38,6 +38,7 @@ func (f *flows) destroyEverywhere(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	r.Set("moves", len(migs))
 	for _, m := range migs {
 		hosts = append(hosts, m.SourceHost, m.DestHost)
 	}
@@ -68,6 +69,14 @@ func (f *flows) movesOf(ctx context.Context, s *compute.Server) ([]compute.Migra
 	return f.Store.Migrations(ctx, f.Store.DB, store.MigrationFilter{ServerID: s.ID, Status: openMigrations})
 }
 
+// movesIf is movesOf for the steps behind the first, which has seen whether there are any.
+func (f *flows) movesIf(ctx context.Context, r *operation.Run, s *compute.Server) ([]compute.Migration, error) {
+	if n := 0; r.Get("moves", &n) && n == 0 {
+		return nil, nil
+	}
+	return f.movesOf(ctx, s)
+}
+
 func (f *flows) releaseEverything(ctx context.Context, r *operation.Run) error {
 	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
 	if err != nil {
@@ -76,7 +85,7 @@ func (f *flows) releaseEverything(ctx context.Context, r *operation.Run) error {
 	if err := f.releasePorts(ctx, r, s); err != nil {
 		return err
 	}
-	migs, err := f.movesOf(ctx, s)
+	migs, err := f.movesIf(ctx, r, s)
 	if err != nil {
 		return err
 	}
@@ -128,6 +137,9 @@ func MadeFor(server, port string) bool {
 }
 
 func (f *flows) deleteDone(ctx context.Context, tx *db.Tx, r *operation.Run) error {
+	if n := 0; r.Get("moves", &n) && n == 0 {
+		return f.Store.DeleteServer(ctx, tx, r.Object)
+	}
 	migs, err := f.Store.Migrations(ctx, tx, store.MigrationFilter{ServerID: r.Object, Status: openMigrations})
 	if err != nil {
 		return err

@@ -6,8 +6,11 @@ import (
 	"sync"
 	"time"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/compute/command"
 	"kilonova/internal/compute/owed"
+	"kilonova/internal/compute/store"
+	"kilonova/internal/db"
 	"kilonova/internal/fault"
 )
 
@@ -39,6 +42,25 @@ func (l *Loops) Debts(ctx context.Context) error {
 	return nil
 }
 
+// completeEvacuations closes the records of evacuations from a host that has removed what it had: their last state is completed.
+func (l *Loops) completeEvacuations(ctx context.Context, d owed.Debt) error {
+	if d.Verb != command.Destroy {
+		return nil
+	}
+	ms, err := l.cfg.Store.Migrations(ctx, l.cfg.Store.DB, store.MigrationFilter{ServerID: d.Server, SourceHost: d.Host, Type: "evacuation", Status: []string{"done"}})
+	if err != nil || len(ms) == 0 {
+		return err
+	}
+	return l.cfg.Store.DB.Write(ctx, func(tx *db.Tx) error {
+		for _, m := range ms {
+			if err := l.cfg.Store.UpdateMigration(ctx, tx, m.UUID, func(m *compute.Migration) error { m.Status = "completed"; return nil }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // pay asks for one debt; false when the host does not answer.
 func (l *Loops) pay(ctx context.Context, d owed.Debt) bool {
 	one, cancel := context.WithTimeout(ctx, 5*time.Minute)
@@ -55,7 +77,7 @@ func (l *Loops) pay(ctx context.Context, d owed.Debt) bool {
 		l.log.Warn("a host could not do what it owes; it is asked again later", "host", d.Host, "server", d.Server, "verb", d.Verb, "error", err)
 		return true
 	}
-	if err := l.cfg.Owed.SettleNow(ctx, d.Host, d.Server, d.Epoch); err != nil && ctx.Err() == nil {
+	if err := errors.Join(l.completeEvacuations(ctx, d), l.cfg.Owed.SettleNow(ctx, d.Host, d.Server, d.Epoch)); err != nil && ctx.Err() == nil {
 		l.log.Error("a debt could not be settled", "host", d.Host, "server", d.Server, "error", err)
 	}
 	return true

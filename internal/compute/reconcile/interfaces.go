@@ -124,36 +124,6 @@ func (l *Loops) putInterfaces(ctx context.Context, s *compute.Server, next []net
 	return err
 }
 
-// Event is one external event about a server (os-server-external-events): Name as the API has it, Tag a port or volume, Status as given.
-type Event struct {
-	Name, Server, Tag, Status string
-}
-
-// External acts on an external event.
-func (l *Loops) External(ctx context.Context, e Event) error {
-	s, err := l.cfg.Store.Server(ctx, l.cfg.Store.DB, e.Server)
-	if err != nil {
-		return err
-	}
-	switch e.Name {
-	case "network-changed", "network-vif-plugged", "network-vif-unplugged":
-		return l.RefreshInterfaces(ctx, s)
-	case "network-vif-deleted":
-		if !slices.ContainsFunc(s.VIFs, func(v network.VIF) bool { return v.PortID == e.Tag }) {
-			return nil
-		}
-		return l.start(ctx, s, compute.OpDetachNIC, "detach_interface", "", compute.NICInput{NICRequest: compute.NICRequest{PortID: e.Tag}})
-	case "power-update":
-		switch {
-		case e.Tag == "POWER_ON" && s.VMState == compute.VMStopped:
-			return l.start(ctx, s, compute.OpStart, "start", compute.TaskPoweringOn, nil)
-		case e.Tag == "POWER_OFF" && s.VMState == compute.VMActive:
-			return l.start(ctx, s, compute.OpStop, "stop", compute.TaskPoweringOff, nil)
-		}
-	}
-	return nil
-}
-
 func usageText(counted, recount store.Usage) string {
 	return fmt.Sprintf("counted %+v, recount %+v", counted, recount)
 }

@@ -32,6 +32,7 @@ type Agents interface {
 // Hosts knows how hosts are.
 type Hosts interface {
 	Down(ctx context.Context, host string) bool
+	// Alive gives the hosts that may be given work.
 	Alive(ctx context.Context) []string
 }
 
@@ -72,8 +73,8 @@ type Loops struct {
 	wg    sync.WaitGroup
 	swept sync.Map // ended operations that the orphan sweep has looked at
 	turn  sync.Mutex
-	next  string // server at which the interface cache goes on
-	quota map[[2]string]bool
+	next  string          // server at which the interface cache goes on
+	up    map[string]bool // hosts as the last look found them
 }
 
 type loop struct {
@@ -95,8 +96,9 @@ func New(cfg Config) *Loops {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Loops{cfg: cfg, log: cfg.Log, kicks: map[string]chan struct{}{}, ctx: context.Background(), quota: map[[2]string]bool{}}
+	l := &Loops{cfg: cfg, log: cfg.Log, kicks: map[string]chan struct{}{}, ctx: context.Background(), up: map[string]bool{}}
 	l.list = []loop{
+		{"health", 5 * time.Second, l.Health},
 		{"debts", 10 * time.Second, l.Debts},
 		{"aggregates", 10 * time.Second, l.SyncAll},
 		{"orphans", 20 * time.Second, l.Orphans},
