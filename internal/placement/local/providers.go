@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"kilonova/internal/clock"
@@ -51,6 +52,9 @@ func (s *Service) bump(ctx context.Context, tx *db.Tx, uuid string, grow int64) 
 	return err
 }
 
+// errSame is what an edit returns that finds nothing to do: the generation stays.
+var errSame = errors.New("nothing to change")
+
 // change runs edit on a provider whose row is held, and lets its generation grow.
 func (s *Service) change(ctx context.Context, uuid string, generation *int64, edit func(tx *db.Tx, r *candidate.Record) error) (*placement.Provider, error) {
 	return s.changeBy(ctx, uuid, generation, 1, edit)
@@ -68,7 +72,12 @@ func (s *Service) changeBy(ctx context.Context, uuid string, generation *int64, 
 			return concurrent("resource provider generation conflict: %d was given and it is %d. Resource provider's generation already changed. "+
 				"Please update the generation and try again.", *generation, r.Generation)
 		}
-		if err := edit(tx, r); err != nil {
+		err = edit(tx, r)
+		if errors.Is(err, errSame) {
+			out = &r.Provider
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		if err := s.bump(ctx, tx, uuid, grow); err != nil {
@@ -277,6 +286,9 @@ func (s *Service) SetTraits(ctx context.Context, uuid string, generation *int64,
 	return s.change(ctx, uuid, generation, func(tx *db.Tx, r *candidate.Record) error {
 		if err := s.knownTraits(ctx, tx, traits); err != nil {
 			return err
+		}
+		if slices.Equal(r.Traits, traits) {
+			return errSame
 		}
 		r.Traits = traits
 		return setPairs(ctx, tx, "placement_provider_traits", "trait", uuid, traits)

@@ -2,9 +2,11 @@ package remote_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -78,6 +80,50 @@ func both(t *testing.T) (*local.Service, *remote.Service) {
 func each(t *testing.T, test func(t *testing.T, s placement.Service)) {
 	t.Run("local", func(t *testing.T) { l, _ := both(t); test(t, l) })
 	t.Run("remote", func(t *testing.T) { _, r := both(t); test(t, r) })
+	t.Run("another", func(t *testing.T) {
+		there := os.Getenv("KILONOVA_COMPARE_PLACEMENT")
+		if there == "" {
+			t.Skip("KILONOVA_COMPARE_PLACEMENT names no placement to work with")
+		}
+		r, err := remote.New(remote.Config{Endpoint: there, Token: func(context.Context, *auth.Caller, string) (string, error) { return "admin", nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(t, there)
+		test(t, r)
+	})
+}
+
+// clear removes what is in another placement.
+func clear(t *testing.T, url string) {
+	ask := func(method, path string) (doc struct {
+		Providers   []struct{ UUID string } `json:"resource_providers"`
+		Allocations map[string]any          `json:"allocations"`
+	}) {
+		req, err := http.NewRequestWithContext(t.Context(), method, url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Auth-Token", "admin")
+		req.Header.Set("OpenStack-API-Version", "placement 1.39")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if method == http.MethodGet {
+			if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return doc
+	}
+	for _, p := range ask("GET", "/resource_providers").Providers {
+		for c := range ask("GET", "/resource_providers/"+p.UUID+"/allocations").Allocations {
+			ask("DELETE", "/allocations/"+c)
+		}
+		ask("DELETE", "/resource_providers/"+p.UUID)
+	}
 }
 
 func stock() map[string]placement.Inventory {
