@@ -301,6 +301,7 @@ func (in *rebuildBody) apply(s *compute.Server, key *compute.KeyPair) {
 			*f.to = strings.TrimSpace(*f.from)
 		}
 	}
+	s.AccessIPv4, s.AccessIPv6 = canonical(s.AccessIPv4), canonical(s.AccessIPv6)
 	if v.Metadata != nil {
 		s.Metadata = v.Metadata
 	}

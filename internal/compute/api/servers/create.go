@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -152,7 +153,7 @@ func (c *creation) rights(context.Context) error {
 func (c *creation) basics(context.Context) error {
 	now, in := clock.Now(), &c.in
 	c.server = compute.Server{Name: strings.TrimSpace(in.Name), ProjectID: c.r.Caller.ProjectID, UserID: c.r.Caller.UserID, ReservationID: "r-" + id.Secret(4),
-		VMState: compute.VMBuilding, PowerState: compute.PowerNone, DiskConfig: in.DiskConfig, AccessIPv4: in.AccessIPv4, AccessIPv6: in.AccessIPv6, Metadata: in.Metadata,
+		VMState: compute.VMBuilding, PowerState: compute.PowerNone, DiskConfig: in.DiskConfig, AccessIPv4: canonical(in.AccessIPv4), AccessIPv6: canonical(in.AccessIPv6), Metadata: in.Metadata,
 		Description: in.Description.Value, UserData: in.UserData, ConfigDrive: bool(in.ConfigDrive), Tags: sortedSet(in.Tags), Hints: c.hints, TrustedCerts: in.Certs,
 		Hostname: in.Hostname, Created: now, Updated: now, System: map[string]string{}}
 	if c.minor < 19 {
@@ -169,6 +170,14 @@ func (c *creation) basics(context.Context) error {
 		c.input.AdminPass = newPassword()
 	}
 	return c.metadataFits(in.Metadata)
+}
+
+// canonical writes an address in its shortest form (RFC 5952).
+func canonical(address string) string {
+	if a, err := netip.ParseAddr(address); err == nil {
+		return a.String()
+	}
+	return address
 }
 
 // key resolves the key pair.

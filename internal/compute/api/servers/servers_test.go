@@ -177,8 +177,8 @@ func TestUpdate(t *testing.T) {
 	if got := w.server(s.ID); got.Name != "new name" {
 		t.Fatalf("%q", got.Name)
 	}
-	w.call("member", "PUT", p, `{"server":{"description":null,"accessIPv4":"192.0.2.9","OS-DCF:diskConfig":"AUTO"}}`, 19, 200)
-	if got := w.server(s.ID); got.Description != nil || got.AccessIPv4 != "192.0.2.9" || got.DiskConfig != "AUTO" || got.Name != "new name" {
+	w.call("member", "PUT", p, `{"server":{"description":null,"accessIPv4":"192.0.2.9","accessIPv6":"0000:0000:0000:0000:0000:babe:220.12.22.2","OS-DCF:diskConfig":"AUTO"}}`, 19, 200)
+	if got := w.server(s.ID); got.Description != nil || got.AccessIPv4 != "192.0.2.9" || got.AccessIPv6 != "::babe:dc0c:1602" || got.DiskConfig != "AUTO" || got.Name != "new name" {
 		t.Fatal(got)
 	}
 	w.refused("member", "PUT", p, `{"server":{"name":""}}`, 1, 400)

@@ -65,6 +65,7 @@ func (in *updateBody) apply(s *compute.Server) error {
 			*f.to = *f.from
 		}
 	}
+	s.AccessIPv4, s.AccessIPv6 = canonical(s.AccessIPv4), canonical(s.AccessIPv6)
 	if v.Description.Given {
 		s.Description = v.Description.Value
 	}
