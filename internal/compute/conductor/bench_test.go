@@ -8,7 +8,11 @@ import (
 	"time"
 
 	"kilonova/internal/compute"
+	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/flow"
+	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/fake"
+	"kilonova/internal/id"
 	"kilonova/internal/operation"
 )
 
@@ -68,4 +72,24 @@ func (c *cloud) pour(b *testing.B, accept func() string) {
 		}
 	}
 	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "servers/s")
+}
+
+// BenchmarkPlace is the choice of a host and its claim, by the number of hosts that are up.
+func BenchmarkPlace(b *testing.B) {
+	for _, n := range []int{100, 1000, 10000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			c := newCloud(b, options{})
+			for i := range n {
+				info := &virt.HostInfo{Hostname: name(i), VCPUs: 64, MemoryMB: 262144, DiskGB: 10000, HypervisorType: "fake", HypervisorVersion: 1}
+				ask[command.RegisterReply](c, command.RegisterSubject, command.HostReport{Host: name(i), NodeID: id.UUID(), Start: "x", Info: info})
+			}
+			b.ResetTimer()
+			for range b.N {
+				s := c.record(nil)
+				if _, err := c.con.Place(c.ctx, flow.Want{Server: s, Flavor: s.Flavor}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

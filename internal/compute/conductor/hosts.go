@@ -28,6 +28,7 @@ const beatEvery = 15 * time.Second
 type host struct {
 	compute.Host
 	info     *virt.HostInfo
+	base     scheduler.HostState // what of the scheduler\'s view does not change between readings
 	pureAggs []*scheduler.Aggregate
 	load     store.HostLoad
 	servers  map[string]scheduler.ServerOn // only when a filter counts them; never changed
@@ -108,23 +109,47 @@ func (t *hostTable) loadLocked(ctx context.Context) error {
 		if h == nil {
 			h = &host{}
 		}
-		if h.info == nil || !bytes.Equal(h.Info, r.Info) {
-			info := &virt.HostInfo{}
-			if len(r.Info) > 0 && json.Unmarshal(r.Info, info) != nil {
-				info = &virt.HostInfo{} // a record that cannot be read has nothing to offer
-			}
-			h.info = info
-		}
-		h.Host, h.pureAggs, h.written, h.load, h.servers, h.busy = r, in[r.Name], r.LastSeen, loads[r.Name], on[r.Name], 0
+		h.pureAggs, h.load, h.servers, h.busy = in[r.Name], loads[r.Name], on[r.Name], 0
+		h.take(r)
 		fmt.Fprintf(sign, "%s %v\n", r.NodeID, r.Disabled)
-		if r.LastSeen.After(h.seen) {
-			h.seen = r.LastSeen
-		}
 		byName[r.Name], byNode[r.NodeID] = h, h
 	}
 	t.byName, t.byNode, t.pure, t.signature = byName, byNode, pure, strconv.FormatUint(sign.Sum64(), 36)
 	t.loaded, t.took = time.Now(), time.Since(began)
 	return nil
+}
+
+// take puts a record that was just read into the host.
+func (h *host) take(r compute.Host) {
+	if h.info == nil || !bytes.Equal(h.Info, r.Info) {
+		h.info = &virt.HostInfo{}
+		if len(r.Info) > 0 && json.Unmarshal(r.Info, h.info) != nil {
+			h.info = &virt.HostInfo{} // a record that cannot be read has nothing to offer
+		}
+	}
+	h.Host, h.written = r, r.LastSeen
+	if r.LastSeen.After(h.seen) {
+		h.seen = r.LastSeen
+	}
+	h.base = scheduler.HostState{Host: h.Name, Node: nodeName(h), Provider: h.NodeID, ServiceID: h.ServiceID, ID: h.NodeNumber, Zone: h.Zone, HostIP: h.info.HostIP,
+		Aggregates: h.pureAggs, Enabled: !h.Disabled, ForcedDown: h.ForcedDown, HypervisorType: h.info.HypervisorType,
+		HypervisorVersion: h.info.HypervisorVersion, Supported: h.info.Supported, CPUInfo: h.info.CPUInfo, Stats: h.info.Stats,
+		VCPUs: int64(h.info.VCPUs), MemoryMB: h.info.MemoryMB, DiskGB: h.info.DiskGB, CPURatio: 1, RAMRatio: 1, DiskRatio: 1, Servers: h.servers}
+}
+
+// put adds or renews one host whose record was just written, without reading the others.
+func (t *hostTable) put(r compute.Host) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.byName[r.Name]
+	if h == nil {
+		h = &host{}
+		t.byName[r.Name] = h
+	} else if h.NodeID != r.NodeID {
+		delete(t.byNode, h.NodeID)
+	}
+	h.take(r)
+	t.byNode[r.NodeID] = h
 }
 
 // serversOn lists the servers on each host, without their images.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"kilonova/internal/auth"
 	"kilonova/internal/clock"
@@ -255,6 +257,7 @@ func (c *Conductor) knownServers(ctx context.Context, req *scheduler.Request, st
 	for _, s := range servers {
 		for _, h := range states {
 			if s.Deleted.IsZero() && h.Host == s.Host {
+				h.Servers = maps.Clone(h.Servers) // that of the table is shared
 				if h.Servers == nil {
 					h.Servers = map[string]scheduler.ServerOn{}
 				}
@@ -266,12 +269,15 @@ func (c *Conductor) knownServers(ctx context.Context, req *scheduler.Request, st
 
 // state makes the scheduler's view of a host; p is its provider with what is used, nil when that does not matter.
 func (t *hostTable) state(h *host, p *placement.Provider) *scheduler.HostState {
-	now := clock.Now()
-	s := &scheduler.HostState{Host: h.Name, Node: nodeName(h), Provider: h.NodeID, ServiceID: h.ServiceID, ID: h.NodeNumber, Zone: h.Zone, HostIP: h.info.HostIP,
-		Aggregates: h.pureAggs, Enabled: !h.Disabled, Up: t.alive(h, now), ForcedDown: h.ForcedDown, HypervisorType: h.info.HypervisorType,
-		HypervisorVersion: h.info.HypervisorVersion, Supported: h.info.Supported, CPUInfo: h.info.CPUInfo, Stats: h.info.Stats,
-		VCPUs: int64(h.info.VCPUs), MemoryMB: h.info.MemoryMB, DiskGB: h.info.DiskGB, CPURatio: 1, RAMRatio: 1, DiskRatio: 1,
-		IOOps: h.busy + int(h.load.Busy), FailedBuilds: h.failed, Updated: h.seen, Servers: h.servers}
+	s := &scheduler.HostState{}
+	t.fill(s, h, p, clock.Now())
+	return s
+}
+
+// fill is state in a place that is there.
+func (t *hostTable) fill(s *scheduler.HostState, h *host, p *placement.Provider, now time.Time) {
+	*s = h.base
+	s.Up, s.IOOps, s.FailedBuilds, s.Updated = t.alive(h, now), h.busy+int(h.load.Busy), h.failed, h.seen
 	switch {
 	case h.ForcedDown:
 		s.Down = "forced down"
@@ -284,12 +290,13 @@ func (t *hostTable) state(h *host, p *placement.Provider) *scheduler.HostState {
 		}
 	}
 	if p == nil {
-		return s
+		return
 	}
-	used := func(class string) int64 { return p.Used[class] + p.Inventory[class].Reserved }
-	s.VCPUsUsed, s.MemoryUsedMB, s.DiskUsedGB = used("VCPU")+p.Used["PCPU"]+h.pendVCPU, used("MEMORY_MB")+h.pendRAM, used("DISK_GB")+h.pendDisk
-	s.CPURatio, s.RAMRatio, s.DiskRatio = p.Inventory["VCPU"].AllocationRatio, p.Inventory["MEMORY_MB"].AllocationRatio, p.Inventory["DISK_GB"].AllocationRatio
-	return s
+	cpu, ram, disk := p.Inventory["VCPU"], p.Inventory["MEMORY_MB"], p.Inventory["DISK_GB"]
+	s.VCPUsUsed = p.Used["VCPU"] + cpu.Reserved + p.Used["PCPU"] + h.pendVCPU
+	s.MemoryUsedMB = p.Used["MEMORY_MB"] + ram.Reserved + h.pendRAM
+	s.DiskUsedGB = p.Used["DISK_GB"] + disk.Reserved + h.pendDisk
+	s.CPURatio, s.RAMRatio, s.DiskRatio = cpu.AllocationRatio, ram.AllocationRatio, disk.AllocationRatio
 }
 
 func nodeName(h *host) string {
@@ -303,19 +310,21 @@ func nodeName(h *host) string {
 func (t *hostTable) states(c *placement.Candidates) (out []*scheduler.HostState, total int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	seen := make(map[string]bool, len(c.Candidates))
+	seen := make(map[*host]bool, len(c.Candidates))
+	all := make([]scheduler.HostState, len(c.Candidates))
 	out = make([]*scheduler.HostState, 0, len(c.Candidates))
+	now := clock.Now()
 	for i := range c.Candidates {
 		root := c.Candidates[i].Root
 		h := t.byNode[root]
-		if h == nil || seen[root] {
+		if h == nil || seen[h] {
 			continue
 		}
-		seen[root] = true
+		seen[h] = true
 		p := c.Summaries[root]
-		out = append(out, t.state(h, &p))
+		t.fill(&all[i], h, &p, now)
+		out = append(out, &all[i])
 	}
-	slices.SortFunc(out, func(a, b *scheduler.HostState) int { return int(a.ID - b.ID) })
 	return out, len(t.byName)
 }
 

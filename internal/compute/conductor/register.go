@@ -82,9 +82,7 @@ func (c *Conductor) fullReport(ctx context.Context, rep command.HostReport) erro
 		if err := c.cfg.DB.Write(ctx, func(tx *db.Tx) error { return c.cfg.Store.SaveHost(ctx, tx, &rec, rep.Info.Hostname) }); err != nil {
 			return err
 		}
-		if err := c.hosts.load(ctx); err != nil {
-			return err
-		}
+		c.hosts.put(rec)
 		c.takeover(rep)
 		c.hosts.change(rep.Host, func(h *host) { h.seen = now })
 	}
@@ -102,7 +100,7 @@ func lasting(i *virt.HostInfo) string {
 	return string(b)
 }
 
-// reportProvider tells placement what the host has, when that is new or a minute old.
+// reportProvider tells placement what the host has, when that is new or some minutes old.
 func (c *Conductor) reportProvider(ctx context.Context, rep command.HostReport) error {
 	h, ok := c.hosts.get(rep.Host)
 	if !ok {
@@ -112,7 +110,9 @@ func (c *Conductor) reportProvider(ctx context.Context, rep command.HostReport) 
 	traits := append(slices.Clone(rep.Traits), "COMPUTE_NODE", "OWNER_NOVA")
 	slices.Sort(traits)
 	traits = slices.Compact(traits)
-	told := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, clock.Now().Truncate(time.Minute))
+	// Each host tells again after some minutes, not all at the same moment: somebody may have changed the provider meanwhile.
+	shift := time.Duration(h.NodeNumber%600) * time.Second
+	told := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, clock.Now().Add(shift).Truncate(10*time.Minute))
 	if h.reported == told {
 		return nil
 	}
