@@ -12,9 +12,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"kilonova/internal/auth"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
+	"kilonova/internal/httpapi"
+	"kilonova/internal/placement"
 	"kilonova/internal/placement/local"
 	"kilonova/internal/policy"
 )
@@ -425,6 +429,43 @@ func BenchmarkCandidates(b *testing.B) {
 					_ = resp.Body.Close()
 				}
 			})
+		}
+	}
+}
+
+// The answer of candidates is the same JSON whether it is copied or read, also beyond one piece.
+func TestCandidateWriter(t *testing.T) {
+	found := &placement.Candidates{Summaries: map[string]placement.Provider{}}
+	for i := range 2000 {
+		uuid := fmt.Sprintf("%08d-0000-4000-8000-000000000000", i)
+		found.Candidates = append(found.Candidates, placement.Candidate{Root: uuid, Allocations: placement.Allocations{uuid: {"VCPU": int64(i)}}, Mappings: map[string][]string{"": {uuid}}})
+		found.Summaries[uuid] = placement.Provider{UUID: uuid, Root: uuid, Traits: []string{"HW_A", "HW_B"}[:i%3], Inventory: map[string]placement.Inventory{"VCPU": {Total: 4, AllocationRatio: 1}}}
+	}
+	decode := func(r io.Reader) (doc struct {
+		Requests []struct {
+			Allocations map[string]struct{ Resources placement.Resources }
+		} `json:"allocation_requests"`
+		Summaries map[string]struct{ Traits []string } `json:"provider_summaries"`
+	}) {
+		t.Helper()
+		if err := json.NewDecoder(r).Decode(&doc); err != nil {
+			t.Fatal(err)
+		}
+		return doc
+	}
+	r := &httpapi.Request{Version: v(newest)}
+	var copied bytes.Buffer
+	if n, err := (&candidateWriter{r: r, found: found}).WriteTo(&copied); err != nil || n != int64(copied.Len()) || n < 3*piece {
+		t.Fatalf("%d of %d bytes: %v", n, copied.Len(), err)
+	}
+	a, b := decode(&copied), decode(&candidateWriter{r: r, found: found})
+	if d := cmp.Diff(a, b); d != "" {
+		t.Fatal(d)
+	}
+	for i, q := range a.Requests {
+		uuid := found.Candidates[i].Root
+		if q.Allocations[uuid].Resources["VCPU"] != int64(i) || len(a.Summaries[uuid].Traits) != i%3 {
+			t.Fatalf("candidate %d: %+v, traits %v", i, q, a.Summaries[uuid].Traits)
 		}
 	}
 }

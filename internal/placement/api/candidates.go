@@ -1,10 +1,13 @@
 package api
 
 import (
+	"bytes"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"kilonova/internal/fault"
@@ -31,7 +34,7 @@ func (a *api) candidates(r *httpapi.Request) (*httpapi.Reply, error) {
 			w.asked[class] = true
 		}
 	}
-	return stamped(r, httpapi.OK(w), time.Time{}), nil
+	return stamped(r, httpapi.OK(w), time.Time{}).With("Content-Type", "application/json"), nil
 }
 
 // checkNames refuses classes and traits that do not exist.
@@ -262,21 +265,36 @@ func orphans(groups []placement.Group) error {
 	return nil
 }
 
-// candidateWriter writes the answer without reflection: it may be megabytes.
+// candidateWriter writes the answer piece by piece and without reflection: it may be megabytes.
 type candidateWriter struct {
 	r     *httpapi.Request
 	found *placement.Candidates
 	asked map[string]bool
+
+	traits  []string // the list that was written last, and how: hosts of a kind share one
+	written []byte
+	rest    *bytes.Reader // what Read has not given yet
 }
 
-// AppendJSON implements httpapi.Appender. Nothing in the answer needs escaping: UUIDs, class and trait names and group suffixes are plain.
-func (w *candidateWriter) AppendJSON(b []byte) ([]byte, error) {
-	asDict, mappings := since(w.r, 12), since(w.r, 34)
-	size := 100 + 300*len(w.found.Candidates)
-	for _, p := range w.found.Summaries {
-		size += 250 + 60*len(p.Inventory) + 30*len(p.Traits)
+const piece = 64 << 10 // bytes written at once
+
+var pieces = sync.Pool{New: func() any { b := make([]byte, 0, piece+piece/4); return &b }}
+
+// WriteTo implements io.WriterTo. Nothing in the answer needs escaping: UUIDs, class and trait names and group suffixes are plain.
+func (w *candidateWriter) WriteTo(out io.Writer) (n int64, err error) {
+	pooled := pieces.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+	b := (*pooled)[:0]
+	defer func() { *pooled = b[:0]; pieces.Put(pooled) }()
+	flush := func(atLeast int) {
+		if err != nil || len(b) < atLeast {
+			return
+		}
+		var k int
+		k, err = out.Write(b)
+		n += int64(k)
+		b = b[:0]
 	}
-	b = slices.Grow(b, size)
+	asDict, mappings := since(w.r, 12), since(w.r, 34)
 	b = append(b, `{"allocation_requests": [`...)
 	for i, c := range w.found.Candidates {
 		if i > 0 {
@@ -293,15 +311,30 @@ func (w *candidateWriter) AppendJSON(b []byte) ([]byte, error) {
 			b = append(b, '}')
 		}
 		b = append(b, '}')
+		flush(piece)
 	}
 	b = append(b, `], "provider_summaries": {`...)
 	first := true
-	for uuid := range w.found.Summaries {
+	for uuid, p := range w.found.Summaries {
 		b = appendKey(b, uuid, &first)
-		p := w.found.Summaries[uuid]
 		b = w.appendSummary(b, &p)
+		flush(piece)
 	}
-	return append(b, "}}"...), nil
+	b = append(b, "}}"...)
+	flush(0)
+	return n, err
+}
+
+// Read implements io.Reader for those who do not ask for WriteTo.
+func (w *candidateWriter) Read(p []byte) (int, error) {
+	if w.rest == nil {
+		var all bytes.Buffer
+		if _, err := w.WriteTo(&all); err != nil {
+			return 0, err
+		}
+		w.rest = bytes.NewReader(all.Bytes())
+	}
+	return w.rest.Read(p)
 }
 
 // appendAllocations leaves the object open.
@@ -356,8 +389,10 @@ func (w *candidateWriter) appendSummary(b []byte, p *placement.Provider) []byte 
 	}
 	b = append(b, '}')
 	if since(w.r, 17) {
-		b = append(b, `, "traits": `...)
-		b = appendStrings(b, p.Traits)
+		if len(p.Traits) == 0 || len(w.traits) != len(p.Traits) || &w.traits[0] != &p.Traits[0] {
+			w.traits, w.written = p.Traits, appendStrings(append(w.written[:0], `, "traits": `...), p.Traits)
+		}
+		b = append(b, w.written...)
 	}
 	if since(w.r, 29) {
 		b = append(b, `, "parent_provider_uuid": `...)

@@ -153,6 +153,7 @@ func TestAgainstAnotherPlacement(t *testing.T) {
 				t.Fatalf("%s at 1.%d (-theirs +ours):\n%s", q, minor, d)
 			}
 		}
+		w.lists(t, rps, aggs, traits, classes)
 		for _, rp := range rps {
 			for _, part := range []string{"", "/inventories", "/usages", "/allocations", "/traits", "/aggregates"} {
 				ours, theirs := w.do(t, 14, "GET", "/resource_providers/"+rp+part, nil)
@@ -181,6 +182,45 @@ func TestAgainstAnotherPlacement(t *testing.T) {
 			w.do(t, newest, "DELETE", "/resource_providers/"+rp, nil)
 		}
 	})
+}
+
+// lists compares provider lists under filters, and usages.
+func (w twin) lists(t *rapid.T, rps, aggs, traits, classes []string) {
+	for range 2 {
+		q := url.Values{}
+		maybe := func() bool { return rapid.IntRange(0, 2).Draw(t, "filter") == 0 }
+		if maybe() {
+			q.Set("resources", fmt.Sprintf("%s:%d", rapid.SampledFrom(classes).Draw(t, "class"), rapid.IntRange(1, 4).Draw(t, "n")))
+		}
+		if maybe() {
+			q.Add("member_of", rapid.SampledFrom([]string{"", "!", "in:", "!in:"}).Draw(t, "how")+rapid.SampledFrom(aggs).Draw(t, "agg"))
+		}
+		if maybe() {
+			q.Add("required", rapid.SampledFrom([]string{"", "!", "in:"}).Draw(t, "how")+rapid.SampledFrom(traits).Draw(t, "trait"))
+		}
+		if maybe() {
+			q.Set("in_tree", rapid.SampledFrom(rps).Draw(t, "tree"))
+		}
+		ours, theirs := w.do(t, newest, "GET", "/resource_providers?"+q.Encode(), nil)
+		found := func(a answer) []string {
+			list, _ := a.body["resource_providers"].([]any)
+			out := []string{}
+			for _, p := range list {
+				out = append(out, text([]any{dig(p, "uuid"), dig(p, "generation"), dig(p, "parent_provider_uuid"), dig(p, "root_provider_uuid")}))
+			}
+			slices.Sort(out)
+			return out
+		}
+		if d := cmp.Diff(found(theirs), found(ours)); d != "" {
+			t.Fatalf("providers with %s (-theirs +ours):\n%s", q.Encode(), d)
+		}
+	}
+	for minor, path := range map[int]string{9: "/usages?project_id=p", 37: "/usages?project_id=p&user_id=u", 38: "/usages?project_id=p&consumer_type=all", 39: "/usages?project_id=p"} {
+		ours, theirs := w.do(t, minor, "GET", path, nil)
+		if d := cmp.Diff(theirs.body, ours.body); d != "" {
+			t.Fatalf("%s at 1.%d (-theirs +ours):\n%s", path, minor, d)
+		}
+	}
 }
 
 func drawCandidates(t *rapid.T, minor int, rps, aggs, traits, classes []string) url.Values {

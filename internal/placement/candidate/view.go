@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -29,6 +30,26 @@ type View struct {
 	where  map[string]place
 	names  *names
 	shared bool // some provider shares its inventory
+	// lists holds each different list of traits once: hosts of a kind have the same. Only the goroutine that applies changes uses it.
+	lists map[string][]string
+}
+
+const mostLists = 4096
+
+// once gives the list that all providers with the same traits share.
+func (v *View) once(list []string) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	key := strings.Join(list, " ")
+	if l, ok := v.lists[key]; ok {
+		return l
+	}
+	if len(v.lists) >= mostLists {
+		clear(v.lists)
+	}
+	v.lists[key] = list
+	return list
 }
 
 func (v *View) slots() []*slot { return *v.roots.Load() }
@@ -85,7 +106,7 @@ func (n *node) of(class int32) *stock {
 
 // Build arranges providers into a view. A provider whose parent or root is missing is left out.
 func Build(records []Record) *View {
-	v := &View{where: make(map[string]place, len(records)), names: newNames()}
+	v := &View{where: make(map[string]place, len(records)), names: newNames(), lists: map[string][]string{}}
 	var slots []*slot
 	byRoot := make(map[string][]Record, len(records))
 	for _, r := range records {
@@ -142,6 +163,7 @@ func (v *View) arrange(root string, records []Record) *tree {
 }
 
 func (v *View) node(r Record, parent int) *node {
+	r.Traits = v.once(r.Traits)
 	n := &node{Record: r, parent: parent, solo: map[string][]string{"": {r.UUID}}}
 	for _, class := range slices.Sorted(maps.Keys(r.Inventory)) {
 		inv := r.Inventory[class]
