@@ -61,6 +61,8 @@ type options struct {
 	planner  func(c *scheduler.Config)
 	flow     flow.Config
 	rec      reconcile.Config
+	several  bool          // conductors on one database: leases are waited for
+	lease    time.Duration // of operations; 0: the engine's
 	inject   func(ctx context.Context, p operation.Point, step string, r *operation.Run) error
 	log      *slog.Logger
 }
@@ -97,12 +99,18 @@ func newCloud(t testing.TB, o options) *cloud {
 	return c
 }
 
-// control starts a conductor on the cloud and gives the function that ends it.
+// control starts the conductor that the cloud's clients speak to and gives the function that ends it.
 func (c *cloud) control(o options) (stop func()) {
 	c.t.Helper()
-	var err error
-	c.engine, err = operation.New(c.ctx, operation.Config{DB: c.db, Bus: c.bus, Owner: "test", Sole: true, Sweep: 50 * time.Millisecond, Pause: 5 * time.Millisecond,
-		Inject: o.inject, Log: o.logger()})
+	c.engine, c.con, stop = c.conductor(o)
+	return stop
+}
+
+// conductor starts a conductor on the cloud.
+func (c *cloud) conductor(o options) (*operation.Engine, *conductor.Conductor, func()) {
+	c.t.Helper()
+	engine, err := operation.New(c.ctx, operation.Config{DB: c.db, Bus: c.bus, Owner: "test", Sole: !o.several, Lease: o.lease, Sweep: 50 * time.Millisecond,
+		Pause: 5 * time.Millisecond, Inject: o.inject, Log: o.logger()})
 	c.must(err)
 	cfg := scheduler.Defaults()
 	if o.planner != nil {
@@ -111,17 +119,16 @@ func (c *cloud) control(o options) (stop func()) {
 	planner, err := scheduler.New(cfg, filter.All(), weigher.All())
 	c.must(err)
 	o.flow.AllowSameHost = true
-	c.con, err = conductor.New(c.ctx, conductor.Config{DB: c.db, Bus: c.bus, Store: c.store, Engine: c.engine, Network: c.nets, Image: c.images, Placement: c.place,
+	con, err := conductor.New(c.ctx, conductor.Config{DB: c.db, Bus: c.bus, Store: c.store, Engine: engine, Network: c.nets, Image: c.images, Placement: c.place,
 		Metadata: func(_ context.Context, s *compute.Server, _ map[string][]byte) (json.RawMessage, error) {
 			return json.Marshal(map[string]string{"uuid": s.ID})
 		},
 		Flow: o.flow, Reconcile: o.rec, Planner: planner, ServiceDownTime: o.downTime, Log: o.logger()})
 	c.must(err)
 	ready := make(chan struct{})
-	con := c.con
-	stop = c.background(func(ctx context.Context) error { return con.Run(ctx, func() { close(ready) }) })
+	stop := c.background(func(ctx context.Context) error { return con.Run(ctx, func() { close(ready) }) })
 	<-ready
-	return stop
+	return engine, con, stop
 }
 
 func (o options) logger() *slog.Logger {

@@ -22,7 +22,12 @@ import (
 
 // TestStorm runs random work on a cloud whose conductor and agents are killed all the while, heals it, and demands that every accepted operation ended and
 // every invariant holds. KILONOVA_STORM_SEED repeats one run, KILONOVA_STORM_ROUNDS makes it longer.
-func TestStorm(t *testing.T) {
+func TestStorm(t *testing.T) { runStorm(t, false) }
+
+// TestStormWithTwoConductors has two conductors at work all the while, each of which is killed in its turn.
+func TestStormWithTwoConductors(t *testing.T) { runStorm(t, true) }
+
+func runStorm(t *testing.T, several bool) {
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("KILONOVA_STORM_SEED"), 10, 64); err == nil {
 		seed = s
@@ -32,7 +37,8 @@ func TestStorm(t *testing.T) {
 		rounds = n
 	}
 	t.Logf("KILONOVA_STORM_SEED=%d", seed)
-	s := &storm{cloud: newCloud(t, stormOptions(nil)), rnd: rand.New(rand.NewPCG(seed, 1))}
+	s := &storm{rnd: rand.New(rand.NewPCG(seed, 1)), several: several}
+	s.cloud = newCloud(t, s.options(nil))
 	for i := range 4 {
 		s.kills = append(s.kills, s.host(name(i), stormHost()))
 	}
@@ -46,12 +52,17 @@ func TestStorm(t *testing.T) {
 
 func stormHost() fake.Config { return fake.Config{VCPUs: 8, MemoryMB: 65536, DiskGB: 1000} }
 
-func stormOptions(inject func(context.Context, operation.Point, string, *operation.Run) error) options {
-	return options{downTime: 1500 * time.Millisecond, inject: inject, flow: flow.Config{Patience: 300 * time.Millisecond, StopGrace: -1}}
+func (s *storm) options(inject func(context.Context, operation.Point, string, *operation.Run) error) options {
+	o := options{downTime: 1500 * time.Millisecond, inject: inject, several: s.several, flow: flow.Config{Patience: 300 * time.Millisecond, StopGrace: -1}}
+	if s.several {
+		o.lease = 600 * time.Millisecond
+	}
+	return o
 }
 
 type storm struct {
 	*cloud
+	several bool
 	mu      sync.Mutex
 	rnd     *rand.Rand
 	kills   []func()
@@ -67,7 +78,7 @@ func (s *storm) n(max int) int {
 
 // round is one life of a conductor: operations are forgotten at random instants, hosts die and fail, clients work; then the conductor is killed.
 func (s *storm) round() {
-	stop := s.control(stormOptions(func(context.Context, operation.Point, string, *operation.Run) error {
+	inject := func(context.Context, operation.Point, string, *operation.Run) error {
 		switch s.n(100) {
 		case 0, 1, 2:
 			return operation.ErrCrash
@@ -77,10 +88,20 @@ func (s *storm) round() {
 			return fault.New(fault.Unavailable, "injected: no answer")
 		}
 		return nil
-	}))
+	}
+	stop := s.control(s.options(inject))
 	ctx, cancel := context.WithTimeout(s.ctx, 1200*time.Millisecond)
 	defer cancel()
 	var wg sync.WaitGroup
+	if s.several {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				_, _, kill := s.conductor(s.options(inject))
+				time.Sleep(time.Duration(100+s.n(300)) * time.Millisecond)
+				kill()
+			}
+		})
+	}
 	for range 8 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
@@ -178,7 +199,7 @@ func contains(list []string, v string) bool {
 
 // heal starts everything anew, without faults.
 func (s *storm) heal() {
-	o := stormOptions(nil)
+	o := s.options(nil)
 	o.rec.Settle = 100 * time.Millisecond
 	s.control(o)
 	for i := range s.kills {
