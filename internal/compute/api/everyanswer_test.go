@@ -87,6 +87,7 @@ func newCloud(t *testing.T) *cloudOf {
 		Properties: map[string]string{"os": "x"}})
 	check(err)
 	c.image = img.ID
+	check(images.Upload(ctx, owner, c.image, strings.NewReader("data"), 4))
 	ask := func(method, path, body string, minor int) map[string]any {
 		t.Helper()
 		r := apitest.Call(c.h, "admin", method, "/v2.1"+path, body, minor)
