@@ -113,7 +113,7 @@ chown -R 1000:1000 "$root/home/kilo"
 early=$work/early
 mkdir -p "$early/bin" "$early/dev" "$early/proc" "$early/sys" "$early/new"
 cp /bin/busybox "$early/bin/"
-for applet in sh mount umount insmod usleep blkid switch_root cat dd printf blockdev echo; do
+for applet in sh mount umount insmod usleep switch_root cat dd printf blockdev echo; do
 	ln -s busybox "$early/bin/$applet"
 done
 cp "$here/early-init" "$early/init"

@@ -123,7 +123,15 @@ func (h *host) empty(ctx context.Context, t *testing.T) {
 	}
 }
 
+// open opens a driver that is closed when the test ends.
 func (h *host) open(t *testing.T) *libvirt.Driver {
+	t.Helper()
+	d := h.reopen(t)
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func (h *host) reopen(t *testing.T) *libvirt.Driver {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -131,7 +139,6 @@ func (h *host) open(t *testing.T) *libvirt.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Close() })
 	return d
 }
 
@@ -226,7 +233,7 @@ func (h *host) harness(t *testing.T) virttest.Harness {
 	c := h.client(t)
 	return virttest.Harness{
 		Driver: h.open(t),
-		Reopen: func(t *testing.T) virt.Driver { return h.open(t) },
+		Reopen: func(t *testing.T) virt.Driver { return h.reopen(t) },
 		Spec:   func(*testing.T) *virt.Spec { return spec(image) },
 		Ready: func(t *testing.T, guest string) {
 			for end := time.Now().Add(patience); ; time.Sleep(250 * time.Millisecond) {

@@ -174,6 +174,8 @@ func testMoveDisks(t *testing.T, b *bench) {
 	must(t, "destroy at the source", b.Driver.Destroy(b.ctx(t), spec.ID, false))
 	must(t, "spawn at the peer", b.Peer.Spawn(b.ctx(t), spec))
 	wantPowerAt(t, b.ctx(t), b.Peer, spec.ID, virt.Running)
+	b.arrived()
+	b.wantFile(t, spec.ID, "/home/kilo/kept", "moved")
 	if _, err = src.OpenDisk(b.ctx(t), spec.ID, "../"+names[0]); err == nil {
 		t.Error("a name with .. was opened")
 	}
@@ -202,5 +204,7 @@ func testLiveMigrate(t *testing.T, b *bench) {
 	must(t, "live migration", src.LiveMigrate(b.ctx(t), spec, target, block, func(virt.MigrationProgress) {}))
 	wantPowerAt(t, b.ctx(t), b.Peer, spec.ID, virt.Running)
 	wantGone(t, b.ctx(t), b.Driver, spec.ID)
+	b.arrived()
+	b.wantFile(t, spec.ID, "/run/memory", "carried along")
 	wantKind(t, "abort without a migration", src.AbortLiveMigration(b.ctx(t), spec.ID), fault.NotFound)
 }

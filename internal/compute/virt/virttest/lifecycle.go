@@ -198,7 +198,7 @@ func (b *bench) reopen(t *testing.T) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	must(t, "close", b.Driver.Close())
-	b.Driver = b.Reopen(t)
+	b.Driver, b.reopened = b.Reopen(t), true
 }
 
 func testCancelledContext(t *testing.T, b *bench) {

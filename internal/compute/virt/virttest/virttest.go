@@ -38,21 +38,26 @@ type Harness struct {
 	Volume func(t *testing.T) virt.Disk
 	// Devices counts the devices of a running guest as it sees them itself: network interfaces (without loopback) and disks.
 	Devices func(t *testing.T, id string) (nics, disks int)
-	// Peer is a second host's driver; Spec's guests can move there. Shared tells that both see the same disks.
-	Peer   virt.Driver
-	Shared bool
+	// Peer is a second host's driver; Spec's guests can move there. PeerRead is Read there; nil: Read sees guests on both hosts. Shared tells that
+	// both hosts see the same disks.
+	Peer     virt.Driver
+	PeerRead func(t *testing.T, id string, path string) string
+	Shared   bool
 	// RealFiles tells that snapshots are images that can be spawned from and consoles can be dialled.
 	RealFiles bool
 	// Limit bounds one call; 0 means two minutes.
 	Limit time.Duration
 }
 
+// test is one test of the suite.
+type test struct {
+	name string
+	test func(*testing.T, *bench)
+}
+
 // Run runs the suite. open is called once for each test of the suite.
 func Run(t *testing.T, open func(t *testing.T) Harness) {
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, *bench)
-	}{
+	run(t, open, []test{
 		{"Info", testInfo},
 		{"UnknownGuest", testUnknownGuest},
 		{"SpawnAndDestroy", testSpawnAndDestroy},
@@ -78,7 +83,16 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Watch", testWatch},
 		{"MoveDisks", testMoveDisks},
 		{"LiveMigrate", testLiveMigrate},
-	} {
+	})
+}
+
+// RunMoves runs only the tests that need a Peer, for drivers whose second host is dear.
+func RunMoves(t *testing.T, open func(t *testing.T) Harness) {
+	run(t, open, []test{{"MoveDisks", testMoveDisks}, {"LiveMigrate", testLiveMigrate}})
+}
+
+func run(t *testing.T, open func(t *testing.T) Harness, tests []test) {
+	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			h := open(t)
 			if h.Driver == nil || h.Spec == nil {
@@ -87,7 +101,13 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 			if h.Limit == 0 {
 				h.Limit = 2 * time.Minute
 			}
-			c.test(t, &bench{Harness: h})
+			b := &bench{Harness: h}
+			t.Cleanup(func() { // after the guests of the test are destroyed
+				if b.reopened {
+					must(t, "close", b.Driver.Close())
+				}
+			})
+			c.test(t, b)
 		})
 	}
 }
@@ -95,7 +115,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 // bench is a harness in use.
 type bench struct {
 	Harness
-	mu sync.Mutex
+	mu       sync.Mutex
+	reopened bool
 }
 
 // ctx bounds one call.
@@ -168,6 +189,13 @@ func (b *bench) wantFile(t *testing.T, id, path, text string) {
 	}
 	if got := b.Read(t, id, path); got != text {
 		t.Errorf("guest %s: file %s holds %q, want %q", id, path, got, text)
+	}
+}
+
+// arrived makes Read look at the peer from now on.
+func (b *bench) arrived() {
+	if b.PeerRead != nil {
+		b.Read = b.PeerRead
 	}
 }
 
