@@ -34,7 +34,7 @@ func target(e entry) string {
 }
 
 // source is the entry that schemas come from.
-func source(t *testing.T, e entry) entry {
+func source(t testing.TB, e entry) entry {
 	t.Helper()
 	if e.AliasOf == "" {
 		return e
@@ -47,7 +47,7 @@ func source(t *testing.T, e entry) entry {
 }
 
 // body is a body that the entry must take at a version.
-func body(t *testing.T, e entry, minor int) string {
+func body(t testing.TB, e entry, minor int) string {
 	t.Helper()
 	s := source(t, e)
 	if len(s.Body) == 0 {
@@ -63,7 +63,7 @@ func body(t *testing.T, e entry, minor int) string {
 	return encoded(t, doc)
 }
 
-func encoded(t *testing.T, v any) string {
+func encoded(t testing.TB, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -77,7 +77,7 @@ func start(starts []int, minor int) int {
 	return starts[max(i, 0)]
 }
 
-func loadSchema(t *testing.T, name string) map[string]any {
+func loadSchema(t testing.TB, name string) map[string]any {
 	t.Helper()
 	b, err := os.ReadFile(name)
 	if err != nil {

@@ -52,7 +52,7 @@ type cloudOf struct {
 	number                       int64 // of the migration
 }
 
-func newCloud(t *testing.T) *cloudOf {
+func newCloud(t testing.TB) *cloudOf {
 	t.Helper()
 	ctx := t.Context()
 	check := func(err error) {
@@ -154,7 +154,7 @@ func newCloud(t *testing.T) *cloudOf {
 	return c
 }
 
-func decode(t *testing.T, b []byte) map[string]any {
+func decode(t testing.TB, b []byte) map[string]any {
 	t.Helper()
 	var m map[string]any
 	if err := json.Unmarshal(b, &m); err != nil {

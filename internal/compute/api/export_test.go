@@ -3,7 +3,7 @@ package api
 import "testing"
 
 // BodyFor is the smallest body that the entry of a key takes at a version, for the tests outside the package.
-func BodyFor(t *testing.T, key string, minor int) string {
+func BodyFor(t testing.TB, key string, minor int) string {
 	t.Helper()
 	e, err := find(key)
 	if err != nil {
