@@ -33,7 +33,7 @@ type Filter struct {
 type Weigher struct {
 	Multiplier func(c *Config) float64
 	Key        string // of aggregate metadata that overrides the multiplier for a host
-	// Min and Max fix the ends of the scale; nil: the least and greatest of the hosts at hand.
+	// Min and Max fix the ends of the scale, and values beyond count as the end; nil: the least and greatest of the hosts at hand.
 	Min, Max *float64
 	// Compile gives the raw value of a host; nil: the weigher has nothing to say about this request.
 	Compile func(c *Config, r *Request) func(h *HostState) float64
@@ -283,19 +283,20 @@ func scale(w Weigher, raw []float64, hosts []*HostState, value func(*HostState) 
 	low, high := math.Inf(1), math.Inf(-1)
 	for i, h := range hosts {
 		v := value(h)
+		if w.Min != nil && v < *w.Min {
+			v = *w.Min
+		}
+		if w.Max != nil && v > *w.Max {
+			v = *w.Max
+		}
 		raw[i] = v
-		if v < low {
-			low = v
-		}
-		if v > high {
-			high = v
-		}
+		low, high = min(low, v), max(high, v)
 	}
 	if w.Min != nil {
-		low = min(*w.Min, low)
+		low = *w.Min
 	}
 	if w.Max != nil {
-		high = max(*w.Max, high)
+		high = *w.Max
 	}
 	if !(low < high) {
 		clear(raw)

@@ -80,6 +80,7 @@ func TestQueries(t *testing.T) {
 				q.GroupPolicy = "isolate"
 			})}},
 		{"zone", nil, scheduler.Request{Flavor: flavor(), Zone: "z1"}, []placement.Query{plainly(func(q *placement.Query) { q.Groups[0].MemberOf = [][]string{{"z1a", "z1b"}} })}},
+		{"default zone", nil, scheduler.Request{Flavor: flavor(), Zone: "nova"}, []placement.Query{plainly(func(q *placement.Query) { q.Groups[0].NotMemberOf = []string{"z1a", "z1b", "z2"} })}},
 		{"tenant and zone", on(func(c *scheduler.Config) { c.LimitTenantsToPlacementAggregate = true }), scheduler.Request{Flavor: flavor(), ProjectID: "p", Zone: "z2"},
 			[]placement.Query{plainly(func(q *placement.Query) { q.Groups[0].MemberOf = [][]string{{"own"}, {"z2"}} })}},
 		{"tenant without aggregate", on(func(c *scheduler.Config) { c.LimitTenantsToPlacementAggregate = true }), scheduler.Request{Flavor: flavor(), ProjectID: "q"},

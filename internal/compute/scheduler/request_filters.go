@@ -63,14 +63,14 @@ func tenantAggregate(b *builder) error {
 	return nil
 }
 
-// zoneAggregate keeps the server to the aggregates of its availability zone.
+// zoneAggregate keeps the server to the aggregates of its availability zone. The default zone is that of the hosts which no other zone has.
 func zoneAggregate(b *builder) error {
 	if b.req.Zone == "" {
 		return nil
 	}
 	var in, others []string
 	for _, a := range b.cloud.Aggregates {
-		switch a.Metadata["availability_zone"] {
+		switch zone := a.Metadata["availability_zone"]; zone {
 		case b.req.Zone:
 			in = append(in, a.UUID)
 		case "":
@@ -78,16 +78,16 @@ func zoneAggregate(b *builder) error {
 			others = append(others, a.UUID)
 		}
 	}
-	if len(in) == 0 && b.req.Zone == b.cfg.DefaultZone { // the hosts that are in no zone
-		slices.Sort(others)
-		b.group.NotMemberOf = append(b.group.NotMemberOf, others...)
-		return nil
-	}
-	if len(in) == 0 {
-		return refused("No aggregate is the availability zone %s.", b.req.Zone)
-	}
 	slices.Sort(in)
-	b.group.MemberOf = append(b.group.MemberOf, in)
+	switch {
+	case b.req.Zone == b.cfg.DefaultZone:
+		b.group.NotMemberOf = append(b.group.NotMemberOf, others...)
+		slices.Sort(b.group.NotMemberOf)
+	case len(in) == 0:
+		return refused("No aggregate is the availability zone %s.", b.req.Zone)
+	default:
+		b.group.MemberOf = append(b.group.MemberOf, in)
+	}
 	return nil
 }
 

@@ -43,12 +43,6 @@ func capabilities(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check, 
 				}
 				continue
 			}
-			if l, isList := v.([]any); isList && !strings.ContainsAny(q.value, "<>=") {
-				if !slices.ContainsFunc(l, func(e any) bool { return text(e) == q.value }) {
-					return q
-				}
-				continue
-			}
 			if !matches(text(v), q.value) {
 				return q
 			}

@@ -102,6 +102,9 @@ func TestFilters(t *testing.T) {
 		{"ImagePropertiesFilter", "spelled otherwise", nil, req{Image: image("hw_architecture", "AMD64")}, host{Supported: kvm}, ""},
 		{"ImagePropertiesFilter", "default architecture", func(c *config) { c.DefaultArchitecture = "ppc64" }, req{}, host{Supported: kvm}, "ppc64"},
 		{"ImagePropertiesFilter", "version", nil, req{Image: image("img_hv_requested_version", ">=7.2, <8")}, host{HypervisorVersion: 7002000}, ""},
+		{"ImagePropertiesFilter", "version of a host that reports none", nil, req{Image: image("img_hv_requested_version", ">=7.2")}, host{}, ""},
+		{"ImagePropertiesFilter", "narrow addresses", nil, req{Image: image("hw_maxphysaddr_bits", "46")}, host{CPUInfo: map[string]any{"maxphysaddr": map[string]any{"bits": 40.0}}}, "less than 46"},
+		{"ImagePropertiesFilter", "modes under their other names", nil, req{Image: image("hw_vm_mode", "hv")}, host{Supported: kvm}, ""},
 		{"ImagePropertiesFilter", "older version", nil, req{Image: image("img_hv_requested_version", ">=7.2.1")}, host{HypervisorVersion: 7002000}, "7.2.0"},
 
 		{"AggregateImagePropertiesIsolation", "image without the property", nil, req{Image: image()}, host{Aggregates: in("os_type", "linux")}, ""},
@@ -151,6 +154,7 @@ func TestFilters(t *testing.T) {
 		{"JsonFilter", "false", nil, req{Hints: hints(`{"query": [">=", "$free_ram_mb", 4096]}`)}, host{MemoryMB: 2048}, "not true"},
 		{"JsonFilter", "in", nil, req{Hints: hints(`{"query": ["in", "$host", "a", "b"]}`)}, host{Host: "b"}, ""},
 		{"JsonFilter", "not", nil, req{Hints: hints(`{"query": ["not", ["<", "$vcpus", 4]]}`)}, host{VCPUs: 2}, "not true"},
+		{"JsonFilter", "texts in order", nil, req{Hints: hints(`{"query": ["<", "$host", "n"]}`)}, host{Host: "m"}, ""},
 		{"JsonFilter", "or", nil, req{Hints: hints(`{"query": ["or", ["<", "$vcpus", 4], [">", "$vcpus", 100]]}`)}, host{VCPUs: 2}, ""},
 
 		{"MetricsFilter", "all there", func(c *config) { c.MetricsSetting = map[string]float64{"cpu.load": 1} }, req{}, host{Metrics: map[string]float64{"cpu.load": 0.2}}, ""},

@@ -11,7 +11,7 @@ import (
 
 // imageProperties asks for a host that supports the image's architecture, hypervisor type and mode together, and its hypervisor version.
 func imageProperties(c *scheduler.Config, r *scheduler.Request) (*scheduler.Check, error) {
-	arch, hv, mode := architecture(r.Prop("hw_architecture")), lower(r.Prop("img_hv_type")), lower(r.Prop("hw_vm_mode"))
+	arch, hv, mode := architecture(r.Prop("hw_architecture")), hypervisor(r.Prop("img_hv_type")), vmMode(r.Prop("hw_vm_mode"))
 	if arch == "" {
 		arch = architecture(c.DefaultArchitecture)
 	}
@@ -28,7 +28,7 @@ func imageProperties(c *scheduler.Config, r *scheduler.Request) (*scheduler.Chec
 			return true
 		}
 		for _, s := range h.Supported {
-			if (arch == "" || architecture(s[0]) == arch) && (hv == "" || lower(s[1]) == hv) && (mode == "" || lower(s[2]) == mode) {
+			if (arch == "" || architecture(s[0]) == arch) && (hv == "" || hypervisor(s[1]) == hv) && (mode == "" || vmMode(s[2]) == mode) {
 				return true
 			}
 		}
@@ -39,7 +39,7 @@ func imageProperties(c *scheduler.Config, r *scheduler.Request) (*scheduler.Chec
 			return true
 		}
 		v, ok := attribute(h, []string{"cpu_info", "maxphysaddr", "bits"})
-		return ok && matches(text(v), ">= "+strconv.Itoa(bits))
+		return !ok || matches(text(v), ">= "+strconv.Itoa(bits)) // a host that does not report them is not judged by them
 	}
 	return &scheduler.Check{
 		Pass: func(h *scheduler.HostState) bool { return supported(h) && version.hold(h.HypervisorVersion) && wide(h) },
@@ -48,7 +48,7 @@ func imageProperties(c *scheduler.Config, r *scheduler.Request) (*scheduler.Chec
 			case !supported(h):
 				return fmt.Sprintf("it does not support architecture %s, hypervisor %s and mode %s together", orAny(arch), orAny(hv), orAny(mode))
 			case !wide(h):
-				return fmt.Sprintf("its CPU does not report physical addresses of %d bits", bits)
+				return fmt.Sprintf("its CPU has physical addresses of less than %d bits", bits)
 			}
 			return fmt.Sprintf("its hypervisor version is %s, asked is %s", dotted(h.HypervisorVersion), r.Prop("img_hv_requested_version"))
 		},
@@ -73,6 +73,24 @@ func architecture(s string) string {
 		return "i686"
 	case "arm64":
 		return "aarch64"
+	}
+	return s
+}
+
+// hypervisor and vmMode do the same for theirs.
+func hypervisor(s string) string {
+	if s = lower(s); s == "xapi" {
+		return "xen"
+	}
+	return s
+}
+
+func vmMode(s string) string {
+	switch s = lower(s); s {
+	case "pv":
+		return "xen"
+	case "hv", "baremetal":
+		return "hvm"
 	}
 	return s
 }
@@ -113,8 +131,11 @@ func parsePredicates(s string) (predicates, error) {
 	return out, nil
 }
 
-// hold compares with a version number of the form 7002000 (7.2.0).
+// hold compares with a version number of the form 7002000 (7.2.0). A host that reports none is not judged by it.
 func (p predicates) hold(have int) bool {
+	if have == 0 {
+		return true
+	}
 	v := []int{have / 1000000, have / 1000 % 1000, have % 1000}
 	for _, q := range p {
 		d := compare(v, q.version)

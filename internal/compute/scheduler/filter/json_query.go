@@ -1,7 +1,9 @@
 package filter
 
 import (
+	"cmp"
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	"kilonova/internal/compute/scheduler"
@@ -114,13 +116,13 @@ func operate(op string, args []any) bool {
 			}
 		}
 		return false
-	case "not":
+	case "not": // one of the arguments is not true
 		for _, a := range args {
-			if truth(a) {
-				return false
+			if !truth(a) {
+				return true
 			}
 		}
-		return true
+		return false
 	case "in":
 		return len(args) > 1 && contains(args[1:], args[0])
 	}
@@ -144,17 +146,24 @@ func contains(list []any, v any) bool {
 	return false
 }
 
+// ordered compares numbers as such and everything else as texts.
 func ordered(op string, a, b any) bool {
 	x, y := text(a), text(b)
+	d := strings.Compare(x, y)
+	if p, e1 := strconv.ParseFloat(x, 64); e1 == nil {
+		if q, e2 := strconv.ParseFloat(y, 64); e2 == nil {
+			d = cmp.Compare(p, q)
+		}
+	}
 	switch op {
 	case "=":
-		return x == y || numbers(x, y, func(a, b float64) bool { return a == b })
+		return d == 0
 	case "<":
-		return numbers(x, y, func(a, b float64) bool { return a < b })
+		return d < 0
 	case "<=":
-		return numbers(x, y, func(a, b float64) bool { return a <= b })
+		return d <= 0
 	case ">":
-		return numbers(x, y, func(a, b float64) bool { return a > b })
+		return d > 0
 	}
-	return numbers(x, y, func(a, b float64) bool { return a >= b })
+	return d >= 0
 }

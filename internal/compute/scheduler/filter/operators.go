@@ -13,13 +13,18 @@ import (
 //	<all-in> x y            all are parts
 //	<or> x <or> y           one is equal
 //
-// Without an operator the texts must be equal.
+// Only the first word after an operator counts, except where several are shown. Without an operator the texts must be equal.
 func matches(value, requirement string) bool {
 	words := strings.Fields(requirement)
 	if len(words) == 0 {
 		return value == requirement
 	}
-	arg := strings.Join(words[1:], " ")
+	arg := ""
+	if len(words) > 1 {
+		arg = words[1]
+	} else {
+		return !isOperator(words[0]) && value == requirement
+	}
 	switch words[0] {
 	case "=", ">=":
 		return numbers(value, arg, func(a, b float64) bool { return a >= b })
@@ -51,14 +56,22 @@ func matches(value, requirement string) bool {
 		}
 		return true
 	case "<or>":
-		for choice := range strings.SplitSeq(arg, "<or>") {
-			if value == strings.TrimSpace(choice) {
+		for i := 1; i < len(words); i += 2 {
+			if value == words[i] {
 				return true
 			}
 		}
 		return false
 	}
 	return value == requirement
+}
+
+func isOperator(s string) bool {
+	switch s {
+	case "=", ">=", "<=", "==", "!=", "s==", "s!=", "s<", "s<=", "s>", "s>=", "<in>", "<all-in>", "<or>":
+		return true
+	}
+	return false
 }
 
 func numbers(a, b string, compare func(a, b float64) bool) bool {
