@@ -50,6 +50,8 @@ type Config struct {
 	Reconcile reconcile.Config
 	// Planner ranks hosts: scheduler.New with the registries of packages filter and weigher.
 	Planner *scheduler.Planner
+	// Schedulers tells that hosts are chosen by schedulers in other processes (RunScheduler), over the bus.
+	Schedulers bool
 
 	ServiceDownTime time.Duration // a host silent for longer is down; 0: 60 s
 	Inventory       InventoryOptions
@@ -97,9 +99,12 @@ func New(ctx context.Context, cfg Config) (*Conductor, error) {
 	fc := cfg.Flow
 	fc.Store, fc.Network, fc.Image, fc.Placement, fc.Owed, fc.Metadata, fc.Log = cfg.Store, cfg.Network, cfg.Image, cfg.Placement, book, cfg.Metadata, cfg.Log
 	fc.Agents, fc.Placer = &command.Client{Bus: cfg.Bus}, c
+	if cfg.Schedulers {
+		fc.Placer = busPlacer{c}
+	}
 	cfg.Engine.Register(flow.All(fc)...)
 	rc := cfg.Reconcile
-	rc.Store, rc.Engine, rc.Network, rc.Placement, rc.Owed, rc.Log = cfg.Store, cfg.Engine, cfg.Network, cfg.Placement, book, cfg.Log
+	rc.Store, rc.Engine, rc.Network, rc.Image, rc.Placement, rc.Owed, rc.Log = cfg.Store, cfg.Engine, cfg.Network, cfg.Image, cfg.Placement, book, cfg.Log
 	rc.Agents, rc.Hosts = fc.Agents, c
 	c.rec = reconcile.New(rc)
 	return c, nil

@@ -19,6 +19,7 @@ import (
 	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
 	"kilonova/internal/id"
+	"kilonova/internal/image"
 	"kilonova/internal/network"
 	"kilonova/internal/operation"
 	"kilonova/internal/placement"
@@ -48,6 +49,7 @@ type Config struct {
 	Store     *store.Store
 	Engine    Engine
 	Network   network.Service
+	Image     image.Service // nil: images are not looked at
 	Placement placement.Service
 	Owed      *owed.Book
 	Agents    Agents
@@ -61,6 +63,7 @@ type Config struct {
 	KeepDeleted   time.Duration // records of deleted servers and their operations; 0: 24 h, negative: for ever
 	Settle        time.Duration // how long after an operation a guest's report is not believed; 0: 5 s
 	OrphanHorizon time.Duration // how far back ended operations are looked at for leftovers; 0: 30 min
+	QueuedImages  time.Duration // how old the queued image of a snapshot must be to count as left behind; 0: 1 min
 }
 
 // Loops runs the loops.
@@ -88,7 +91,8 @@ func New(cfg Config) *Loops {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&cfg.BuildTimeout, 10 * time.Minute}, {&cfg.KeepDeleted, 24 * time.Hour}, {&cfg.Settle, 5 * time.Second}, {&cfg.OrphanHorizon, 30 * time.Minute}} {
+	}{{&cfg.BuildTimeout, 10 * time.Minute}, {&cfg.KeepDeleted, 24 * time.Hour}, {&cfg.Settle, 5 * time.Second}, {&cfg.OrphanHorizon, 30 * time.Minute},
+		{&cfg.QueuedImages, time.Minute}} {
 		if *d.v == 0 {
 			*d.v = d.d
 		}
@@ -102,6 +106,7 @@ func New(cfg Config) *Loops {
 		{"debts", 10 * time.Second, l.Debts},
 		{"aggregates", 10 * time.Second, l.SyncAll},
 		{"orphans", 20 * time.Second, l.Orphans},
+		{"images", 20 * time.Second, l.Images},
 		{"quota", 10 * time.Minute, l.Quota},
 		{"reclaim", time.Minute, l.Reclaim},
 		{"confirm", time.Minute, l.Confirm},
