@@ -77,6 +77,11 @@ def ensure_key(demo, state):
 
 def ensure_server(demo, image, net):
     server = demo.compute.find_server(SERVER)
+    if server and demo.compute.get_server(server.id).status == "ERROR":
+        say(f"removing the server '{SERVER}', which is in ERROR")
+        demo.compute.delete_server(server.id)
+        demo.compute.wait_for_delete(demo.compute.get_server(server.id), interval=1, wait=60)
+        server = None
     if not server:
         say(f"booting the server '{SERVER}'")
         server = demo.compute.create_server(name=SERVER, image_id=image.id, flavor_id=demo.compute.find_flavor("m1.tiny").id,

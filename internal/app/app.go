@@ -100,8 +100,8 @@ func Start(ctx context.Context, cfg *config.Config, roles ...Role) (_ *App, err 
 		roles []Role
 	}{
 		{"identity", a.startIdentity, []Role{Identity, Image, Network, Placement, ComputeAPI, Console, Metadata}},
-		{"image", a.startImage, []Role{Image, ComputeAPI, Conductor, Agent}},
-		{"network", a.startNetwork, []Role{Network, ComputeAPI, Conductor}},
+		{"image", a.startImage, []Role{Image, ComputeAPI, Conductor, Scheduler, Agent}},
+		{"network", a.startNetwork, []Role{Network, ComputeAPI, Conductor, Scheduler}},
 		{"placement", a.startPlacement, []Role{Placement, ComputeAPI, Conductor, Scheduler}},
 		{"compute store", a.startStore, []Role{ComputeAPI, Scheduler, Conductor, Console, Metadata}},
 		{"scheduler", a.startScheduler, []Role{Scheduler}},

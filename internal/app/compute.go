@@ -44,28 +44,61 @@ func (a *App) startStore(ctx context.Context) error {
 	return nil
 }
 
-func (a *App) startConductor(ctx context.Context) error {
+// newConductor makes what conductors and schedulers have in common. Nothing runs yet.
+func (a *App) newConductor(ctx context.Context, remoteSchedulers bool) (*conductor.Conductor, error) {
 	cc := a.cfg.Compute
 	planner, err := scheduler.New(a.schedulerConfig(), filter.All(), weigher.All())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	reserved := cc.ReservedMemoryMB
-	c, err := conductor.New(ctx, conductor.Config{DB: a.db, Bus: a.bus, Store: a.parts.store, Engine: a.parts.engine, Network: a.parts.network,
-		Image: a.parts.images, Placement: a.parts.placement, Metadata: a.metadataInput,
+	return conductor.New(ctx, conductor.Config{DB: a.db, Bus: a.bus, Store: a.parts.store, Engine: a.parts.engine, Network: a.parts.network,
+		Image: a.parts.images, Placement: a.parts.placement, Metadata: a.metadataInput, Planner: planner, Schedulers: remoteSchedulers,
 		Flow:            flow.Config{MaxAttempts: a.cfg.Scheduler.MaxAttempts, StopGrace: cc.ShutdownTimeout, AllowSameHost: cc.ResizeSameHost},
 		Reconcile:       reconcile.Config{ReclaimAfter: cc.ReclaimInterval, ConfirmAfter: cc.ResizeConfirm, OffloadAfter: cc.ShelvedOffload},
-		Planner:         planner,
 		ServiceDownTime: cc.ServiceDownTime,
 		Inventory: conductor.InventoryOptions{CPURatio: cc.CPURatio, RAMRatio: cc.RAMRatio, DiskRatio: cc.DiskRatio, ReservedMemoryMB: &reserved,
 			ReservedDiskMB: cc.ReservedDiskMB, ReservedCPUs: cc.ReservedCPUs},
 	})
+}
+
+func (a *App) startConductor(ctx context.Context) error {
+	c, err := a.newConductor(ctx, !a.has(Scheduler))
 	if err != nil {
 		return err
 	}
+	a.announce(conductor.BinaryConductor)
+	if a.has(Scheduler) {
+		a.announce(conductor.BinaryScheduler)
+	}
+	return a.untilReady(ctx, "conductor", c.Run)
+}
+
+// startScheduler runs a scheduler for conductors in other processes. A conductor of this process chooses hosts by itself.
+func (a *App) startScheduler(ctx context.Context) error {
+	if a.has(Conductor) {
+		return nil
+	}
+	c, err := a.newConductor(ctx, false)
+	if err != nil {
+		return err
+	}
+	a.announce(conductor.BinaryScheduler)
+	return a.untilReady(ctx, "scheduler", c.RunScheduler)
+}
+
+func (a *App) announce(binary string) {
+	a.background("record of "+binary, func(ctx context.Context) error {
+		conductor.Announce(ctx, a.parts.store, binary, a.cfg.Compute.Host, a.log)
+		return nil
+	})
+}
+
+// untilReady runs a part in the background and waits until it says that it serves.
+func (a *App) untilReady(ctx context.Context, name string, run func(ctx context.Context, ready func()) error) error {
 	ready := make(chan struct{})
 	var once sync.Once
-	a.background("conductor", func(ctx context.Context) error { return c.Run(ctx, func() { once.Do(func() { close(ready) }) }) })
+	a.background(name, func(ctx context.Context) error { return run(ctx, func() { once.Do(func() { close(ready) }) }) })
 	select {
 	case <-ready:
 		return nil
@@ -118,5 +151,3 @@ func (a *App) networkDoor() *proxy.Network {
 	}
 	return proxy.Remote(a.URL()+"/network", &http.Client{Timeout: time.Minute})
 }
-
-func (a *App) startScheduler(context.Context) error { return nil }
