@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ func (tokens) Authenticate(_ context.Context, token string) (*auth.Caller, error
 	return &auth.Caller{ProjectID: project, UserID: "user-" + project, Roles: roles, Token: token}, nil
 }
 
-// cloud is a network service behind its REST API.
+// cloud is a network service behind its REST API, on SQLite or on the database that KILONOVA_TEST_DATABASE names.
 type cloud struct {
 	t   *testing.T
 	url string
@@ -40,7 +41,11 @@ type cloud struct {
 
 func start(t *testing.T) *cloud {
 	t.Helper()
-	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "n.db"))
+	url := os.Getenv("KILONOVA_TEST_DATABASE")
+	if url == "" {
+		url = "sqlite:" + filepath.Join(t.TempDir(), "n.db")
+	}
+	d, err := db.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +55,18 @@ func start(t *testing.T) *cloud {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = svc.Close() })
+	err = d.Write(t.Context(), func(tx *db.Tx) error { // a database that is named may have been used before
+		for _, table := range []string{"networks", "subnets", "ports", "groups", "default_groups", "rules", "routers", "floatingips", "subnetpools", "scopes", "rbac",
+			"addresses", "pools", "released", "port_groups", "quotas", "usages", "agents", "bindings"} {
+			if _, err := tx.Exec(t.Context(), "DELETE FROM network_"+table); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	rules, err := policy.New(api.Rules(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 	"kilonova/internal/network/local"
 )
 
@@ -45,7 +46,7 @@ func availability(n *network.Network, used map[string]int64, version string) map
 		if version != "" && !equals(s.Version, version) {
 			continue
 		}
-		size := local.PoolSize(s.Pools)
+		size := ipam.PoolSize(s.Pools)
 		total.Add(total, size)
 		sum += used[s.ID]
 		subs = append(subs, map[string]any{"subnet_id": s.ID, "subnet_name": s.Name, "ip_version": s.Version, "cidr": s.CIDR, "total_ips": size, "used_ips": used[s.ID]})

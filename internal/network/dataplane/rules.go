@@ -10,6 +10,7 @@ import (
 	"go4.org/netipx"
 
 	"kilonova/internal/network"
+	"kilonova/internal/network/secgroup"
 )
 
 // The firewall is two nftables tables of one name, replaced together in one transaction.
@@ -344,12 +345,7 @@ func protocol(name string, six bool) (int, bool) {
 		}
 		return 1, name == "icmp" || name == "1"
 	}
-	if n, err := strconv.Atoi(name); err == nil {
-		return n, n >= 0 && n < 256
-	}
-	n, ok := map[string]int{"tcp": 6, "udp": 17, "igmp": 2, "ipip": 4, "egp": 8, "dccp": 33, "ipv6-encap": 41, "ipv6-route": 43, "ipv6-frag": 44,
-		"rsvp": 46, "gre": 47, "esp": 50, "ah": 51, "ipv6-nonxt": 59, "ipv6-opts": 60, "ospf": 89, "vrrp": 112, "pgm": 113, "sctp": 132, "udplite": 136}[name]
-	return n, ok
+	return secgroup.ProtocolNumber(name)
 }
 
 // port writes the chains of one port.

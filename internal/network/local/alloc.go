@@ -7,6 +7,7 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // past sorts after every address: the cursor of a pool whose last address was the highest there is.
@@ -18,16 +19,16 @@ func (c *Change) setPools(s *network.Subnet) error {
 		return err
 	}
 	for i, p := range s.Pools {
-		from, err := parseAddr(p.Start)
+		from, err := ipam.ParseAddr(p.Start)
 		if err != nil {
 			return err
 		}
-		to, err := parseAddr(p.End)
+		to, err := ipam.ParseAddr(p.End)
 		if err != nil {
 			return err
 		}
 		if _, err := c.tx.Exec(c.ctx, "INSERT INTO network_pools (subnet_id, ord, first_addr, last_addr, next_addr) VALUES (?, ?, ?, ?, ?)",
-			s.ID, i, addrKey(from), addrKey(to), addrKey(from)); err != nil {
+			s.ID, i, ipam.Key(from), ipam.Key(to), ipam.Key(from)); err != nil {
 			return fmt.Errorf("store allocation pools: %w", err)
 		}
 	}
@@ -45,7 +46,7 @@ func (c *Change) dropPools(subnetID string) error {
 
 // take gives a port one named address of a subnet; fault.Conflict IpAddressInUse when another has it.
 func (c *Change) take(s *network.Subnet, a netip.Addr, portID string) (network.FixedIP, error) {
-	key := addrKey(a)
+	key := ipam.Key(a)
 	used, err := c.inUse(s.NetworkID, key)
 	if err != nil {
 		return network.FixedIP{}, err
@@ -85,7 +86,7 @@ func (c *Change) takeAny(s *network.Subnet, portID string) (fixed network.FixedI
 	if err != nil || key == "" {
 		return fixed, false, err
 	}
-	a, err := keyAddr(key)
+	a, err := ipam.FromKey(key)
 	if err != nil {
 		return fixed, false, err
 	}
@@ -148,12 +149,12 @@ func (c *Change) advance(s *network.Subnet, p *pool) (string, error) {
 		if !used {
 			found = p.next
 		}
-		a, err := keyAddr(p.next)
+		a, err := ipam.FromKey(p.next)
 		if err != nil {
 			return "", err
 		}
 		if n := a.Next(); n.IsValid() {
-			p.next = addrKey(n)
+			p.next = ipam.Key(n)
 		} else {
 			p.next = past
 		}
@@ -170,11 +171,11 @@ func (c *Change) advance(s *network.Subnet, p *pool) (string, error) {
 // giveBack frees addresses of a port.
 func (c *Change) giveBack(networkID string, ips []network.FixedIP) error {
 	for _, ip := range ips {
-		a, err := parseAddr(ip.Address)
+		a, err := ipam.ParseAddr(ip.Address)
 		if err != nil {
 			return err
 		}
-		key := addrKey(a)
+		key := ipam.Key(a)
 		if _, err := c.tx.Exec(c.ctx, "DELETE FROM network_addresses WHERE network_id = ? AND addr = ?", networkID, key); err != nil {
 			return fmt.Errorf("free address: %w", err)
 		}
@@ -217,7 +218,7 @@ func (c *Change) assign(p *network.Port, subnets []network.Subnet, want []networ
 	}
 	for i := range subnets {
 		s := &subnets[i]
-		if !automatic(s) || !serves(s, p.DeviceOwner) || hasSubnet(out, s.ID) {
+		if !ipam.Automatic(s) || !serves(s, p.DeviceOwner) || hasSubnet(out, s.ID) {
 			continue
 		}
 		if err := add(c.assignAuto(p, s)); err != nil {
@@ -228,11 +229,11 @@ func (c *Change) assign(p *network.Port, subnets []network.Subnet, want []networ
 }
 
 func (c *Change) assignAuto(p *network.Port, s *network.Subnet) (network.FixedIP, error) {
-	prefix, err := storedPrefix(s)
+	prefix, err := ipam.Prefix(s)
 	if err != nil {
 		return network.FixedIP{}, err
 	}
-	a, err := eui64(prefix, p.MAC)
+	a, err := ipam.EUI64(prefix, p.MAC)
 	if err != nil {
 		return network.FixedIP{}, err
 	}
@@ -245,7 +246,7 @@ func (c *Change) assignDefault(p *network.Port, subnets []network.Subnet, out []
 		tried, found := 0, false
 		for i := range subnets {
 			s := &subnets[i]
-			if found || s.Version != version || automatic(s) || !serves(s, p.DeviceOwner) {
+			if found || s.Version != version || ipam.Automatic(s) || !serves(s, p.DeviceOwner) {
 				continue
 			}
 			tried++
@@ -279,7 +280,7 @@ func (c *Change) assignOne(p *network.Port, subnets []network.Subnet, w network.
 			p.NetworkID, w.SubnetID).WithCode("InvalidInput")
 	}
 	if w.Address == "" {
-		if automatic(s) && p.DeviceOwner != network.OwnerRouterInterface {
+		if ipam.Automatic(s) && p.DeviceOwner != network.OwnerRouterInterface {
 			return c.assignAuto(p, s)
 		}
 		f, ok, err := c.takeAny(s, p.ID)
@@ -288,7 +289,7 @@ func (c *Change) assignOne(p *network.Port, subnets []network.Subnet, w network.
 		}
 		return f, err
 	}
-	a, err := parseAddr(w.Address)
+	a, err := ipam.ParseAddr(w.Address)
 	if err != nil {
 		return network.FixedIP{}, err
 	}
@@ -296,7 +297,7 @@ func (c *Change) assignOne(p *network.Port, subnets []network.Subnet, w network.
 		if s != nil {
 			break
 		}
-		if q, err := storedPrefix(&subnets[i]); err == nil && q.Contains(a) {
+		if q, err := ipam.Prefix(&subnets[i]); err == nil && q.Contains(a) {
 			s = &subnets[i]
 		}
 	}
@@ -307,15 +308,15 @@ func (c *Change) assignOne(p *network.Port, subnets []network.Subnet, w network.
 }
 
 func (c *Change) assignNamed(p *network.Port, s *network.Subnet, a netip.Addr) (network.FixedIP, error) {
-	prefix, err := storedPrefix(s)
+	prefix, err := ipam.Prefix(s)
 	if err != nil {
 		return network.FixedIP{}, err
 	}
-	if !validHost(prefix, a) {
+	if !ipam.ValidHost(prefix, a) {
 		return network.FixedIP{}, fault.New(fault.Invalid, "IP address %s is not a valid IP for the specified subnet.", a).WithCode("InvalidIpForSubnet")
 	}
-	if automatic(s) && p.DeviceOwner != network.OwnerRouterInterface && p.DeviceOwner != network.OwnerRouterGateway {
-		if own, err := eui64(prefix, p.MAC); err != nil || own != a {
+	if ipam.Automatic(s) && p.DeviceOwner != network.OwnerRouterInterface && p.DeviceOwner != network.OwnerRouterGateway {
+		if own, err := ipam.EUI64(prefix, p.MAC); err != nil || own != a {
 			return network.FixedIP{}, fault.New(fault.Invalid, "IPv6 address %s cannot be directly assigned to a port on subnet %s as the subnet is configured for automatic addresses.", a, s.ID).WithCode("AllocationOnAutoAddressSubnet")
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // FloatingIPs lists floating IPs.
@@ -155,8 +156,8 @@ func (c *Change) associate(f *network.FloatingIP, portID, fixed string) error {
 func pickFixed(p *network.Port, fixed string) (network.FixedIP, error) {
 	var v4 []network.FixedIP
 	for _, ip := range p.FixedIPs {
-		a, err := parseAddr(ip.Address)
-		if err == nil && a.Is4() && (fixed == "" || sameAddr(fixed, ip.Address)) {
+		a, err := ipam.ParseAddr(ip.Address)
+		if err == nil && a.Is4() && (fixed == "" || ipam.Same(fixed, ip.Address)) {
 			v4 = append(v4, ip)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/secgroup"
 )
 
 // DefaultGroupName is the name of the group that every project has.
@@ -184,7 +185,7 @@ func (c *Change) DeleteGroup(groupID string, force bool) error {
 
 // CreateRule adds a rule to a group; fault.Conflict SecurityGroupRuleExists when the group has the same one.
 func (c *Change) CreateRule(r *network.Rule) error {
-	if err := checkRule(&r.GroupRule); err != nil {
+	if err := secgroup.Check(&r.GroupRule); err != nil {
 		return err
 	}
 	if _, err := c.groups.lock(c.ctx, c.tx, r.GroupID); err != nil {
@@ -195,7 +196,7 @@ func (c *Change) CreateRule(r *network.Rule) error {
 			return err
 		}
 	}
-	same, err := c.rules.list(c.ctx, c.tx, "group_id = ? AND sig = ?", r.GroupID, signature(r))
+	same, err := c.rules.list(c.ctx, c.tx, "group_id = ? AND sig = ?", r.GroupID, secgroup.Signature(r))
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // Host implements network.Service: about ten queries, whatever the number of ports.
@@ -208,7 +209,7 @@ func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostG
 		return nil, err
 	}
 	for _, m := range members {
-		a, err := keyAddr(m.addr)
+		a, err := ipam.FromKey(m.addr)
 		if err != nil {
 			return nil, err
 		}

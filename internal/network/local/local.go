@@ -13,16 +13,15 @@ package local
 import (
 	"context"
 	"embed"
-	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"kilonova/internal/bus"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
+	"kilonova/internal/network/secgroup"
 )
 
 //go:embed migrations/*.sql
@@ -111,7 +110,9 @@ func (s *Service) tables() {
 		func(g *network.Group) []any { return []any{g.ProjectID, g.Name} })
 	s.rules = newTable("network_rules", "SecurityGroupRule", []string{"project_id", "group_id", "remote_group_id", "sig"},
 		func(r *network.Rule) string { return r.ID }, func(r *network.Rule) *network.Standard { return &r.Standard },
-		func(r *network.Rule) []any { return []any{r.ProjectID, r.GroupID, r.RemoteGroup, signature(r)} })
+		func(r *network.Rule) []any {
+			return []any{r.ProjectID, r.GroupID, r.RemoteGroup, secgroup.Signature(r)}
+		})
 	s.routers = newTable("network_routers", "Router", []string{"project_id", "name"},
 		func(r *network.Router) string { return r.ID }, func(r *network.Router) *network.Standard { return &r.Standard },
 		func(r *network.Router) []any { return []any{r.ProjectID, r.Name} })
@@ -163,29 +164,4 @@ func (s *Service) Do(ctx context.Context, fn func(c *Change) error) error {
 		}
 		time.Sleep(time.Duration(attempt+1) * 2 * time.Millisecond)
 	}
-}
-
-func parseAddr(s string) (netip.Addr, error) {
-	a, err := netip.ParseAddr(s)
-	if err != nil || a.Zone() != "" {
-		return netip.Addr{}, fault.New(fault.Invalid, "'%s' is not a valid IP address.", s).WithCode("InvalidInput")
-	}
-	return a.Unmap(), nil
-}
-
-func parsePrefix(s string) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return netip.Prefix{}, fault.New(fault.Invalid, "'%s' is not a valid CIDR.", s).WithCode("InvalidInput")
-	}
-	return p.Masked(), nil
-}
-
-// storedPrefix reads a prefix that the service itself has stored.
-func storedPrefix(s *network.Subnet) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(s.CIDR)
-	if err != nil {
-		return p, fmt.Errorf("stored cidr of subnet %s: %w", s.ID, err)
-	}
-	return p, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -11,25 +12,49 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kilonova/internal/auth"
+	"kilonova/internal/bus"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
 	"kilonova/internal/network/local"
 )
 
+// open gives the service on an empty SQLite database or, when KILONOVA_TEST_DATABASE names one, on that database, emptied.
 func open(t *testing.T) (*local.Service, *db.DB) {
 	t.Helper()
-	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "n.db"))
+	url := os.Getenv("KILONOVA_TEST_DATABASE")
+	if url == "" {
+		url = "sqlite:" + filepath.Join(t.TempDir(), "n.db")
+	}
+	d, err := db.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
-	s, err := local.New(t.Context(), local.Config{DB: d})
+	s := service(t, d, nil)
+	err = d.Write(t.Context(), func(tx *db.Tx) error {
+		for _, table := range []string{"networks", "subnets", "ports", "groups", "default_groups", "rules", "routers", "floatingips", "subnetpools", "scopes", "rbac",
+			"addresses", "pools", "released", "port_groups", "quotas", "usages", "agents", "bindings"} {
+			if _, err := tx.Exec(t.Context(), "DELETE FROM network_"+table); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, d
+}
+
+func service(t *testing.T, d *db.DB, b bus.Bus) *local.Service {
+	t.Helper()
+	s, err := local.New(t.Context(), local.Config{DB: d, Bus: b})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return s, d
+	return s
 }
 
 func caller(project string, roles ...string) *auth.Caller {

@@ -9,6 +9,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // SubnetPools lists subnet pools. A project sees its own and shared ones.
@@ -37,7 +38,7 @@ func (c *Change) CreateSubnetPool(p *network.SubnetPool) error {
 func (c *Change) checkSubnetPool(p *network.SubnetPool) error {
 	var b netipx.IPSetBuilder
 	for _, text := range p.Prefixes {
-		q, err := parsePrefix(text)
+		q, err := ipam.ParsePrefix(text)
 		if err != nil {
 			return err
 		}
@@ -187,7 +188,7 @@ func (c *Change) cut(r *SubnetRequest) error {
 		}
 	}
 	for i := range taken {
-		if v, err := storedPrefix(&taken[i]); err == nil {
+		if v, err := ipam.Prefix(&taken[i]); err == nil {
 			b.RemovePrefix(v)
 		}
 	}
@@ -202,7 +203,7 @@ func (c *Change) cut(r *SubnetRequest) error {
 	}
 	var want netip.Prefix
 	if r.CIDR != "" {
-		if want, err = parsePrefix(r.CIDR); err != nil {
+		if want, err = ipam.ParsePrefix(r.CIDR); err != nil {
 			return err
 		}
 		bits = want.Bits()

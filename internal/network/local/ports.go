@@ -12,6 +12,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // Ports lists ports. A project sees its own and those on its networks.
@@ -27,7 +28,7 @@ func (s *Service) PortsByAddress(ctx context.Context, addrs []string) ([]string,
 		if err != nil {
 			continue // nothing has it
 		}
-		found = append(found, addrKey(a.Unmap()))
+		found = append(found, ipam.Key(a.Unmap()))
 	}
 	return strings1(ctx, s.db, "SELECT port_id FROM network_addresses WHERE addr IN (%)", found)
 }
@@ -223,7 +224,7 @@ func (c *Change) readdress(p *network.Port, before []network.FixedIP) error {
 			}
 			i := slices.IndexFunc(left, func(f network.FixedIP) bool {
 				if exact {
-					return sameAddr(f.Address, w.Address) && (w.SubnetID == "" || w.SubnetID == f.SubnetID)
+					return ipam.Same(f.Address, w.Address) && (w.SubnetID == "" || w.SubnetID == f.SubnetID)
 				}
 				return f.SubnetID == w.SubnetID
 			})
@@ -246,12 +247,6 @@ func (c *Change) readdress(p *network.Port, before []network.FixedIP) error {
 		return err
 	}
 	return c.floatingLost(p, drop)
-}
-
-func sameAddr(a, b string) bool {
-	x, e1 := netip.ParseAddr(a)
-	y, e2 := netip.ParseAddr(b)
-	return e1 == nil && e2 == nil && x.Unmap() == y.Unmap()
 }
 
 // DeletePort removes a port, frees its addresses and lets go of its floating IPs; fault.NotFound when it is not there.

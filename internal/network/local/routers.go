@@ -9,6 +9,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // Routers lists routers.
@@ -61,6 +62,9 @@ func (c *Change) UpdateRouter(routerID string, change func(r *network.Router) er
 		if err := c.checkRoutes(r); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.touchRouter(r.ID); err != nil {
+		return nil, err
 	}
 	return r, c.routers.update(c.ctx, c.tx, r)
 }
@@ -203,7 +207,7 @@ func (c *Change) routerPrefixes(routerID string) ([]routed, error) {
 	}
 	out := make([]routed, len(subs))
 	for i := range subs {
-		p, err := storedPrefix(&subs[i])
+		p, err := ipam.Prefix(&subs[i])
 		if err != nil {
 			return nil, err
 		}
@@ -213,7 +217,7 @@ func (c *Change) routerPrefixes(routerID string) ([]routed, error) {
 }
 
 func fits(r *network.Router, s *network.Subnet, have []routed) error {
-	p, err := storedPrefix(s)
+	p, err := ipam.Prefix(s)
 	if err != nil {
 		return err
 	}
@@ -334,12 +338,12 @@ func (c *Change) interfaceUnused(r *network.Router, subnetID string) error {
 	if err != nil {
 		return err
 	}
-	p, err := storedPrefix(s)
+	p, err := ipam.Prefix(s)
 	if err != nil {
 		return err
 	}
 	for _, rt := range r.Routes {
-		if a, err := parseAddr(rt.NextHop); err == nil && p.Contains(a) {
+		if a, err := ipam.ParseAddr(rt.NextHop); err == nil && p.Contains(a) {
 			return fault.New(fault.Conflict, "Router interface for subnet %s on router %s cannot be deleted, as it is required by one or more routes.", subnetID, r.ID).WithCode("RouterInterfaceInUseByRoute")
 		}
 	}
@@ -361,7 +365,7 @@ func (c *Change) checkRoutes(r *network.Router) error {
 			if err != nil {
 				return err
 			}
-			p, err := storedPrefix(s)
+			p, err := ipam.Prefix(s)
 			if err != nil {
 				return err
 			}
@@ -373,10 +377,10 @@ func (c *Change) checkRoutes(r *network.Router) error {
 		return err
 	}
 	for _, rt := range r.Routes {
-		if _, err := parsePrefix(rt.Destination); err != nil {
+		if _, err := ipam.ParsePrefix(rt.Destination); err != nil {
 			return err
 		}
-		hop, err := parseAddr(rt.NextHop)
+		hop, err := ipam.ParseAddr(rt.NextHop)
 		if err != nil {
 			return err
 		}
@@ -384,7 +388,7 @@ func (c *Change) checkRoutes(r *network.Router) error {
 			return bad(fmt.Sprintf("the nexthop %s is not connected with router", hop))
 		}
 		for i := range own {
-			if slices.ContainsFunc(own[i].FixedIPs, func(f network.FixedIP) bool { return sameAddr(f.Address, rt.NextHop) }) {
+			if slices.ContainsFunc(own[i].FixedIPs, func(f network.FixedIP) bool { return ipam.Same(f.Address, rt.NextHop) }) {
 				return bad(fmt.Sprintf("the nexthop %s is used by router", hop))
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // seenBy is the project whose things a caller sees; "" for administrators, who see everything.
@@ -231,11 +232,11 @@ func (s *Service) SetPortStatus(ctx context.Context, portID, status string) erro
 
 // ByFixedIP implements network.Service.
 func (s *Service) ByFixedIP(ctx context.Context, networkID, address string) (*network.Port, error) {
-	a, err := parseAddr(address)
+	a, err := ipam.ParseAddr(address)
 	if err != nil {
 		return nil, err
 	}
-	ps, err := s.ports.list(ctx, s.db, "id IN (SELECT port_id FROM network_addresses WHERE network_id = ? AND addr = ?)", networkID, addrKey(a))
+	ps, err := s.ports.list(ctx, s.db, "id IN (SELECT port_id FROM network_addresses WHERE network_id = ? AND addr = ?)", networkID, ipam.Key(a))
 	if err != nil {
 		return nil, err
 	}

@@ -3,12 +3,12 @@ package local
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // sharedSubnets is the condition for subnets of networks that others share with a project.
@@ -46,21 +46,21 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 			return nil, err
 		}
 	}
-	p, err := parsePrefix(s.CIDR)
+	p, err := ipam.ParsePrefix(s.CIDR)
 	if err != nil {
 		return nil, err
 	}
 	s.CIDR = p.String()
-	if err := checkPrefix(p, s); err != nil {
+	if err := ipam.CheckPrefix(p, s); err != nil {
 		return nil, err
 	}
-	if err := noOverlap(p, s.NetworkID, others); err != nil {
+	if err := ipam.NoOverlap(p, s.NetworkID, others); err != nil {
 		return nil, err
 	}
 	if !r.GatewaySet && p.Bits() < p.Addr().BitLen()-1 {
-		s.Gateway = firstHost(p).String()
+		s.Gateway = ipam.FirstHost(p).String()
 	}
-	if err := checkSubnet(s, p, r.PoolsSet); err != nil {
+	if err := ipam.CheckSubnet(s, p, r.PoolsSet); err != nil {
 		return nil, err
 	}
 	if err := c.use(s.ProjectID, "subnet", 1); err != nil {
@@ -73,106 +73,10 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 		return nil, err
 	}
 	mark(&c.dirty.networks, s.NetworkID)
-	if automatic(s) {
+	if ipam.Automatic(s) {
 		return s, c.addAutomatic(s)
 	}
 	return s, nil
-}
-
-func firstHost(p netip.Prefix) netip.Addr { return p.Addr().Next() }
-
-func checkPrefix(p netip.Prefix, s *network.Subnet) error {
-	version := 4
-	if p.Addr().Is6() {
-		version = 6
-	}
-	if s.Version == 0 {
-		s.Version = version
-	}
-	bad := func(format string, args ...any) error {
-		return fault.New(fault.Invalid, "Invalid input for operation: "+format, args...).WithCode("InvalidInput")
-	}
-	switch {
-	case version != s.Version:
-		return bad("cidr '%s' does not match the ip_version '%d'.", p, s.Version)
-	case p.Bits() == 0:
-		return bad("0 is not allowed as CIDR prefix length.")
-	case p.Addr().IsMulticast():
-		return bad("Multicast IP subnet is not supported if enable_dhcp is True.")
-	case s.DHCP && p.Bits() > p.Addr().BitLen()-2 && version == 4:
-		return bad("Subnet has a prefix length that is incompatible with DHCP service enabled.")
-	case s.Version == 4 && (s.IPv6AddressMode != "" || s.IPv6RAMode != ""):
-		return bad("ipv6_ra_mode and ipv6_address_mode cannot be set when ip_version is 4.")
-	case !s.DHCP && (s.IPv6AddressMode != "" || s.IPv6RAMode != ""):
-		return bad("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False.")
-	case s.IPv6AddressMode != "" && s.IPv6RAMode != "" && s.IPv6AddressMode != s.IPv6RAMode:
-		return bad("ipv6_ra_mode set to '%s' with ipv6_address_mode set to '%s' is not valid. If both attributes are set, they must be the same value.", s.IPv6RAMode, s.IPv6AddressMode)
-	case automatic(s) && p.Bits() != 64:
-		return bad("Invalid CIDR %s for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64.", p)
-	}
-	return nil
-}
-
-func noOverlap(p netip.Prefix, networkID string, others []network.Subnet) error {
-	for i := range others {
-		q, err := storedPrefix(&others[i])
-		if err != nil {
-			return err
-		}
-		if q.Overlaps(p) {
-			return fault.New(fault.Invalid, "Invalid input for operation: Requested subnet with cidr: %s for network: %s overlaps with another subnet.", p, networkID).WithCode("InvalidInput")
-		}
-	}
-	return nil
-}
-
-// checkSubnet verifies gateway, pools, name servers and routes, and fills in the pools when none are given.
-func checkSubnet(s *network.Subnet, p netip.Prefix, poolsSet bool) error {
-	var gw netip.Addr
-	if s.Gateway != "" {
-		var err error
-		if gw, err = parseAddr(s.Gateway); err != nil {
-			return err
-		}
-		s.Gateway = gw.String()
-		if gw.Is4() != p.Addr().Is4() {
-			return fault.New(fault.Invalid, "Invalid input for operation: gateway_ip '%s' does not match the ip_version '%d'.", gw, s.Version).WithCode("InvalidInput")
-		}
-		if p.Contains(gw) && !validHost(p, gw) && p.Addr().Is4() {
-			return fault.New(fault.Invalid, "Invalid input for operation: Gateway is not valid on subnet.").WithCode("InvalidInput")
-		}
-	}
-	for _, d := range s.DNS {
-		if _, err := parseAddr(d); err != nil {
-			return err
-		}
-	}
-	for _, rt := range s.Routes {
-		if _, err := parsePrefix(rt.Destination); err != nil {
-			return err
-		}
-		if _, err := parseAddr(rt.NextHop); err != nil {
-			return err
-		}
-	}
-	if !poolsSet {
-		s.Pools = defaultPools(p, gw)
-		return nil
-	}
-	var err error
-	s.Pools, err = checkPools(s.Pools, p, gw)
-	return err
-}
-
-// validHost tells whether a host may have the address: not the subnet's own nor the IPv4 broadcast address.
-func validHost(p netip.Prefix, a netip.Addr) bool {
-	if !p.Contains(a) {
-		return false
-	}
-	if a.Is6() || p.Bits() >= 31 {
-		return a.Is4() || p.Bits() >= 127 || a != p.Addr()
-	}
-	return a != p.Addr() && a != lastAddr(p)
 }
 
 // addAutomatic gives the ports that are on the network an address of a new subnet on which guests make their own.
@@ -207,11 +111,11 @@ func (c *Change) UpdateSubnet(subnetID string, change func(s *network.Subnet) er
 	if err := change(s); err != nil {
 		return nil, err
 	}
-	p, err := storedPrefix(s)
+	p, err := ipam.Prefix(s)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPrefix(p, s); err != nil {
+	if err := ipam.CheckPrefix(p, s); err != nil {
 		return nil, err
 	}
 	if s.Gateway != before.Gateway {
@@ -219,7 +123,7 @@ func (c *Change) UpdateSubnet(subnetID string, change func(s *network.Subnet) er
 			return nil, err
 		}
 	}
-	if err := checkSubnet(s, p, true); err != nil {
+	if err := ipam.CheckSubnet(s, p, true); err != nil {
 		return nil, err
 	}
 	if !slices.Equal(s.Pools, before.Pools) {
@@ -236,13 +140,13 @@ func (c *Change) gatewayFree(s *network.Subnet) error {
 	if s.Gateway == "" {
 		return nil
 	}
-	gw, err := parseAddr(s.Gateway)
+	gw, err := ipam.ParseAddr(s.Gateway)
 	if err != nil {
 		return err
 	}
 	var port string
 	row := c.tx.QueryRow(c.ctx, `SELECT a.port_id FROM network_addresses a JOIN network_ports p ON p.id = a.port_id
- WHERE a.network_id = ? AND a.addr = ? AND p.device_owner = ?`, s.NetworkID, addrKey(gw), network.OwnerRouterInterface)
+ WHERE a.network_id = ? AND a.addr = ? AND p.device_owner = ?`, s.NetworkID, ipam.Key(gw), network.OwnerRouterInterface)
 	if row.Scan(&port) == nil {
 		return fault.New(fault.Conflict, "Current gateway ip %s already in use by port %s. Unable to update.", gw, port).WithCode("GatewayIpInUse")
 	}
@@ -264,7 +168,7 @@ func (c *Change) DeleteSubnet(subnetID string) error {
 		return err
 	}
 	for i := range ports {
-		if !automatic(s) || ports[i].DeviceOwner == network.OwnerRouterInterface {
+		if !ipam.Automatic(s) || ports[i].DeviceOwner == network.OwnerRouterInterface {
 			return fault.New(fault.Conflict, "Unable to complete operation on subnet %s: One or more ports have an IP allocation from this subnet.", subnetID).WithCode("SubnetInUse")
 		}
 	}

@@ -2,10 +2,10 @@ package local
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 )
 
 // around is what ports refer to, read with one query per kind.
@@ -98,7 +98,7 @@ func (a *around) vif(p *network.Port, groupNames map[string]string) network.VIF 
 		v.FixedIPs = append(v.FixedIPs, a.vifAddr(f))
 	}
 	for _, f := range a.floating[p.ID] {
-		v.Floating = append(v.Floating, network.VIFAddr{Address: f.Address, Version: version(f.Address), Fixed: f.FixedIP})
+		v.Floating = append(v.Floating, network.VIFAddr{Address: f.Address, Version: ipam.Version(f.Address), Fixed: f.FixedIP})
 	}
 	for _, g := range p.SecurityGroups {
 		v.SecurityGroups = append(v.SecurityGroups, groupNames[g])
@@ -107,16 +107,9 @@ func (a *around) vif(p *network.Port, groupNames map[string]string) network.VIF 
 }
 
 func (a *around) vifAddr(f network.FixedIP) network.VIFAddr {
-	v := network.VIFAddr{Address: f.Address, Version: version(f.Address), SubnetID: f.SubnetID}
+	v := network.VIFAddr{Address: f.Address, Version: ipam.Version(f.Address), SubnetID: f.SubnetID}
 	if s := a.subnets[f.SubnetID]; s != nil {
 		v.CIDR, v.Gateway, v.DHCP, v.DNS, v.Routes = s.CIDR, s.Gateway, s.DHCP, s.DNS, s.Routes
 	}
 	return v
-}
-
-func version(addr string) int {
-	if a, err := netip.ParseAddr(addr); err == nil && a.Is4() {
-		return 4
-	}
-	return 6
 }

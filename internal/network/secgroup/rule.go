@@ -1,4 +1,5 @@
-package local
+// Package secgroup is the rules of security groups as Neutron has them: which are valid, and which are the same. It is pure.
+package secgroup
 
 import (
 	"fmt"
@@ -10,8 +11,8 @@ import (
 	"kilonova/internal/network"
 )
 
-// protocolNumber knows the protocols that security group rules may name (IANA's numbers).
-func protocolNumber(name string) (int, bool) {
+// ProtocolNumber knows the protocols that security group rules may name (IANA's numbers).
+func ProtocolNumber(name string) (int, bool) {
 	if n, err := strconv.Atoi(name); err == nil {
 		return n, n >= 0 && n <= 255
 	}
@@ -21,10 +22,10 @@ func protocolNumber(name string) (int, bool) {
 	return n, ok
 }
 
-// signature is what makes two rules of a group the same.
-func signature(r *network.Rule) string {
+// Signature is what makes two rules of a group the same.
+func Signature(r *network.Rule) string {
 	proto := r.Protocol
-	if n, ok := protocolNumber(proto); ok && proto != "" {
+	if n, ok := ProtocolNumber(proto); ok && proto != "" {
 		proto = strconv.Itoa(n)
 	}
 	num := func(p *int) string {
@@ -36,8 +37,8 @@ func signature(r *network.Rule) string {
 	return strings.Join([]string{r.Direction, r.EtherType, proto, num(r.PortMin), num(r.PortMax), r.RemoteIP, r.RemoteGroup}, "|")
 }
 
-// checkRule verifies a rule and brings it to its usual form. The sentences and types are those that clients know from Neutron.
-func checkRule(r *network.GroupRule) error {
+// Check verifies a rule and brings it to its usual form. The sentences and types are those that clients know from Neutron.
+func Check(r *network.GroupRule) error {
 	bad := func(code, format string, args ...any) error {
 		return fault.New(fault.Invalid, format, args...).WithCode(code)
 	}
@@ -69,7 +70,11 @@ func remotePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return a.Unmap().Prefix(a.Unmap().BitLen())
 	}
-	return parsePrefix(s)
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fault.New(fault.Invalid, "'%s' is not a valid CIDR.", s).WithCode("InvalidInput")
+	}
+	return p.Masked(), nil
 }
 
 func checkProtocol(r *network.GroupRule, bad func(code, format string, args ...any) error) error {
@@ -83,7 +88,7 @@ func checkProtocol(r *network.GroupRule, bad func(code, format string, args ...a
 		}
 		return nil
 	}
-	n, ok := protocolNumber(r.Protocol)
+	n, ok := ProtocolNumber(r.Protocol)
 	if !ok {
 		return bad("SecurityGroupRuleInvalidProtocol", "Security group rule protocol %s not supported. Only protocol names like tcp, udp, icmp and integer representations [0 to 255] are supported.", r.Protocol)
 	}
