@@ -80,6 +80,9 @@ func TopologyOf(r *Request) (*Topology, error) {
 		return nil, nil //nolint:nilnil // nothing asked
 	}
 	n := max(atoi(nodes), 1)
+	if n > int64(r.Flavor.VCPUs) {
+		return nil, fault.New(fault.Invalid, "%d NUMA nodes are asked for %d vCPUs; each needs at least one.", n, r.Flavor.VCPUs)
+	}
 	t := &Topology{ThreadPolicy: threads, PageSize: pages, Isolate: r.Spec("hw:emulator_threads_policy") == "isolate"}
 	if t.Isolate && len(pinned) == 0 {
 		return nil, fault.New(fault.Invalid, "hw:emulator_threads_policy isolate needs the CPU policy dedicated or mixed.")
@@ -164,6 +167,10 @@ func pinnedCPUs(r *Request, policy string) ([]int, error) {
 // CPUSet reads "0-3,^2" as a subset of all. A set that begins with ^ leaves out of all.
 func CPUSet(s string, all []int) ([]int, error) {
 	in := map[int]bool{}
+	last := -1
+	if len(all) > 0 {
+		last = slices.Max(all)
+	}
 	if strings.HasPrefix(s, "^") {
 		for _, c := range all {
 			in[c] = true
@@ -179,8 +186,11 @@ func CPUSet(s string, all []int) ([]int, error) {
 		if isRange {
 			b, e2 = strconv.Atoi(high)
 		}
-		if e1 != nil || e2 != nil || b < a || b > 1<<16 {
+		if e1 != nil || e2 != nil || a < 0 || b < a {
 			return nil, fault.New(fault.Invalid, "%q is not a set of CPUs; write it as 0-3,^2.", s)
+		}
+		if b > last {
+			return nil, fault.New(fault.Invalid, "The set %q names vCPU %d, which the flavor does not have.", s, b)
 		}
 		for c := a; c <= b; c++ {
 			in[c] = !not
@@ -253,35 +263,55 @@ func (n *NUMA) Fit(t *Topology) (placed []Placed, why string) {
 	if len(t.Cells) > len(n.Cells) {
 		return nil, fmt.Sprintf("%d NUMA nodes asked, the host has %d", len(t.Cells), len(n.Cells))
 	}
-	used := make([]bool, len(n.Cells))
-	placed = make([]Placed, len(t.Cells))
-	var try func(i int) bool
-	try = func(i int) bool {
-		if i == len(t.Cells) {
-			return true
-		}
+	m := matching{guest: make([][]*Placed, len(t.Cells)), of: make([]int, len(n.Cells))}
+	for c := range m.of {
+		m.of[c] = -1
+	}
+	for i := range t.Cells {
+		m.guest[i] = make([]*Placed, len(n.Cells))
 		for c := range n.Cells {
-			if used[c] {
-				continue
-			}
 			p, reason := n.Cells[c].fit(&t.Cells[i], t, i == 0 && t.Isolate)
 			if reason != "" {
 				why = fmt.Sprintf("NUMA node %d: %s", n.Cells[c].ID, reason)
 				continue
 			}
 			p.Cell = c
-			used[c], placed[i] = true, p
-			if try(i + 1) {
-				return true
-			}
-			used[c] = false
+			m.guest[i][c] = &p
 		}
-		return false
+		if !m.place(i, make([]bool, len(n.Cells))) {
+			if why == "" {
+				why = fmt.Sprintf("its NUMA nodes hold %d of the server's %d at once", i, len(t.Cells))
+			}
+			return nil, why
+		}
 	}
-	if !try(0) {
-		return nil, why
+	placed = make([]Placed, len(t.Cells))
+	for c, i := range m.of {
+		if i >= 0 {
+			placed[i] = *m.guest[i][c]
+		}
 	}
 	return placed, ""
+}
+
+// matching gives guest nodes different host nodes: a guest node takes a host node from another when that one finds a new one.
+type matching struct {
+	guest [][]*Placed // by guest and host node; nil: does not fit
+	of    []int       // guest node on each host node, -1: none
+}
+
+func (m *matching) place(i int, tried []bool) bool {
+	for c, p := range m.guest[i] {
+		if p == nil || tried[c] {
+			continue
+		}
+		tried[c] = true
+		if m.of[c] < 0 || m.place(m.of[c], tried) {
+			m.of[c] = i
+			return true
+		}
+	}
+	return false
 }
 
 func (c *NUMACell) fit(g *GuestCell, t *Topology, emulator bool) (p Placed, why string) {

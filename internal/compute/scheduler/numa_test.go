@@ -55,6 +55,7 @@ func TestTopologyOf(t *testing.T) {
 		"page size of nothing":       numaRequest(2, 1024, "hw:mem_page_size", "huge"),
 		"realtime without pinning":   numaRequest(2, 1024, "hw:cpu_realtime", "yes"),
 		"locked without page size":   numaRequest(2, 1024, "hw:locked_memory", "true"),
+		"more nodes than vCPUs":      numaRequest(2, 1024, "hw:numa_nodes", "1000000000"),
 		"mask of all":                numaRequest(2, 1024, "hw:cpu_policy", "mixed", "hw:cpu_dedicated_mask", "0-1"),
 		"policy that does not exist": numaRequest(2, 1024, "hw:cpu_policy", "greedy"),
 	}
@@ -175,4 +176,59 @@ func checkPinned(t *rapid.T, cell *scheduler.NUMACell, pinned []int, policy stri
 			t.Fatalf("isolate shares core %v", core)
 		}
 	}
+}
+
+// Where any assignment of guest nodes to host nodes works, Fit finds one: each guest node is tried on each host node, in every order.
+func TestFitFindsWhatExists(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := &scheduler.NUMA{}
+		for i := range rapid.IntRange(1, 4).Draw(t, "host nodes") {
+			n.Cells = append(n.Cells, scheduler.NUMACell{ID: i, CPUs: []int{0, 1, 2, 3}, MemoryMB: rapid.Int64Range(1, 4).Draw(t, "memory")})
+		}
+		topology := &scheduler.Topology{}
+		for range rapid.IntRange(1, 4).Draw(t, "guest nodes") {
+			topology.Cells = append(topology.Cells, scheduler.GuestCell{CPUs: []int{0}, MemoryMB: rapid.Int64Range(1, 4).Draw(t, "asked")})
+		}
+		var exists func(i int, used map[int]bool) bool
+		exists = func(i int, used map[int]bool) bool {
+			if i == len(topology.Cells) {
+				return true
+			}
+			for c := range n.Cells {
+				if used[c] || n.Cells[c].MemoryMB < topology.Cells[i].MemoryMB {
+					continue
+				}
+				used[c] = true
+				if exists(i+1, used) {
+					return true
+				}
+				used[c] = false
+			}
+			return false
+		}
+		placed, why := n.Fit(topology)
+		if want := exists(0, map[int]bool{}); want != (why == "") || want != (placed != nil) {
+			t.Fatalf("possible: %v, found: %v %q", want, placed, why)
+		}
+	})
+}
+
+// Extra specs and image properties are what operators and tenants write: nothing in them may bring the scheduler down.
+func FuzzTopologyOf(f *testing.F) {
+	f.Add("2", "0-1,^0", "512", "2MB", "mixed", "^0-1", uint8(4))
+	f.Add("-1", "^", "", "1GiB", "dedicated", "0-99999999999", uint8(0))
+	f.Fuzz(func(t *testing.T, nodes, cpus, mem, page, policy, mask string, vcpus uint8) {
+		r := numaRequest(int(vcpus), 1024, "hw:numa_nodes", nodes, "hw:numa_cpus.0", cpus, "hw:numa_mem.0", mem, "hw:mem_page_size", page, "hw:cpu_policy", policy, "hw:cpu_dedicated_mask", mask)
+		topology, err := scheduler.TopologyOf(r)
+		if err != nil || topology == nil {
+			return
+		}
+		total := 0
+		for _, c := range topology.Cells {
+			total += len(c.CPUs)
+		}
+		if total != int(vcpus) {
+			t.Fatalf("%d of %d vCPUs are placed", total, vcpus)
+		}
+	})
 }

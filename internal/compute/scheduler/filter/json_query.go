@@ -23,7 +23,8 @@ func jsonQuery(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check, err
 			return nil, fault.Wrap(err, fault.Invalid, "The hint query is not JSON.")
 		}
 	}
-	if err := checkExpression(expression, 0); err != nil {
+	parts := 0
+	if err := checkExpression(expression, 0, &parts); err != nil {
 		return nil, err
 	}
 	return &scheduler.Check{
@@ -35,8 +36,13 @@ func jsonQuery(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check, err
 	}, nil
 }
 
-// checkExpression refuses unknown operators and endless nesting before any host is looked at.
-func checkExpression(e any, depth int) error {
+const mostParts = 1000 // of an expression: it is evaluated for every host
+
+// checkExpression refuses unknown operators and what is too large before any host is looked at.
+func checkExpression(e any, depth int, parts *int) error {
+	if *parts++; *parts > mostParts || depth > 32 {
+		return fault.New(fault.Invalid, "The hint query is too large.")
+	}
 	list, ok := e.([]any)
 	if !ok {
 		return nil
@@ -50,11 +56,8 @@ func checkExpression(e any, depth int) error {
 	default:
 		return fault.New(fault.Invalid, "The hint query has the operator %q; known are =, <, >, in, <=, >=, not, or, and.", text(list[0]))
 	}
-	if depth > 32 {
-		return fault.New(fault.Invalid, "The hint query is nested too deeply.")
-	}
 	for _, a := range list[1:] {
-		if err := checkExpression(a, depth+1); err != nil {
+		if err := checkExpression(a, depth+1, parts); err != nil {
 			return err
 		}
 	}
