@@ -11,28 +11,32 @@ import (
 	"strings"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
 )
 
 // build makes the domain definition of a spec. old is the definition that is there, or nil: ports and pinned CPUs stay as they are.
-func (d *Driver) build(ctx context.Context, spec *virt.Spec, old *domainXML) (*domainXML, error) {
-	o, err := parseOptions(spec)
+func (d *Driver) build(ctx context.Context, spec *virt.Spec, old *definition.Domain) (*definition.Domain, error) {
+	o, err := definition.ParseOptions(spec)
 	if err != nil {
 		return nil, err
 	}
 	if spec.VCPUs < 1 || spec.MemoryMB < 1 {
 		return nil, fault.New(fault.Invalid, "A server needs at least one CPU and 1 MiB of memory.")
 	}
-	x := &domainXML{
-		Type: d.caps.virtType, UUID: spec.ID, Name: spec.Name, Memory: sizeXML{"MiB", spec.MemoryMB}, CurrentMemory: &sizeXML{"MiB", spec.MemoryMB},
-		VCPU:     vcpuXML{N: spec.VCPUs},
-		Metadata: &metadataXML{&serverXML{ID: spec.ID, Name: spec.Display, Flavor: spec.FlavorName, Project: spec.ProjectID, User: spec.UserID, Rescue: spec.Rescue != nil}},
-		SysInfo: &sysInfoXML{Type: "smbios", Entries: []entryXML{{"manufacturer", "Kilonova"}, {"product", "OpenStack Nova"}, // cloud-init looks for this product
-			{"serial", spec.ID}, {"uuid", spec.ID}, {"family", "Virtual Machine"}}},
-		Features:   featuresXML{ACPI: &presentXML{}, APIC: &presentXML{}},
-		Clock:      clockXML{Offset: "utc", Timers: []timerXML{{Name: "pit", TickPolicy: "delay"}, {Name: "rtc", TickPolicy: "catchup"}, {Name: "hpet", Present: "no"}}},
+	x := &definition.Domain{
+		Type: d.caps.virtType, UUID: spec.ID, Name: spec.Name, Memory: mib(spec.MemoryMB), CurrentMemory: new(mib(spec.MemoryMB)),
+		VCPU: definition.VCPU{N: spec.VCPUs},
+		Metadata: &definition.Metadata{Server: &definition.Server{ID: spec.ID, Name: spec.Display, Flavor: spec.FlavorName,
+			Project: spec.ProjectID, User: spec.UserID, Rescue: spec.Rescue != nil}},
+		SysInfo: &definition.SysInfo{Type: "smbios", Entries: []definition.Entry{
+			{Name: "manufacturer", Value: "Kilonova"}, {Name: "product", Value: "OpenStack Nova"}, // cloud-init looks for this product
+			{Name: "serial", Value: spec.ID}, {Name: "uuid", Value: spec.ID}, {Name: "family", Value: "Virtual Machine"}}},
+		Features: definition.Features{ACPI: &definition.Present{}, APIC: &definition.Present{}},
+		Clock: definition.Clock{Offset: "utc", Timers: []definition.Timer{{Name: "pit", TickPolicy: "delay"}, {Name: "rtc", TickPolicy: "catchup"},
+			{Name: "hpet", Present: "no"}}},
 		OnPoweroff: "destroy", OnReboot: "restart", OnCrash: "destroy",
 	}
 	if err := d.buildSystem(x, spec, o); err != nil {
@@ -47,80 +51,83 @@ func (d *Driver) build(ctx context.Context, spec *virt.Spec, old *domainXML) (*d
 	return x, nil
 }
 
+func mib(n int64) definition.Size { return definition.Size{Unit: "MiB", Value: n} }
+
 // buildSystem sets firmware, features and memory.
-func (d *Driver) buildSystem(x *domainXML, spec *virt.Spec, o *options) error {
-	machine := o.machine
+func (d *Driver) buildSystem(x *definition.Domain, spec *virt.Spec, o *definition.Options) error {
+	machine := o.Machine
 	if machine == "" {
 		machine = d.c.Machine
-		o.q35 = strings.Contains(machine, "q35")
-		if o.q35 && spec.ImageProps["hw_cdrom_bus"] == "" {
-			o.cdromBus = "sata"
+		o.Q35 = strings.Contains(machine, "q35")
+		if o.Q35 && spec.ImageProps["hw_cdrom_bus"] == "" {
+			o.CDROMBus = "sata"
 		}
 	}
-	x.OS = osXML{Type: osTypeXML{Arch: d.caps.arch, Machine: machine, Value: "hvm"}, SMBIOS: &modeXML{"sysinfo"}}
-	if o.menu {
-		x.OS.Menu = &enableXML{"yes"}
+	x.OS = definition.OS{Type: definition.OSType{Arch: d.caps.arch, Machine: machine, Value: "hvm"}, SMBIOS: &definition.Mode{Mode: "sysinfo"}}
+	if o.Menu {
+		x.OS.Menu = &definition.Enable{Enable: "yes"}
 	}
-	if o.uefi {
+	if o.UEFI {
 		if !d.caps.uefi {
 			return fault.New(fault.NotImplemented, "The host has no UEFI firmware.").WithHint("Install the package ovmf on it.")
 		}
-		x.OS.Loader = &loaderXML{ReadOnly: "yes", Type: "pflash", Path: d.c.UEFICode}
-		x.OS.NVRAM = &nvramXML{Template: d.c.UEFIVars, Path: d.path(spec.ID, nvramFile)}
+		x.OS.Loader = &definition.Loader{ReadOnly: "yes", Type: "pflash", Path: d.c.UEFICode}
+		x.OS.NVRAM = &definition.NVRAM{Template: d.c.UEFIVars, Path: d.path(spec.ID, nvramFile)}
 	}
-	if o.windows {
+	if o.Windows {
 		x.Clock.Offset = "localtime"
-		x.Features.HyperV = &hypervXML{stateXML{State: "on"}, stateXML{State: "on"}, stateXML{State: "on", Retries: 8191}}
+		on := definition.State{State: "on"}
+		x.Features.HyperV = &definition.HyperV{Relaxed: on, VAPIC: on, Spinlocks: definition.State{State: "on", Retries: 8191}}
 	}
-	if o.hpet {
+	if o.HPET {
 		x.Clock.Timers[2].Present = "yes"
 	}
-	if o.hideHypervisor {
-		x.Features.KVM = &kvmXML{stateXML{State: "on"}}
+	if o.HideHypervisor {
+		x.Features.KVM = &definition.KVM{Hidden: definition.State{State: "on"}}
 	}
-	if o.pmu != "" {
-		x.Features.PMU = &stateXML{State: o.pmu}
+	if o.PMU != "" {
+		x.Features.PMU = &definition.State{State: o.PMU}
 	}
-	if o.pageKiB > 0 {
-		if spec.MemoryMB<<10%o.pageKiB != 0 {
-			return fault.New(fault.Invalid, "%d MiB of memory cannot be made of pages of %d KiB.", spec.MemoryMB, o.pageKiB)
+	if o.PageKiB > 0 {
+		if spec.MemoryMB<<10%o.PageKiB != 0 {
+			return fault.New(fault.Invalid, "%d MiB of memory cannot be made of pages of %d KiB.", spec.MemoryMB, o.PageKiB)
 		}
-		x.Backing = &backingXML{&hugeXML{[]pageXML{{o.pageKiB, "KiB"}}}}
+		x.Backing = &definition.MemoryBacking{Huge: &definition.HugePages{Pages: []definition.Page{{Size: o.PageKiB, Unit: "KiB"}}}}
 	}
-	if o.memory != (memTuneXML{}) {
-		x.MemTune = &o.memory
+	if o.Memory != (definition.MemTune{}) {
+		x.MemTune = &o.Memory
 	}
 	return nil
 }
 
 // buildCPU sets model, topology, NUMA nodes, shares and pins.
-func (d *Driver) buildCPU(ctx context.Context, x *domainXML, spec *virt.Spec, o *options, old *domainXML) error {
-	c := cpuXML{Topology: o.topology}
+func (d *Driver) buildCPU(ctx context.Context, x *definition.Domain, spec *virt.Spec, o *definition.Options, old *definition.Domain) error {
+	c := definition.CPU{Topology: o.Topology}
 	switch mode := d.caps.cpuMode; mode {
 	case "none":
 	case "custom":
-		c.Mode, c.Match, c.Model = "custom", "exact", &cpuModelXML{Fallback: "forbid", Name: d.c.CPUModel}
+		c.Mode, c.Match, c.Model = "custom", "exact", &definition.CPUModel{Fallback: "forbid", Name: d.c.CPUModel}
 	default:
 		c.Mode = mode
 	}
-	if len(o.cells) > 0 {
-		c.NUMA = &numaXML{o.cells}
+	if len(o.Cells) > 0 {
+		c.NUMA = &definition.NUMA{Cells: o.Cells}
 	}
 	if c.Mode != "" || c.Topology != nil || c.NUMA != nil {
 		x.CPU = &c
 	}
-	if o.dedicated {
+	if o.Dedicated {
 		pins, err := d.choosePins(ctx, spec, old)
 		if err != nil {
 			return err
 		}
 		for i, cpu := range pins {
-			o.tune.Pins = append(o.tune.Pins, pinXML{VCPU: &i, CPUSet: strconv.Itoa(cpu)})
+			o.Tune.Pins = append(o.Tune.Pins, definition.Pin{VCPU: &i, CPUSet: strconv.Itoa(cpu)})
 		}
-		o.tune.Emulator = &pinXML{CPUSet: joinInts(pins)}
+		o.Tune.Emulator = &definition.Pin{CPUSet: joinInts(pins)}
 	}
-	if o.tune.Shares != 0 || o.tune.Period != 0 || o.tune.Quota != 0 || o.tune.Pins != nil {
-		x.CPUTune = &o.tune
+	if o.Tune.Shares != 0 || o.Tune.Period != 0 || o.Tune.Quota != 0 || o.Tune.Pins != nil {
+		x.CPUTune = &o.Tune
 	}
 	return nil
 }
@@ -134,7 +141,7 @@ func joinInts(n []int) string {
 }
 
 // choosePins gives each virtual CPU a CPU of the host for itself. Which are taken is what the definitions of our guests say.
-func (d *Driver) choosePins(ctx context.Context, spec *virt.Spec, old *domainXML) ([]int, error) {
+func (d *Driver) choosePins(ctx context.Context, spec *virt.Spec, old *definition.Domain) ([]int, error) {
 	if len(d.c.DedicatedCPUs) == 0 {
 		return nil, fault.New(fault.NotImplemented, "The host has no CPUs set aside for servers with dedicated CPUs.")
 	}
@@ -225,14 +232,14 @@ func diskLetters(i int) string {
 }
 
 // buildDevices sets everything that is plugged in.
-func (d *Driver) buildDevices(x *domainXML, spec *virt.Spec, o *options, old *domainXML) error {
+func (d *Driver) buildDevices(x *definition.Domain, spec *virt.Spec, o *definition.Options, old *definition.Domain) error {
 	dev := &x.Devices
 	dev.Emulator = d.caps.emulator
-	if o.q35 {
+	if o.Q35 {
 		zero := 0
-		dev.Controllers = append(dev.Controllers, controllerXML{Type: "pci", Index: &zero, Model: "pcie-root"})
+		dev.Controllers = append(dev.Controllers, definition.Controller{Type: "pci", Index: &zero, Model: "pcie-root"})
 		for range 16 { // free slots for what is plugged in later
-			dev.Controllers = append(dev.Controllers, controllerXML{Type: "pci", Model: "pcie-root-port"})
+			dev.Controllers = append(dev.Controllers, definition.Controller{Type: "pci", Model: "pcie-root-port"})
 		}
 	}
 	disks, err := d.buildDisks(spec, o)
@@ -242,7 +249,7 @@ func (d *Driver) buildDevices(x *domainXML, spec *virt.Spec, o *options, old *do
 	dev.Disks = disks
 	for _, k := range disks {
 		if k.Target.Bus == "scsi" {
-			dev.Controllers = append(dev.Controllers, controllerXML{Type: "scsi", Model: "virtio-scsi"})
+			dev.Controllers = append(dev.Controllers, definition.Controller{Type: "scsi", Model: "virtio-scsi"})
 			break
 		}
 	}
@@ -256,34 +263,34 @@ func (d *Driver) buildDevices(x *domainXML, spec *virt.Spec, o *options, old *do
 	if dev.Serials, err = d.buildSerials(spec, o, old); err != nil {
 		return err
 	}
-	if o.agent {
-		dev.Channels = []channelXML{{"unix", channelTargetXML{Type: "virtio", Name: "org.qemu.guest_agent.0"}}}
+	if o.Agent {
+		dev.Channels = []definition.Channel{{Type: "unix", Target: definition.ChannelTarget{Type: "virtio", Name: "org.qemu.guest_agent.0"}}}
 	}
-	if o.pointer == "usbtablet" || o.pointer == "" {
-		dev.Inputs = []inputXML{{"tablet", "usb"}}
+	if o.Pointer == "usbtablet" || o.Pointer == "" {
+		dev.Inputs = []definition.Input{{Type: "tablet", Bus: "usb"}}
 	}
-	if o.video != "none" {
-		model := o.video
+	if o.Video != "none" {
+		model := o.Video
 		if model == "" {
 			model = "vga"
 		}
-		dev.Graphics = []graphicsXML{{Type: "vnc", Port: -1, AutoPort: "yes", Listen: d.c.VNCListen}}
-		dev.Video = &videoXML{videoModelXML{Type: model, VRAM: o.videoMB << 10}}
+		dev.Graphics = []definition.Graphics{{Type: "vnc", Port: -1, AutoPort: "yes", Listen: d.c.VNCListen}}
+		dev.Video = &definition.Video{Model: definition.VideoModel{Type: model, VRAM: o.VideoMB << 10}}
 	}
-	if o.watchdog != "" && o.watchdog != "disabled" {
-		dev.Watchdog = &watchdogXML{"i6300esb", o.watchdog}
+	if o.Watchdog != "" && o.Watchdog != "disabled" {
+		dev.Watchdog = &definition.Watchdog{Model: "i6300esb", Action: o.Watchdog}
 	}
-	if o.tpmVer != "" || o.tpmModel != "" {
+	if o.TPMVersion != "" || o.TPMModel != "" {
 		if !d.caps.tpm {
 			return fault.New(fault.NotImplemented, "The host cannot emulate a TPM.").WithHint("Install the packages swtpm and swtpm-tools on it.")
 		}
-		dev.TPM = &tpmXML{Model: orElse(o.tpmModel, "tpm-tis"), Backend: tpmBackendXML{"emulator", orElse(o.tpmVer, "2.0")}}
+		dev.TPM = &definition.TPM{Model: orElse(o.TPMModel, "tpm-tis"), Backend: definition.TPMBackend{Type: "emulator", Version: orElse(o.TPMVersion, "2.0")}}
 	}
-	dev.Balloon = &balloonXML{Model: "virtio", Stats: &statsXML{10}}
-	if o.rng {
-		dev.RNG = &rngXML{Model: "virtio", Backend: rngBackXML{"random", "/dev/urandom"}}
-		if o.rngBytes > 0 {
-			dev.RNG.Rate = &rngRateXML{o.rngBytes, o.rngPeriod}
+	dev.Balloon = &definition.Balloon{Model: "virtio", Stats: &definition.BalloonStats{Period: 10}}
+	if o.RNG {
+		dev.RNG = &definition.RNG{Model: "virtio", Backend: definition.RNGBackend{Model: "random", Path: "/dev/urandom"}}
+		if o.RNGBytes > 0 {
+			dev.RNG.Rate = &definition.RNGRate{Bytes: o.RNGBytes, Period: o.RNGPeriod}
 		}
 	}
 	return nil
@@ -298,43 +305,43 @@ func orElse(s, other string) string {
 
 // buildDisks lists the disks in the order in which the guest finds them: root (or, in rescue, the rescue disk before it), ephemeral, swap,
 // volumes, config drive.
-func (d *Driver) buildDisks(spec *virt.Spec, o *options) ([]diskXML, error) {
-	var out []diskXML
+func (d *Driver) buildDisks(spec *virt.Spec, o *definition.Options) ([]definition.Disk, error) {
+	var out []definition.Disk
 	names := letters{reserved: map[string]bool{}}
 	for _, v := range spec.Disks { // volumes have their names; the other disks take those that are left
 		names.reserved[strings.TrimPrefix(v.Device, "/dev/")] = true
 	}
-	add := func(k diskXML, bus, want string) *diskXML {
-		k.Target = diskTargetXML{names.next(bus, want), bus}
+	add := func(k definition.Disk, bus, want string) *definition.Disk {
+		k.Target = definition.DiskTarget{Dev: names.next(bus, want), Bus: bus}
 		out = append(out, k)
 		return &out[len(out)-1]
 	}
-	file := func(name, format string) diskXML {
-		k := diskXML{Type: "file", Device: "disk", Driver: diskDriverXML{Name: "qemu", Type: format, Cache: d.cache, Discard: "unmap"},
-			Source: &diskSourceXML{File: d.path(spec.ID, name)}, Serial: serialOf(spec.ID, name)}
-		if o.io != (ioTuneXML{}) {
-			k.Tune = &o.io
+	file := func(name, format string) definition.Disk {
+		k := definition.Disk{Type: "file", Device: "disk", Driver: definition.DiskDriver{Name: "qemu", Type: format, Cache: d.cache, Discard: "unmap"},
+			Source: &definition.DiskSource{File: d.path(spec.ID, name)}, Serial: serialOf(spec.ID, name)}
+		if o.IO != (definition.IOTune{}) {
+			k.Tune = &o.IO
 		}
 		return k
 	}
-	stable := o.rescueBus != "" || o.rescueDevice != ""
-	rescueBus := orElse(o.rescueBus, o.diskBus)
+	stable := o.RescueBus != "" || o.RescueDevice != ""
+	rescueBus := orElse(o.RescueBus, o.DiskBus)
 	if spec.Rescue != nil && !stable {
-		add(file(rescueDisk, "qcow2"), rescueBus, "").Boot = &bootXML{1}
+		add(file(rescueDisk, "qcow2"), rescueBus, "").Boot = &definition.Boot{Order: 1}
 	}
 	hasRoot := d.hasRoot(spec)
 	if hasRoot {
-		k := add(file(rootDisk, "qcow2"), o.diskBus, "")
+		k := add(file(rootDisk, "qcow2"), o.DiskBus, "")
 		if spec.Rescue == nil {
-			k.Boot = &bootXML{1}
+			k.Boot = &definition.Boot{Order: 1}
 		}
 	}
 	if spec.Rescue == nil || stable {
 		if spec.EphemeralGB > 0 {
-			add(file(ephemeralDisk, "raw"), o.diskBus, "")
+			add(file(ephemeralDisk, "raw"), o.DiskBus, "")
 		}
 		if spec.SwapMB > 0 {
-			add(file(swapDisk, "raw"), o.diskBus, "")
+			add(file(swapDisk, "raw"), o.DiskBus, "")
 		}
 		for _, v := range spec.Disks {
 			k, err := d.volumeDisk(v, o)
@@ -344,27 +351,27 @@ func (d *Driver) buildDisks(spec *virt.Spec, o *options) ([]diskXML, error) {
 			bus := k.Target.Bus
 			k = add(*k, bus, v.Device)
 			if v.BootIndex >= 0 && spec.Rescue == nil && (!hasRoot || v.BootIndex > 0) {
-				k.Boot = &bootXML{v.BootIndex + 1}
+				k.Boot = &definition.Boot{Order: v.BootIndex + 1}
 			}
 		}
 	}
 	if spec.Rescue != nil && stable {
 		k := file(rescueDisk, "qcow2")
-		if o.rescueDevice == "cdrom" {
-			k.Device, k.Driver.Discard, k.ReadOnly = "cdrom", "", &presentXML{}
-			rescueBus = orElse(o.rescueBus, o.cdromBus)
+		if o.RescueDevice == "cdrom" {
+			k.Device, k.Driver.Discard, k.ReadOnly = "cdrom", "", &definition.Present{}
+			rescueBus = orElse(o.RescueBus, o.CDROMBus)
 		}
-		add(k, rescueBus, "").Boot = &bootXML{1}
+		add(k, rescueBus, "").Boot = &definition.Boot{Order: 1}
 	}
 	if exists(d.path(spec.ID, configDisk)) {
-		add(diskXML{Type: "file", Device: "cdrom", Driver: diskDriverXML{Name: "qemu", Type: "raw"},
-			Source: &diskSourceXML{File: d.path(spec.ID, configDisk)}, ReadOnly: &presentXML{}}, o.cdromBus, prefixOf(o.cdromBus)+"d")
+		add(definition.Disk{Type: "file", Device: "cdrom", Driver: definition.DiskDriver{Name: "qemu", Type: "raw"},
+			Source: &definition.DiskSource{File: d.path(spec.ID, configDisk)}, ReadOnly: &definition.Present{}}, o.CDROMBus, prefixOf(o.CDROMBus)+"d")
 	}
 	return out, uniqueBoot(out)
 }
 
 // uniqueBoot refuses two devices with one place in the boot order.
-func uniqueBoot(disks []diskXML) error {
+func uniqueBoot(disks []definition.Disk) error {
 	seen := map[int]bool{}
 	for _, k := range disks {
 		if k.Boot != nil && seen[k.Boot.Order] {
@@ -382,48 +389,49 @@ func serialOf(guest, name string) string {
 }
 
 // interfaceAlias names an interface by its port, so that it can be found again.
-func interfaceAlias(v network.VIF) *aliasXML {
+func interfaceAlias(v network.VIF) *definition.Alias {
 	if v.PortID == "" {
 		return nil
 	}
-	return &aliasXML{"ua-" + v.PortID}
+	return &definition.Alias{Name: "ua-" + v.PortID}
 }
 
-func buildInterface(spec *virt.Spec, v network.VIF, o *options) (*interfaceXML, error) {
+func buildInterface(spec *virt.Spec, v network.VIF, o *definition.Options) (*definition.Interface, error) {
 	if v.Bridge == "" {
 		return nil, fault.New(fault.Conflict, "The port %s is not bound to a bridge of this host.", v.PortID)
 	}
 	if _, err := net.ParseMAC(v.MAC); err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, "The port %s has the impossible MAC address %q.", v.PortID, v.MAC)
 	}
-	model := orElse(v.Model, orElse(o.vifModel, "virtio"))
-	i := &interfaceXML{Type: "bridge", MAC: macXML{v.MAC}, Source: ifSourceXML{v.Bridge}, Model: &ifModelXML{model}, Alias: interfaceAlias(v)}
+	model := orElse(v.Model, orElse(o.VIFModel, "virtio"))
+	i := &definition.Interface{Type: "bridge", MAC: definition.MAC{Address: v.MAC}, Source: definition.InterfaceSource{Bridge: v.Bridge},
+		Model: &definition.InterfaceModel{Type: model}, Alias: interfaceAlias(v)}
 	if v.Tap != "" {
-		i.Target = &ifTargetXML{v.Tap}
+		i.Target = &definition.InterfaceTarget{Dev: v.Tap}
 	}
 	if v.MTU > 0 {
-		i.MTU = &mtuXML{v.MTU}
+		i.MTU = &definition.MTU{Size: v.MTU}
 	}
-	if model == "virtio" && (o.multiqueue || o.packed) {
-		i.Driver = &ifDriverXML{Name: "qemu"}
-		if o.multiqueue && spec.VCPUs > 1 {
+	if model == "virtio" && (o.Multiqueue || o.Packed) {
+		i.Driver = &definition.InterfaceDriver{Name: "qemu"}
+		if o.Multiqueue && spec.VCPUs > 1 {
 			i.Driver.Queues = min(spec.VCPUs, 8)
 		}
-		if o.packed {
+		if o.Packed {
 			i.Driver.Packed = "on"
 		}
 	}
-	if o.bandwidth != (bandwidthXML{}) {
-		i.Bandwidth = &o.bandwidth
+	if o.Bandwidth != (definition.Bandwidth{}) {
+		i.Bandwidth = &o.Bandwidth
 	}
 	return i, nil
 }
 
 // buildSerials gives the first port the console log. Ports that the old definition has are kept while they are free or the guest's own.
-func (d *Driver) buildSerials(spec *virt.Spec, o *options, old *domainXML) ([]serialXML, error) {
-	var out []serialXML
+func (d *Driver) buildSerials(spec *virt.Spec, o *definition.Options, old *definition.Domain) ([]definition.Serial, error) {
+	var out []definition.Serial
 	mine := map[int]bool{}
-	for n := range o.serialPorts {
+	for n := range o.SerialPorts {
 		port := 0
 		if old != nil && n < len(old.Devices.Serials) && old.Devices.Serials[n].Source != nil {
 			port, _ = strconv.Atoi(old.Devices.Serials[n].Source.Service)
@@ -435,10 +443,10 @@ func (d *Driver) buildSerials(spec *virt.Spec, o *options, old *domainXML) ([]se
 			}
 		}
 		mine[port] = true
-		s := serialXML{Type: "tcp", Source: &serialSourceXML{Mode: "bind", Host: d.c.SerialListen, Service: strconv.Itoa(port)},
-			Protocol: &protocolXML{"raw"}, Target: &portXML{n}}
+		s := definition.Serial{Type: "tcp", Source: &definition.SerialSource{Mode: "bind", Host: d.c.SerialListen, Service: strconv.Itoa(port)},
+			Protocol: &definition.Protocol{Type: "raw"}, Target: &definition.Port{Port: n}}
 		if n == 0 {
-			s.Log = &logXML{d.path(spec.ID, consoleFile), "on"}
+			s.Log = &definition.Log{File: d.path(spec.ID, consoleFile), Append: "on"}
 		}
 		out = append(out, s)
 	}
@@ -469,7 +477,7 @@ func (d *Driver) freePort(not map[int]bool) (int, error) {
 }
 
 // define writes the definition of spec to libvirt.
-func (d *Driver) define(ctx context.Context, spec *virt.Spec, old *domainXML) (rpc.Domain, error) {
+func (d *Driver) define(ctx context.Context, spec *virt.Spec, old *definition.Domain) (rpc.Domain, error) {
 	release, err := d.takePins(ctx)
 	if err != nil {
 		return rpc.Domain{}, err

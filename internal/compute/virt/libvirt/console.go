@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 )
@@ -174,7 +175,7 @@ func (d *Driver) movePort(ctx context.Context, dom rpc.Domain) error {
 	if err != nil {
 		return err
 	}
-	if err := xml.Unmarshal([]byte(text), &domainXML{}); err != nil {
+	if err := xml.Unmarshal([]byte(text), &definition.Domain{}); err != nil {
 		return fmt.Errorf("read saved definition: %w", err)
 	}
 	return d.rpc.SetManagedSaveXML(ctx, dom, text)

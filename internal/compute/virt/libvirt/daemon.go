@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"kilonova/internal/compute/virt/libvirt/disk"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
@@ -98,7 +101,7 @@ func StartDaemon(ctx context.Context, c DaemonConfig) (*Daemon, error) {
 		return nil, fault.New(fault.Forbidden, "Starting libvirtd needs root.")
 	}
 	for _, p := range DaemonPrograms() {
-		if _, err := lookPath(p); err != nil {
+		if _, err := disk.FindProgram(p); err != nil {
 			return nil, fault.Wrap(err, fault.Unavailable, "The program %s is not installed.", p).
 				WithHint("Install the packages libvirt-daemon-system, qemu-system-x86 and qemu-utils.")
 		}
@@ -121,7 +124,10 @@ func StartDaemon(ctx context.Context, c DaemonConfig) (*Daemon, error) {
 	if err := d.launch(ctx); err != nil {
 		return nil, err
 	}
-	for !answers(ctx, d.Socket()) {
+	for n := 0; !answers(ctx, d.Socket()); n++ {
+		if n > 20 && d.PID() == 0 {
+			return nil, fault.Wrap(errors.New(d.lastLog()), fault.Unavailable, "libvirtd ended as soon as it was started.")
+		}
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("libvirtd does not answer: %w\n%s", ctx.Err(), d.lastLog())
@@ -170,7 +176,7 @@ func (d *Daemon) configure() error {
 		`user = "root"`, `group = "root"`, `dynamic_ownership = 1`, `remember_owner = 0`, `security_driver = "none"`, `namespaces = []`,
 		`stdio_handler = "logd"`, `vnc_listen = "127.0.0.1"`, `max_core = 0`,
 	}
-	if a := d.c.MigrationAddress; a != "" {
+	if a := d.c.MigrationAddress; a != "" && !net.ParseIP(a).IsLoopback() { // libvirt refuses loopback addresses here
 		qemu = append(qemu, `migration_address = `+strconv.Quote(a), `migration_host = `+strconv.Quote(a))
 	}
 	logd := []string{`max_size = 1048576`, `max_backups = 1`, `log_level = 3`, `log_outputs = "3:file:/var/log/libvirt/virtlogd.log"`}
@@ -255,7 +261,7 @@ func (d *Daemon) launch(ctx context.Context) error {
 	defer out.Close()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = out, out, "/"
-	cmd.Env = append(os.Environ(), "PATH="+searchPath)
+	cmd.Env = append(os.Environ(), "PATH="+disk.ProgramPath)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Run(); err != nil {
 		return fault.Wrap(fmt.Errorf("%w: %s", err, d.lastLog()), fault.Unavailable, "libvirtd could not be started.")
@@ -264,7 +270,11 @@ func (d *Daemon) launch(ctx context.Context) error {
 }
 
 // cgroup names the daemon's own control group.
-func (d *Daemon) cgroup() string { return "kilonova-" + filepath.Base(d.c.Dir) }
+func (d *Daemon) cgroup() string {
+	h := fnv.New32a()
+	h.Write([]byte(d.c.Dir))
+	return fmt.Sprintf("kilonova-%08x", h.Sum32())
+}
 
 // lastLog gives the end of what the daemons said.
 func (d *Daemon) lastLog() string {

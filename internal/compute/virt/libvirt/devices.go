@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
@@ -23,20 +24,20 @@ const (
 type deviceRef struct{ alias, mac string }
 
 // find gives the device's XML in a definition, "" when it is not there.
-func (r deviceRef) find(x *domainXML) string {
+func (r deviceRef) find(x *definition.Domain) string {
 	if x == nil {
 		return ""
 	}
 	for _, k := range x.Devices.Disks {
 		if k.Alias != nil && k.Alias.Name == r.alias {
 			k.Backing = nil
-			s, _ := encodeXML(k)
+			s, _ := definition.Encode(k)
 			return s
 		}
 	}
 	for _, i := range x.Devices.Interfaces {
 		if (i.Alias != nil && i.Alias.Name == r.alias) || (r.mac != "" && strings.EqualFold(i.MAC.Address, r.mac)) {
-			s, _ := encodeXML(i)
+			s, _ := definition.Encode(i)
 			return s
 		}
 	}
@@ -44,8 +45,8 @@ func (r deviceRef) find(x *domainXML) string {
 }
 
 // plug adds a device where it is missing: to the definition, and to the guest when it runs.
-func (d *Driver) plug(ctx context.Context, f found, ref deviceRef, make func(live *domainXML) (string, error)) error {
-	var live *domainXML
+func (d *Driver) plug(ctx context.Context, f found, ref deviceRef, make func(live *definition.Domain) (string, error)) error {
+	var live *definition.Domain
 	var err error
 	if f.active() {
 		if live, err = d.definition(ctx, f.dom, 0); err != nil {
@@ -158,7 +159,7 @@ func (d *Driver) AttachInterface(ctx context.Context, spec *virt.Spec, v network
 	if f.power == virt.Suspended {
 		return conflict("given an interface", f.power)
 	}
-	o, err := parseOptions(spec)
+	o, err := definition.ParseOptions(spec)
 	if err != nil {
 		return err
 	}
@@ -166,7 +167,7 @@ func (d *Driver) AttachInterface(ctx context.Context, spec *virt.Spec, v network
 	if err != nil {
 		return err
 	}
-	err = d.plug(ctx, f, interfaceRef(v), func(*domainXML) (string, error) { return encodeXML(i) })
+	err = d.plug(ctx, f, interfaceRef(v), func(*definition.Domain) (string, error) { return definition.Encode(i) })
 	if err != nil {
 		return d.explain(&virt.Spec{Name: spec.Name, VIFs: []network.VIF{v}}, err)
 	}

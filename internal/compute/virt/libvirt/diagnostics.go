@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 )
 
@@ -93,7 +94,7 @@ func (d *Driver) Diagnostics(ctx context.Context, guest string) (*virt.Diagnosti
 	return out, nil
 }
 
-func (d *Driver) diagnoseNICs(out *virt.Diagnostics, s stats, live *domainXML) {
+func (d *Driver) diagnoseNICs(out *virt.Diagnostics, s stats, live *definition.Domain) {
 	mac := map[string]string{}
 	for _, i := range live.Devices.Interfaces {
 		if i.Target != nil {

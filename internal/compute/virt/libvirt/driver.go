@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
+	"kilonova/internal/compute/virt/libvirt/disk"
+	"kilonova/internal/compute/virt/libvirt/handover"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
@@ -62,7 +65,7 @@ type Driver struct {
 	mu   sync.Mutex
 	ours map[string]bool // by UUID: whether the domain has our metadata; what is known need not be asked again
 
-	uploads uploads
+	offers handover.Offers
 }
 
 // Every ability.
@@ -120,7 +123,7 @@ func New(ctx context.Context, c Config) (*Driver, error) {
 	}
 	d := &Driver{c: c, rpc: client, log: c.Log, ours: map[string]bool{}, pins: make(chan struct{}, 1), cache: c.DiskCache}
 	if d.cache == "" {
-		d.cache = cacheMode(c.InstancesDir)
+		d.cache = disk.CacheMode(c.InstancesDir)
 	}
 	if d.caps, err = d.probe(ctx); err != nil {
 		client.Close()
@@ -131,7 +134,7 @@ func New(ctx context.Context, c Config) (*Driver, error) {
 
 // Close lets go of libvirtd; guests run on.
 func (d *Driver) Close() error {
-	d.uploads.close()
+	d.offers.Close()
 	return d.rpc.Close()
 }
 
@@ -221,7 +224,7 @@ func (d *Driver) isOurs(ctx context.Context, dom rpc.Domain) (bool, error) {
 	if known {
 		return mine, nil
 	}
-	_, err := d.rpc.Metadata(ctx, dom, metadataNS, 0)
+	_, err := d.rpc.Metadata(ctx, dom, definition.MetadataNS, 0)
 	if err != nil && !rpc.HasCode(err, rpc.NoDomainMetadata) {
 		return false, err
 	}
@@ -344,12 +347,12 @@ func (d *Driver) powerOf(ctx context.Context, dom rpc.Domain) (virt.PowerState, 
 }
 
 // definition reads a domain's XML.
-func (d *Driver) definition(ctx context.Context, dom rpc.Domain, flags uint32) (*domainXML, error) {
+func (d *Driver) definition(ctx context.Context, dom rpc.Domain, flags uint32) (*definition.Domain, error) {
 	text, err := d.rpc.XML(ctx, dom, flags)
 	if err != nil {
 		return nil, err
 	}
-	x := &domainXML{}
+	x := &definition.Domain{}
 	if err := xml.Unmarshal([]byte(text), x); err != nil {
 		return nil, fmt.Errorf("read the definition of %s: %w", dom.Name, err)
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
+	"kilonova/internal/compute/virt/libvirt/disk"
 	"kilonova/internal/fault"
 )
 
@@ -30,12 +32,12 @@ type hostCaps struct {
 // capabilitiesXML is what the driver reads of a host's capabilities.
 type capabilitiesXML struct {
 	Host struct {
-		UUID     string `xml:"uuid"`
-		CPU      cpuXML `xml:"cpu"`
+		UUID     string         `xml:"uuid"`
+		CPU      definition.CPU `xml:"cpu"`
 		Topology struct {
 			Cells []struct {
-				ID     int     `xml:"id,attr"`
-				Memory sizeXML `xml:"memory"`
+				ID     int             `xml:"id,attr"`
+				Memory definition.Size `xml:"memory"`
 				CPUs   []struct {
 					ID int `xml:"id,attr"`
 				} `xml:"cpus>cpu"`
@@ -64,7 +66,7 @@ type domainCapsXML struct {
 		Modes []struct {
 			Name      string `xml:"name,attr"`
 			Supported string `xml:"supported,attr"`
-			cpuXML
+			definition.CPU
 		} `xml:"mode"`
 	} `xml:"cpu"`
 	Devices struct {
@@ -136,7 +138,7 @@ func (d *Driver) probe(ctx context.Context) (hostCaps, error) {
 		return h, fmt.Errorf("read domain capabilities: %w", err)
 	}
 	h.uefi = exists(d.c.UEFICode) && exists(d.c.UEFIVars)
-	_, noTPM := lookPath("swtpm")
+	_, noTPM := disk.FindProgram("swtpm")
 	h.tpm = noTPM == nil && h.domain.Devices.TPM.Supported == "yes"
 	h.features = d.cpuFeatures(ctx, h)
 	return h, nil
@@ -151,22 +153,22 @@ func (d *Driver) cpuFeatures(ctx context.Context, h hostCaps) []string {
 		}
 		type baseline struct {
 			XMLName xml.Name `xml:"cpu"`
-			cpuXML
+			definition.CPU
 		}
-		ask := baseline{cpuXML: cpuXML{Arch: h.arch, Model: &cpuModelXML{Name: m.Model.Name}, Vendor: m.Vendor}}
+		ask := baseline{CPU: definition.CPU{Arch: h.arch, Model: &definition.CPUModel{Name: m.Model.Name}, Vendor: m.Vendor}}
 		off := map[string]bool{}
 		for _, f := range m.Features {
 			if f.Policy == "disable" {
 				off[f.Name] = true
 			} else {
-				ask.Features = append(ask.Features, cpuFeatureXML{Name: f.Name})
+				ask.Features = append(ask.Features, definition.CPUFeature{Name: f.Name})
 			}
 		}
-		text, err := encodeXML(ask)
+		text, err := definition.Encode(ask)
 		if err == nil {
 			text, err = d.rpc.BaselineCPU(ctx, []string{text}, expand)
 		}
-		var full cpuXML
+		var full definition.CPU
 		if err == nil {
 			err = xml.Unmarshal([]byte(text), &full)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 )
@@ -20,7 +21,7 @@ type found struct {
 	there bool
 	dom   rpc.Domain
 	power virt.PowerState
-	old   *domainXML
+	old   *definition.Domain
 }
 
 // look finds out how things are before anything is done.
@@ -76,7 +77,7 @@ func (d *Driver) Spawn(ctx context.Context, spec *virt.Spec) error {
 
 // bringUp prepares files and definition and starts the guest unless it is to stay off.
 func (d *Driver) bringUp(ctx context.Context, spec *virt.Spec, f found) error {
-	if _, err := parseOptions(spec); err != nil {
+	if _, err := definition.ParseOptions(spec); err != nil {
 		return err
 	}
 	if err := d.prepareFiles(ctx, spec); err != nil {

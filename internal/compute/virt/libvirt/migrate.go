@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
+	"kilonova/internal/compute/virt/libvirt/handover"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 )
@@ -53,7 +55,7 @@ func (d *Driver) PreLiveMigration(ctx context.Context, spec *virt.Spec, block bo
 		}
 		return fault.New(fault.Conflict, "The server is defined on the destination already.")
 	}
-	if _, err := parseOptions(spec); err != nil {
+	if _, err := definition.ParseOptions(spec); err != nil {
 		return err
 	}
 	dir := d.path(spec.ID)
@@ -112,7 +114,7 @@ func (d *Driver) LiveMigrationTarget(ctx context.Context, spec *virt.Spec) (map[
 			address = d.hostIP()
 		}
 		var err error
-		if t[targetFiles], t[targetFilesKey], err = d.uploads.offer(address, spec.ID, d.path(spec.ID, configDisk)); err != nil {
+		if t[targetFiles], t[targetFilesKey], err = d.offers.Open(address, spec.ID, d.path(spec.ID, configDisk)); err != nil {
 			return nil, err
 		}
 	}
@@ -207,7 +209,7 @@ func (d *Driver) migration(ctx context.Context, f found, guest string, target ma
 		// The caller knows that both hosts see the same disks; libvirt believes so only of some network file systems.
 		return params, flags | rpc.MigrateUnsafe, nil
 	}
-	x := &domainXML{}
+	x := &definition.Domain{}
 	if err := xml.Unmarshal([]byte(live), x); err != nil {
 		return nil, 0, fmt.Errorf("read definition: %w", err)
 	}
@@ -344,7 +346,7 @@ func (d *Driver) RollbackLiveMigration(ctx context.Context, spec *virt.Spec) err
 		return err
 	}
 	defer unlock()
-	d.uploads.cancel(spec.ID)
+	d.offers.Cancel(spec.ID)
 	f, err := d.look(ctx, spec.ID)
 	if err != nil {
 		return err
@@ -374,7 +376,7 @@ func (d *Driver) sendConfigDrive(ctx context.Context, guest string, target map[s
 		return err
 	}
 	defer f.Close()
-	if err := upload(ctx, target[targetFiles], target[targetFilesKey], f); err != nil {
+	if err := handover.Send(ctx, target[targetFiles], target[targetFilesKey], f); err != nil {
 		return fmt.Errorf("send the config drive: %w", err)
 	}
 	return nil

@@ -27,7 +27,7 @@ func slow(t *testing.T) {
 func twoHosts(t *testing.T) (*host, *host) {
 	var hosts [2]*host
 	for i, name := range []string{"one", "two"} {
-		h := startHost(t, libvirt.DaemonConfig{Hostname: "kn-" + name, OwnCgroups: true, MigrationAddress: "127.0.0.1"})
+		h := startHost(t, libvirt.DaemonConfig{Hostname: "kn-" + name, OwnCgroups: true})
 		h.cfg.MigrationURI = "qemu+unix:///system?socket=" + h.Socket()
 		h.cfg.MigrationAddress = "127.0.0.1"
 		hosts[i] = h

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
+	"kilonova/internal/compute/virt/libvirt/disk"
 	"kilonova/internal/fault"
 )
 
@@ -13,7 +15,7 @@ import (
 const rescueGrace = 60 * time.Second
 
 // inRescue tells whether a guest's definition is that of its rescue system.
-func inRescue(x *domainXML) bool {
+func inRescue(x *definition.Domain) bool {
 	return x != nil && x.Metadata != nil && x.Metadata.Server != nil && x.Metadata.Server.Rescue
 }
 
@@ -35,11 +37,11 @@ func (d *Driver) Rescue(ctx context.Context, spec *virt.Spec) error {
 	if inRescue(f.old) && f.active() {
 		return nil
 	}
-	size, err := baseSize(spec.Rescue.BaseImage, spec.Rescue.BaseFormat)
+	size, err := disk.ImageSize(spec.Rescue.BaseImage, spec.Rescue.BaseFormat)
 	if err != nil {
 		return err
 	}
-	if _, err := parseOptions(spec); err != nil {
+	if _, err := definition.ParseOptions(spec); err != nil {
 		return err
 	}
 	if !inRescue(f.old) {
@@ -47,7 +49,7 @@ func (d *Driver) Rescue(ctx context.Context, spec *virt.Spec) error {
 			return err
 		}
 		size = (size + 511) / 512 * 512
-		if err := overlay(ctx, d.path(spec.ID, rescueDisk), spec.Rescue.BaseImage, spec.Rescue.BaseFormat, size); err != nil {
+		if err := disk.Overlay(ctx, d.path(spec.ID, rescueDisk), spec.Rescue.BaseImage, spec.Rescue.BaseFormat, size); err != nil {
 			return err
 		}
 	}

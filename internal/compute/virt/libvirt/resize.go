@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/disk"
 	"kilonova/internal/fault"
 )
 
@@ -40,38 +41,12 @@ func (d *Driver) PrepareResize(ctx context.Context, guest string, grace time.Dur
 	}
 	for _, name := range diskFiles() {
 		if from := d.path(guest, name); exists(from) {
-			if err := clone(ctx, from, filepath.Join(tmp, name)); err != nil {
+			if err := disk.Clone(ctx, from, filepath.Join(tmp, name)); err != nil {
 				return err
 			}
 		}
 	}
 	return os.Rename(tmp, kept)
-}
-
-// clone copies a file: at once on file systems that share blocks, else leaving holes.
-func clone(ctx context.Context, from, to string) error {
-	if err := reflink(from, to); err == nil {
-		return nil
-	}
-	r, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	return writeFile(to, cancelReader{ctx, r})
-}
-
-// cancelReader ends with its context.
-type cancelReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (c cancelReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.Reader.Read(p)
 }
 
 // FinishResize fits the disks to the new spec and starts the guest.
@@ -90,12 +65,12 @@ func (d *Driver) FinishResize(ctx context.Context, spec *virt.Spec) error {
 		return fault.New(fault.NotFound, "The disks of the server %s are not on this host.", spec.ID)
 	}
 	if exists(root) && spec.RootGB > 0 {
-		h, err := readOverlay(root)
+		h, err := disk.ReadHeader(root)
 		if err != nil {
 			return err
 		}
-		if h.size > spec.RootGB*gib {
-			return fault.New(fault.Conflict, "The server's disk of %d bytes cannot be made smaller.", h.size)
+		if h.Size > spec.RootGB*gib {
+			return fault.New(fault.Conflict, "The server's disk of %d bytes cannot be made smaller.", h.Size)
 		}
 	}
 	if st, err := os.Stat(d.path(spec.ID, swapDisk)); err == nil && st.Size() != spec.SwapMB<<20 {
@@ -230,5 +205,5 @@ func (d *Driver) ImportDisk(ctx context.Context, guest, name string, r io.Reader
 	if err := os.MkdirAll(d.path(guest), 0o711); err != nil {
 		return err
 	}
-	return writeFile(d.path(guest, name), cancelReader{ctx, r})
+	return disk.Write(d.path(guest, name), disk.CancelReader{Context: ctx, Reader: r})
 }

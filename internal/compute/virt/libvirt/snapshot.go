@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
+	"kilonova/internal/compute/virt/libvirt/disk"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
@@ -64,7 +66,7 @@ func (d *Driver) Snapshot(ctx context.Context, guest string, o virt.SnapshotOpti
 	} else if o.QuiesceRequired && f.power == virt.Suspended {
 		err = conflict("quiesced", f.power)
 	} else {
-		_, err = qemuImg(ctx, "convert", "-q", "-f", "qcow2", "-O", o.Format, root, out.Path)
+		_, err = disk.Img(ctx, "convert", "-q", "-f", "qcow2", "-O", o.Format, root, out.Path)
 	}
 	if err != nil {
 		os.Remove(out.Path)
@@ -88,7 +90,7 @@ func (d *Driver) copyLive(ctx context.Context, f found, root, to string, o virt.
 			ask.Disks = append(ask.Disks, backupDiskXML{Name: k.Target.Dev, Backup: "no"})
 		}
 	}
-	text, err := encodeXML(ask)
+	text, err := definition.Encode(ask)
 	if err != nil {
 		return false, err
 	}

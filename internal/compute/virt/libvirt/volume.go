@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 )
@@ -74,14 +75,14 @@ func volumeAlias(volume string) string { return "ua-" + volume }
 func secretFor(volume, use string) string { return id.Derived("libvirt-secret", volume, use) }
 
 // volumeDisk makes the disk element of a volume, without its target's name.
-func (d *Driver) volumeDisk(v virt.Disk, o *options) (*diskXML, error) {
+func (d *Driver) volumeDisk(v virt.Disk, o *definition.Options) (*definition.Disk, error) {
 	c := readConnection(v.Connection)
-	k := &diskXML{Device: "disk", Driver: diskDriverXML{Name: "qemu", Type: orElse(c.text("format"), "raw"), Cache: "none", Discard: "unmap"},
-		Source: &diskSourceXML{}, Serial: orElse(v.Serial, v.VolumeID), Alias: &aliasXML{volumeAlias(v.VolumeID)}}
+	k := &definition.Disk{Device: "disk", Driver: definition.DiskDriver{Name: "qemu", Type: orElse(c.text("format"), "raw"), Cache: "none", Discard: "unmap"},
+		Source: &definition.DiskSource{}, Serial: orElse(v.Serial, v.VolumeID), Alias: &definition.Alias{Name: volumeAlias(v.VolumeID)}}
 	if k.Driver.Type != "raw" && k.Driver.Type != "qcow2" {
 		return nil, fault.New(fault.NotImplemented, "Volumes of the format %s cannot be attached to this hypervisor.", k.Driver.Type)
 	}
-	k.Target.Bus = orElse(v.Bus, o.diskBus)
+	k.Target.Bus = orElse(v.Bus, o.DiskBus)
 	if prefixOf(k.Target.Bus) == "sd" && k.Target.Bus != "scsi" && k.Target.Bus != "sata" && k.Target.Bus != "usb" {
 		return nil, fault.New(fault.Invalid, "Volumes cannot be attached to the bus %q.", k.Target.Bus)
 	}
@@ -96,23 +97,23 @@ func (d *Driver) volumeDisk(v virt.Disk, o *options) (*diskXML, error) {
 		k.Driver.Cache = d.cache
 	}
 	if c.text("access_mode") == "ro" || c.text("access_mode") == "readonly" {
-		k.ReadOnly = &presentXML{}
+		k.ReadOnly = &definition.Present{}
 	}
 	if multi, _ := v.Connection["multiattach"].(bool); multi || c.flag("multiattach") {
-		k.Shareable = &presentXML{}
+		k.Shareable = &definition.Present{}
 	}
 	if c.flag("encrypted") || v.Secrets["luks"] != "" {
-		k.Encryption = &encryptionXML{"luks", secretRef{"passphrase", secretFor(v.VolumeID, "luks")}}
+		k.Encryption = &definition.Encryption{Format: "luks", Secret: definition.SecretRef{Type: "passphrase", UUID: secretFor(v.VolumeID, "luks")}}
 	}
-	if o.io != (ioTuneXML{}) {
-		k.Tune = &o.io
+	if o.IO != (definition.IOTune{}) {
+		k.Tune = &o.IO
 	}
 	return k, nil
 }
 
 // volumeSources says for each type of connection how the disk's source is written.
-func volumeSources() map[string]func(connection, virt.Disk, *diskXML) error {
-	return map[string]func(connection, virt.Disk, *diskXML) error{
+func volumeSources() map[string]func(connection, virt.Disk, *definition.Disk) error {
+	return map[string]func(connection, virt.Disk, *definition.Disk) error{
 		"file": fileSource, "local": fileSource, "fibre_channel": fileSource, "nbd": nbdSource, "rbd": rbdSource, "iscsi": iscsiSource,
 	}
 }
@@ -121,7 +122,7 @@ func missing(v virt.Disk, what string) error {
 	return fault.New(fault.Invalid, "The connection of the volume %s does not tell its %s.", v.VolumeID, what)
 }
 
-func fileSource(c connection, v virt.Disk, k *diskXML) error {
+func fileSource(c connection, v virt.Disk, k *definition.Disk) error {
 	path := c.text("device_path", "path", "file")
 	if !filepath.IsAbs(path) || path != filepath.Clean(path) {
 		return missing(v, "path")
@@ -136,35 +137,35 @@ func fileSource(c connection, v virt.Disk, k *diskXML) error {
 }
 
 // hostPort splits "192.0.2.1:3260", with brackets around IPv6 addresses.
-func hostPort(s, port string) hostXML {
+func hostPort(s, port string) definition.Host {
 	if h, p, err := net.SplitHostPort(s); err == nil {
-		return hostXML{Name: h, Port: p}
+		return definition.Host{Name: h, Port: p}
 	}
-	return hostXML{Name: strings.Trim(s, "[]"), Port: port}
+	return definition.Host{Name: strings.Trim(s, "[]"), Port: port}
 }
 
-func nbdSource(c connection, v virt.Disk, k *diskXML) error {
+func nbdSource(c connection, v virt.Disk, k *definition.Disk) error {
 	k.Type, k.Source.Protocol, k.Source.Name = "network", "nbd", c.text("name", "export")
 	if socket := c.text("socket"); socket != "" {
-		k.Source.Hosts = []hostXML{{Transport: "unix", Socket: socket}}
+		k.Source.Hosts = []definition.Host{{Transport: "unix", Socket: socket}}
 		return nil
 	}
-	h := hostXML{Name: c.text("host", "address"), Port: orElse(c.text("port"), "10809")}
+	h := definition.Host{Name: c.text("host", "address"), Port: orElse(c.text("port"), "10809")}
 	if h.Name == "" {
 		return missing(v, "host")
 	}
-	k.Source.Hosts = []hostXML{h}
+	k.Source.Hosts = []definition.Host{h}
 	return nil
 }
 
-func rbdSource(c connection, v virt.Disk, k *diskXML) error {
+func rbdSource(c connection, v virt.Disk, k *definition.Disk) error {
 	k.Type, k.Source.Protocol, k.Source.Name = "network", "rbd", c.text("name")
 	if !strings.Contains(k.Source.Name, "/") {
 		return missing(v, "pool and image")
 	}
 	ports := c.list("ports")
 	for i, h := range c.list("hosts") {
-		x := hostXML{Name: strings.Trim(h, "[]")}
+		x := definition.Host{Name: strings.Trim(h, "[]")}
 		if i < len(ports) {
 			x.Port = ports[i]
 		}
@@ -175,12 +176,12 @@ func rbdSource(c connection, v virt.Disk, k *diskXML) error {
 		if v.Secrets["auth"] != "" || secret == "" {
 			secret = secretFor(v.VolumeID, "auth")
 		}
-		k.Auth = &authXML{c.text("auth_username"), secretRef{"ceph", secret}}
+		k.Auth = &definition.Auth{Username: c.text("auth_username"), Secret: definition.SecretRef{Type: "ceph", UUID: secret}}
 	}
 	return nil
 }
 
-func iscsiSource(c connection, v virt.Disk, k *diskXML) error {
+func iscsiSource(c connection, v virt.Disk, k *definition.Disk) error {
 	iqn, portal := c.text("target_iqn"), c.text("target_portal")
 	if iqns, portals := c.list("target_iqns"), c.list("target_portals"); iqn == "" && len(iqns) > 0 && len(portals) > 0 {
 		iqn, portal = iqns[0], portals[0]
@@ -189,9 +190,9 @@ func iscsiSource(c connection, v virt.Disk, k *diskXML) error {
 		return missing(v, "target")
 	}
 	k.Type, k.Source.Protocol, k.Source.Name = "network", "iscsi", iqn+"/"+orElse(c.text("target_lun"), "0")
-	k.Source.Hosts = []hostXML{hostPort(portal, "3260")}
+	k.Source.Hosts = []definition.Host{hostPort(portal, "3260")}
 	if c.text("auth_method") == "CHAP" {
-		k.Auth = &authXML{c.text("auth_username"), secretRef{"iscsi", secretFor(v.VolumeID, "auth")}}
+		k.Auth = &definition.Auth{Username: c.text("auth_username"), Secret: definition.SecretRef{Type: "iscsi", UUID: secretFor(v.VolumeID, "auth")}}
 	}
 	return nil
 }
@@ -237,7 +238,7 @@ func (d *Driver) defineSecrets(ctx context.Context, spec *virt.Spec) error {
 	for _, v := range spec.Disks {
 		for s, value := range secretsOf(v) {
 			s.Description = "volume of " + spec.ID
-			text, err := encodeXML(s)
+			text, err := definition.Encode(s)
 			if err != nil {
 				return err
 			}
@@ -288,7 +289,7 @@ func (d *Driver) removeSecret(ctx context.Context, volume string) error {
 }
 
 // removeSecrets drops the secrets of all volumes in a definition.
-func (d *Driver) removeSecrets(ctx context.Context, x *domainXML) error {
+func (d *Driver) removeSecrets(ctx context.Context, x *definition.Domain) error {
 	if x == nil {
 		return nil
 	}
@@ -316,7 +317,7 @@ func (d *Driver) AttachVolume(ctx context.Context, spec *virt.Spec, v virt.Disk)
 	if f.power == virt.Suspended {
 		return conflict("given a volume", f.power)
 	}
-	o, err := parseOptions(spec)
+	o, err := definition.ParseOptions(spec)
 	if err != nil {
 		return err
 	}
@@ -327,9 +328,9 @@ func (d *Driver) AttachVolume(ctx context.Context, spec *virt.Spec, v virt.Disk)
 	if err := d.defineSecrets(ctx, &virt.Spec{ID: spec.ID, Disks: []virt.Disk{v}}); err != nil {
 		return err
 	}
-	return d.plug(ctx, f, deviceRef{alias: volumeAlias(v.VolumeID)}, func(live *domainXML) (string, error) {
+	return d.plug(ctx, f, deviceRef{alias: volumeAlias(v.VolumeID)}, func(live *definition.Domain) (string, error) {
 		names := letters{used: map[string]bool{}}
-		for _, x := range []*domainXML{f.old, live} {
+		for _, x := range []*definition.Domain{f.old, live} {
 			if x == nil {
 				continue
 			}
@@ -342,7 +343,7 @@ func (d *Driver) AttachVolume(ctx context.Context, spec *virt.Spec, v virt.Disk)
 			}
 		}
 		k.Target.Dev = names.next(k.Target.Bus, v.Device)
-		return encodeXML(k)
+		return definition.Encode(k)
 	})
 }
 

@@ -1,4 +1,6 @@
-package libvirt
+// Package handover carries one small file from the source of a live migration to its destination: libvirt copies no disks that are only read, such as
+// the config drive.
+package handover
 
 import (
 	"bufio"
@@ -13,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"kilonova/internal/compute/virt/libvirt/disk"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 )
@@ -22,12 +25,12 @@ import (
 // way, it is not encrypted: the migration network is to be trusted.
 const (
 	offerLimit = 15 * time.Minute
-	uploadMax  = 256 << 20
+	sizeMax    = 256 << 20
 	tokenLen   = 64
 )
 
-// uploads are the offers of this process.
-type uploads struct {
+// Offers are the offers of this process.
+type Offers struct {
 	mu     sync.Mutex
 	offers map[string]*offer // by guest
 	closed bool
@@ -40,8 +43,8 @@ type offer struct {
 	path  string
 }
 
-// offer opens a port for the file that is to become path. An earlier offer for the guest ends.
-func (u *uploads) offer(host, guest, path string) (address, token string, err error) {
+// Open opens a port for the file that is to become path. An earlier offer for the guest ends.
+func (u *Offers) Open(host, guest, path string) (address, token string, err error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return "", "", fault.Wrap(err, fault.Unavailable, "The host cannot take the server's config drive on %s.", host)
@@ -71,8 +74,8 @@ func (u *uploads) offer(host, guest, path string) (address, token string, err er
 	return l.Addr().String(), o.token, nil
 }
 
-// cancel ends the offer for a guest.
-func (u *uploads) cancel(guest string) {
+// Cancel ends the offer for a guest.
+func (u *Offers) Cancel(guest string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if o := u.offers[guest]; o != nil {
@@ -80,7 +83,8 @@ func (u *uploads) cancel(guest string) {
 	}
 }
 
-func (u *uploads) close() {
+// Close ends all offers.
+func (u *Offers) Close() {
 	u.mu.Lock()
 	u.closed = true
 	for _, o := range u.offers {
@@ -119,12 +123,12 @@ func (o *offer) take(c net.Conn) error {
 		return errors.New("wrong token")
 	}
 	n := binary.BigEndian.Uint64(head[tokenLen:])
-	if n > uploadMax {
+	if n > sizeMax {
 		return errors.New("too large")
 	}
 	_ = c.SetDeadline(time.Now().Add(10 * time.Minute))
 	r := &io.LimitedReader{R: bufio.NewReader(c), N: int64(n)}
-	if err := writeFile(o.path, whole{r}); err != nil {
+	if err := disk.Write(o.path, whole{r}); err != nil {
 		return err
 	}
 	_, err := c.Write([]byte("ok"))
@@ -142,8 +146,8 @@ func (w whole) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// upload sends a file to an offer.
-func upload(ctx context.Context, address, token string, f *os.File) error {
+// Send sends a file to an offer.
+func Send(ctx context.Context, address, token string, f *os.File) error {
 	st, err := f.Stat()
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package libvirt
+package definition
 
 import (
 	"fmt"
@@ -12,48 +12,48 @@ import (
 	"kilonova/internal/fault"
 )
 
-// options is what extra specs ("hw:", "quota:") and image properties ("hw_", "os_") ask of a guest, read and checked.
-type options struct {
-	machine             string // "" the host's default
-	q35                 bool
-	uefi                bool
-	diskBus, cdromBus   string
-	vifModel            string
-	video               string
-	videoMB             int64
-	agent, rng, menu    bool
-	rngBytes, rngPeriod int64
-	watchdog            string
-	pointer             string
-	windows             bool
-	hideHypervisor      bool
-	pmu                 string
-	hpet                bool
-	serialPorts         int
-	topology            *topologyXML
-	cells               []cellXML
-	pageKiB             int64
-	dedicated           bool
-	multiqueue, packed  bool
-	tpmModel, tpmVer    string
-	tune                cpuTuneXML
-	memory              memTuneXML
-	io                  ioTuneXML
-	bandwidth           bandwidthXML
-	rescueBus           string
-	rescueDevice        string
-	cpuModel            string
+// Options is what extra specs ("hw:", "quota:") and image properties ("hw_", "os_") ask of a guest, read and checked.
+type Options struct {
+	Machine              string // "" the host's default
+	Q35                  bool
+	UEFI                 bool
+	DiskBus, CDROMBus    string
+	VIFModel             string
+	Video                string
+	VideoMB              int64
+	Agent, RNG, Menu     bool
+	RNGBytes, RNGPeriod  int64
+	Watchdog             string
+	Pointer              string
+	Windows              bool
+	HideHypervisor       bool
+	PMU                  string
+	HPET                 bool
+	SerialPorts          int
+	Topology             *Topology
+	Cells                []Cell
+	PageKiB              int64
+	Dedicated            bool
+	Multiqueue, Packed   bool
+	TPMModel, TPMVersion string
+	Tune                 CPUTune
+	Memory               MemTune
+	IO                   IOTune
+	Bandwidth            Bandwidth
+	RescueBus            string
+	RescueDevice         string
+	CPUModel             string
 }
 
 // setting is one way to ask for something: an extra spec and an image property of the same meaning. The flavor wins where both are given,
 // unless they contradict each other in what only one of them may decide.
 type setting struct {
 	spec, prop string
-	set        func(o *options, v string) error
+	set        func(o *Options, v string) error
 }
 
-func oneOf(target func(*options) *string, allowed ...string) func(*options, string) error {
-	return func(o *options, v string) error {
+func oneOf(target func(*Options) *string, allowed ...string) func(*Options, string) error {
+	return func(o *Options, v string) error {
 		if !slices.Contains(allowed, v) {
 			return fmt.Errorf("must be one of %s", strings.Join(allowed, ", "))
 		}
@@ -62,8 +62,8 @@ func oneOf(target func(*options) *string, allowed ...string) func(*options, stri
 	}
 }
 
-func boolean(target func(*options) *bool) func(*options, string) error {
-	return func(o *options, v string) error {
+func boolean(target func(*Options) *bool) func(*Options, string) error {
+	return func(o *Options, v string) error {
 		b, err := parseBool(v)
 		*target(o) = b
 		return err
@@ -81,8 +81,8 @@ func parseBool(v string) (bool, error) {
 	return false, fmt.Errorf("must be true or false")
 }
 
-func number(target func(*options) *int64, least int64) func(*options, string) error {
-	return func(o *options, v string) error {
+func number(target func(*Options) *int64, least int64) func(*Options, string) error {
+	return func(o *Options, v string) error {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil || n < least {
 			return fmt.Errorf("must be a whole number of at least %d", least)
@@ -93,40 +93,40 @@ func number(target func(*options) *int64, least int64) func(*options, string) er
 }
 
 // rate sets a field of a bandwidth direction.
-func rate(direction func(*bandwidthXML) **rateXML, field func(*rateXML) *int64) func(*options, string) error {
-	return func(o *options, v string) error {
-		r := direction(&o.bandwidth)
+func rate(direction func(*Bandwidth) **Rate, field func(*Rate) *int64) func(*Options, string) error {
+	return func(o *Options, v string) error {
+		r := direction(&o.Bandwidth)
 		if *r == nil {
-			*r = &rateXML{}
+			*r = &Rate{}
 		}
-		return number(func(*options) *int64 { return field(*r) }, 1)(o, v)
+		return number(func(*Options) *int64 { return field(*r) }, 1)(o, v)
 	}
 }
 
 var machineForm = regexp.MustCompile(`^(pc|q35|pc-i440fx-[a-z0-9.]+|pc-q35-[a-z0-9.]+)$`)
 
-func setMachine(o *options, v string) error {
+func setMachine(o *Options, v string) error {
 	if !machineForm.MatchString(v) {
 		return fmt.Errorf("must be pc, q35 or a versioned name of these")
 	}
-	o.machine, o.q35 = v, strings.Contains(v, "q35")
+	o.Machine, o.Q35 = v, strings.Contains(v, "q35")
 	return nil
 }
 
-func setFirmware(o *options, v string) error {
-	o.uefi = v == "uefi"
+func setFirmware(o *Options, v string) error {
+	o.UEFI = v == "uefi"
 	if v != "uefi" && v != "bios" {
 		return fmt.Errorf("must be bios or uefi")
 	}
 	return nil
 }
 
-func setPageSize(o *options, v string) error {
+func setPageSize(o *Options, v string) error {
 	switch v {
 	case "small", "any", "":
 		return nil
 	case "large":
-		o.pageKiB = 2048
+		o.PageKiB = 2048
 		return nil
 	}
 	n, unit := v, int64(1)
@@ -140,89 +140,89 @@ func setPageSize(o *options, v string) error {
 		return fmt.Errorf("must be small, large, any or a size such as 2MB")
 	}
 	if k*unit > 4 {
-		o.pageKiB = k * unit
+		o.PageKiB = k * unit
 	}
 	return nil
 }
 
-func inbound(b *bandwidthXML) **rateXML  { return &b.Inbound }
-func outbound(b *bandwidthXML) **rateXML { return &b.Outbound }
+func inbound(b *Bandwidth) **Rate  { return &b.Inbound }
+func outbound(b *Bandwidth) **Rate { return &b.Outbound }
 
 // settings is the table of what can be asked for.
 func settings() []setting {
 	return []setting{
 		{"", "hw_machine_type", setMachine},
 		{"", "hw_firmware_type", setFirmware},
-		{"", "hw_disk_bus", oneOf(func(o *options) *string { return &o.diskBus }, "virtio", "scsi", "ide", "sata")},
-		{"", "hw_cdrom_bus", oneOf(func(o *options) *string { return &o.cdromBus }, "virtio", "scsi", "ide", "sata")},
-		{"", "hw_scsi_model", oneOf(func(*options) *string { return new(string) }, "virtio-scsi")},
-		{"", "hw_vif_model", oneOf(func(o *options) *string { return &o.vifModel }, "virtio", "e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet")},
-		{"", "hw_video_model", oneOf(func(o *options) *string { return &o.video }, "vga", "cirrus", "virtio", "qxl", "bochs", "none")},
-		{"", "hw_video_ram", number(func(o *options) *int64 { return &o.videoMB }, 1)},
-		{"", "hw_qemu_guest_agent", boolean(func(o *options) *bool { return &o.agent })},
-		{"", "hw_rng_model", oneOf(func(*options) *string { return new(string) }, "virtio")},
-		{"hw_rng:allowed", "", boolean(func(o *options) *bool { return &o.rng })},
-		{"hw_rng:rate_bytes", "", number(func(o *options) *int64 { return &o.rngBytes }, 1)},
-		{"hw_rng:rate_period", "", number(func(o *options) *int64 { return &o.rngPeriod }, 1)},
-		{"hw:watchdog_action", "hw_watchdog_action", oneOf(func(o *options) *string { return &o.watchdog }, "disabled", "none", "reset", "poweroff", "pause")},
-		{"hw:boot_menu", "hw_boot_menu", boolean(func(o *options) *bool { return &o.menu })},
-		{"", "hw_pointer_model", oneOf(func(o *options) *string { return &o.pointer }, "usbtablet", "ps2mouse")},
-		{"", "hw_time_hpet", boolean(func(o *options) *bool { return &o.hpet })},
-		{"hw:pmu", "hw_pmu", func(o *options, v string) error {
+		{"", "hw_disk_bus", oneOf(func(o *Options) *string { return &o.DiskBus }, "virtio", "scsi", "ide", "sata")},
+		{"", "hw_cdrom_bus", oneOf(func(o *Options) *string { return &o.CDROMBus }, "virtio", "scsi", "ide", "sata")},
+		{"", "hw_scsi_model", oneOf(func(*Options) *string { return new(string) }, "virtio-scsi")},
+		{"", "hw_vif_model", oneOf(func(o *Options) *string { return &o.VIFModel }, "virtio", "e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet")},
+		{"", "hw_video_model", oneOf(func(o *Options) *string { return &o.Video }, "vga", "cirrus", "virtio", "qxl", "bochs", "none")},
+		{"", "hw_video_ram", number(func(o *Options) *int64 { return &o.VideoMB }, 1)},
+		{"", "hw_qemu_guest_agent", boolean(func(o *Options) *bool { return &o.Agent })},
+		{"", "hw_rng_model", oneOf(func(*Options) *string { return new(string) }, "virtio")},
+		{"hw_rng:allowed", "", boolean(func(o *Options) *bool { return &o.RNG })},
+		{"hw_rng:rate_bytes", "", number(func(o *Options) *int64 { return &o.RNGBytes }, 1)},
+		{"hw_rng:rate_period", "", number(func(o *Options) *int64 { return &o.RNGPeriod }, 1)},
+		{"hw:watchdog_action", "hw_watchdog_action", oneOf(func(o *Options) *string { return &o.Watchdog }, "disabled", "none", "reset", "poweroff", "pause")},
+		{"hw:boot_menu", "hw_boot_menu", boolean(func(o *Options) *bool { return &o.Menu })},
+		{"", "hw_pointer_model", oneOf(func(o *Options) *string { return &o.Pointer }, "usbtablet", "ps2mouse")},
+		{"", "hw_time_hpet", boolean(func(o *Options) *bool { return &o.HPET })},
+		{"hw:pmu", "hw_pmu", func(o *Options, v string) error {
 			b, err := parseBool(v)
-			o.pmu = map[bool]string{true: "on", false: "off"}[b]
+			o.PMU = map[bool]string{true: "on", false: "off"}[b]
 			return err
 		}},
-		{"hw:hide_hypervisor_id", "img_hide_hypervisor_id", boolean(func(o *options) *bool { return &o.hideHypervisor })},
-		{"", "os_type", func(o *options, v string) error { o.windows = v == "windows"; return nil }},
-		{"hw:serial_port_count", "hw_serial_port_count", func(o *options, v string) error {
+		{"hw:hide_hypervisor_id", "img_hide_hypervisor_id", boolean(func(o *Options) *bool { return &o.HideHypervisor })},
+		{"", "os_type", func(o *Options, v string) error { o.Windows = v == "windows"; return nil }},
+		{"hw:serial_port_count", "hw_serial_port_count", func(o *Options, v string) error {
 			n, err := strconv.Atoi(v)
 			if err != nil || n < 1 || n > 4 {
 				return fmt.Errorf("must be 1 to 4")
 			}
-			o.serialPorts = n
+			o.SerialPorts = n
 			return nil
 		}},
 		{"hw:mem_page_size", "hw_mem_page_size", setPageSize},
-		{"hw:cpu_policy", "hw_cpu_policy", func(o *options, v string) error {
-			o.dedicated = v == "dedicated"
+		{"hw:cpu_policy", "hw_cpu_policy", func(o *Options, v string) error {
+			o.Dedicated = v == "dedicated"
 			if v != "dedicated" && v != "shared" {
 				return fmt.Errorf("must be shared or dedicated here")
 			}
 			return nil
 		}},
-		{"hw:cpu_thread_policy", "hw_cpu_thread_policy", oneOf(func(*options) *string { return new(string) }, "prefer")},
-		{"hw:vif_multiqueue_enabled", "hw_vif_multiqueue_enabled", boolean(func(o *options) *bool { return &o.multiqueue })},
-		{"hw:virtio_packed_ring", "hw_virtio_packed_ring", boolean(func(o *options) *bool { return &o.packed })},
-		{"hw:tpm_version", "hw_tpm_version", oneOf(func(o *options) *string { return &o.tpmVer }, "1.2", "2.0")},
-		{"hw:tpm_model", "hw_tpm_model", oneOf(func(o *options) *string { return &o.tpmModel }, "tpm-tis", "tpm-crb")},
-		{"", "hw_rescue_bus", oneOf(func(o *options) *string { return &o.rescueBus }, "virtio", "scsi", "ide", "sata", "usb")},
-		{"", "hw_rescue_device", oneOf(func(o *options) *string { return &o.rescueDevice }, "disk", "cdrom")},
-		{"quota:cpu_shares", "", number(func(o *options) *int64 { return &o.tune.Shares }, 2)},
-		{"quota:cpu_period", "", number(func(o *options) *int64 { return &o.tune.Period }, 1000)},
-		{"quota:cpu_quota", "", number(func(o *options) *int64 { return &o.tune.Quota }, -1)},
-		{"quota:disk_total_bytes_sec", "", number(func(o *options) *int64 { return &o.io.TotalBytes }, 0)},
-		{"quota:disk_read_bytes_sec", "", number(func(o *options) *int64 { return &o.io.ReadBytes }, 0)},
-		{"quota:disk_write_bytes_sec", "", number(func(o *options) *int64 { return &o.io.WriteBytes }, 0)},
-		{"quota:disk_total_iops_sec", "", number(func(o *options) *int64 { return &o.io.TotalIOPS }, 0)},
-		{"quota:disk_read_iops_sec", "", number(func(o *options) *int64 { return &o.io.ReadIOPS }, 0)},
-		{"quota:disk_write_iops_sec", "", number(func(o *options) *int64 { return &o.io.WriteIOPS }, 0)},
-		{"quota:vif_inbound_average", "", rate(inbound, func(r *rateXML) *int64 { return &r.Average })},
-		{"quota:vif_inbound_peak", "", rate(inbound, func(r *rateXML) *int64 { return &r.Peak })},
-		{"quota:vif_inbound_burst", "", rate(inbound, func(r *rateXML) *int64 { return &r.Burst })},
-		{"quota:vif_outbound_average", "", rate(outbound, func(r *rateXML) *int64 { return &r.Average })},
-		{"quota:vif_outbound_peak", "", rate(outbound, func(r *rateXML) *int64 { return &r.Peak })},
-		{"quota:vif_outbound_burst", "", rate(outbound, func(r *rateXML) *int64 { return &r.Burst })},
-		{"quota:memory_limit", "", memLimit(func(m *memTuneXML) **sizeXML { return &m.Hard })},
-		{"quota:memory_reservation", "", memLimit(func(m *memTuneXML) **sizeXML { return &m.Minimum })},
+		{"hw:cpu_thread_policy", "hw_cpu_thread_policy", oneOf(func(*Options) *string { return new(string) }, "prefer")},
+		{"hw:vif_multiqueue_enabled", "hw_vif_multiqueue_enabled", boolean(func(o *Options) *bool { return &o.Multiqueue })},
+		{"hw:virtio_packed_ring", "hw_virtio_packed_ring", boolean(func(o *Options) *bool { return &o.Packed })},
+		{"hw:tpm_version", "hw_tpm_version", oneOf(func(o *Options) *string { return &o.TPMVersion }, "1.2", "2.0")},
+		{"hw:tpm_model", "hw_tpm_model", oneOf(func(o *Options) *string { return &o.TPMModel }, "tpm-tis", "tpm-crb")},
+		{"", "hw_rescue_bus", oneOf(func(o *Options) *string { return &o.RescueBus }, "virtio", "scsi", "ide", "sata", "usb")},
+		{"", "hw_rescue_device", oneOf(func(o *Options) *string { return &o.RescueDevice }, "disk", "cdrom")},
+		{"quota:cpu_shares", "", number(func(o *Options) *int64 { return &o.Tune.Shares }, 2)},
+		{"quota:cpu_period", "", number(func(o *Options) *int64 { return &o.Tune.Period }, 1000)},
+		{"quota:cpu_quota", "", number(func(o *Options) *int64 { return &o.Tune.Quota }, -1)},
+		{"quota:disk_total_bytes_sec", "", number(func(o *Options) *int64 { return &o.IO.TotalBytes }, 0)},
+		{"quota:disk_read_bytes_sec", "", number(func(o *Options) *int64 { return &o.IO.ReadBytes }, 0)},
+		{"quota:disk_write_bytes_sec", "", number(func(o *Options) *int64 { return &o.IO.WriteBytes }, 0)},
+		{"quota:disk_total_iops_sec", "", number(func(o *Options) *int64 { return &o.IO.TotalIOPS }, 0)},
+		{"quota:disk_read_iops_sec", "", number(func(o *Options) *int64 { return &o.IO.ReadIOPS }, 0)},
+		{"quota:disk_write_iops_sec", "", number(func(o *Options) *int64 { return &o.IO.WriteIOPS }, 0)},
+		{"quota:vif_inbound_average", "", rate(inbound, func(r *Rate) *int64 { return &r.Average })},
+		{"quota:vif_inbound_peak", "", rate(inbound, func(r *Rate) *int64 { return &r.Peak })},
+		{"quota:vif_inbound_burst", "", rate(inbound, func(r *Rate) *int64 { return &r.Burst })},
+		{"quota:vif_outbound_average", "", rate(outbound, func(r *Rate) *int64 { return &r.Average })},
+		{"quota:vif_outbound_peak", "", rate(outbound, func(r *Rate) *int64 { return &r.Peak })},
+		{"quota:vif_outbound_burst", "", rate(outbound, func(r *Rate) *int64 { return &r.Burst })},
+		{"quota:memory_limit", "", memLimit(func(m *MemTune) **Size { return &m.Hard })},
+		{"quota:memory_reservation", "", memLimit(func(m *MemTune) **Size { return &m.Minimum })},
 	}
 }
 
-func memLimit(target func(*memTuneXML) **sizeXML) func(*options, string) error {
-	return func(o *options, v string) error {
-		s := &sizeXML{Unit: "MiB"}
-		*target(&o.memory) = s
-		return number(func(*options) *int64 { return &s.Value }, 1)(o, v)
+func memLimit(target func(*MemTune) **Size) func(*Options, string) error {
+	return func(o *Options, v string) error {
+		s := &Size{Unit: "MiB"}
+		*target(&o.Memory) = s
+		return number(func(*Options) *int64 { return &s.Value }, 1)(o, v)
 	}
 }
 
@@ -241,10 +241,10 @@ func refused() map[string]string {
 	}
 }
 
-// parseOptions reads what spec asks for. Errors are fault.Invalid for values that make no sense and fault.NotImplemented for what this driver
+// ParseOptions reads what spec asks for. Errors are fault.Invalid for values that make no sense and fault.NotImplemented for what this driver
 // does not have.
-func parseOptions(spec *virt.Spec) (*options, error) {
-	o := &options{agent: true, rng: true, serialPorts: 1}
+func ParseOptions(spec *virt.Spec) (*Options, error) {
+	o := &Options{Agent: true, RNG: true, SerialPorts: 1}
 	no := refused()
 	for _, m := range []map[string]string{spec.ExtraSpecs, spec.ImageProps} {
 		for _, k := range slices.Sorted(maps.Keys(m)) {
@@ -269,17 +269,17 @@ func parseOptions(spec *virt.Spec) (*options, error) {
 		for _, p := range []struct {
 			name   string
 			target *string
-		}{{"hw_rescue_bus", &o.rescueBus}, {"hw_rescue_device", &o.rescueDevice}} {
+		}{{"hw_rescue_bus", &o.RescueBus}, {"hw_rescue_device", &o.RescueDevice}} {
 			if v := spec.Rescue.ImageProps[p.name]; v != "" {
 				*p.target = v
 			}
 		}
 	}
-	if o.diskBus == "" {
-		o.diskBus = "virtio"
+	if o.DiskBus == "" {
+		o.DiskBus = "virtio"
 	}
-	if o.cdromBus == "" {
-		o.cdromBus = map[bool]string{true: "sata", false: "ide"}[o.q35]
+	if o.CDROMBus == "" {
+		o.CDROMBus = map[bool]string{true: "sata", false: "ide"}[o.Q35]
 	}
 	if err := o.parseTopology(spec); err != nil {
 		return nil, err
@@ -301,7 +301,7 @@ func asked(spec *virt.Spec, name string) (string, string) {
 }
 
 // parseTopology fills in what was left open: preferring sockets, as a hypervisor without topology would.
-func (o *options) parseTopology(spec *virt.Spec) error {
+func (o *Options) parseTopology(spec *virt.Spec) error {
 	var n [3]int
 	given := false
 	for i, name := range []string{"cpu_sockets", "cpu_cores", "cpu_threads"} {
@@ -335,12 +335,12 @@ func (o *options) parseTopology(spec *virt.Spec) error {
 	if n[0]*n[1]*n[2] != spec.VCPUs {
 		return fault.New(fault.Invalid, "The CPU topology asked for does not make %d virtual CPUs.", spec.VCPUs)
 	}
-	o.topology = &topologyXML{Sockets: n[0], Cores: n[1], Threads: n[2]}
+	o.Topology = &Topology{Sockets: n[0], Cores: n[1], Threads: n[2]}
 	return nil
 }
 
 // parseNUMA divides CPUs and memory among the guest's NUMA nodes: evenly, or as numa_cpus.N and numa_mem.N say.
-func (o *options) parseNUMA(spec *virt.Spec) error {
+func (o *Options) parseNUMA(spec *virt.Spec) error {
 	v, from := asked(spec, "numa_nodes")
 	if v == "" {
 		return nil
@@ -357,7 +357,7 @@ func (o *options) parseNUMA(spec *virt.Spec) error {
 		if (cpus == "") != (mem == "") || (i > 0 && explicit != (cpus != "")) {
 			return fault.New(fault.Invalid, "Give CPUs and memory of every NUMA node, or of none.")
 		}
-		c := cellXML{ID: i, Unit: "MiB"}
+		c := Cell{ID: i, Unit: "MiB"}
 		if cpus == "" {
 			per := spec.VCPUs / nodes
 			if spec.VCPUs%nodes != 0 || spec.MemoryMB%int64(nodes) != 0 {
@@ -382,7 +382,7 @@ func (o *options) parseNUMA(spec *virt.Spec) error {
 			}
 		}
 		total += c.Memory
-		o.cells = append(o.cells, c)
+		o.Cells = append(o.Cells, c)
 	}
 	if total != spec.MemoryMB || (explicit && slices.Contains(seen, false)) {
 		return fault.New(fault.Invalid, "The NUMA nodes do not add up to the flavor's CPUs and memory.")
