@@ -201,17 +201,7 @@ func (a api) createFlavor(r *httpapi.Request) (*httpapi.Reply, error) {
 		}
 		f.RXTX = n
 	}
-	err := a.DB().Write(r.Context(), func(tx *db.Tx) error {
-		f := &f
-		if err := a.Store.InsertFlavor(r.Context(), tx, f); err != nil {
-			return err
-		}
-		if !f.Public {
-			return a.Store.AddFlavorAccess(r.Context(), tx, f, r.Caller.ProjectID)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := a.DB().Write(r.Context(), func(tx *db.Tx) error { return a.Store.InsertFlavor(r.Context(), tx, &f) }); err != nil {
 		return nil, err
 	}
 	return a.flavorReply(r, &f)

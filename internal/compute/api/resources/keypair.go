@@ -99,10 +99,10 @@ func (a api) deleteKey(r *httpapi.Request) (*httpapi.Reply, error) {
 func (a api) createKey(r *httpapi.Request) (*httpapi.Reply, error) {
 	var in struct {
 		Key struct {
-			Name   string `json:"name"`
-			Public string `json:"public_key"`
-			Type   string `json:"type"`
-			User   string `json:"user_id"`
+			Name   string  `json:"name"`
+			Public *string `json:"public_key"`
+			Type   string  `json:"type"`
+			User   string  `json:"user_id"`
 		} `json:"keypair"`
 	}
 	if err := r.Decode(&in); err != nil {
@@ -112,16 +112,18 @@ func (a api) createKey(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &compute.KeyPair{Name: strings.TrimSpace(in.Key.Name), UserID: user, Type: in.Key.Type, PublicKey: strings.TrimSpace(in.Key.Public)}
+	k := &compute.KeyPair{Name: strings.TrimSpace(in.Key.Name), UserID: user, Type: in.Key.Type}
 	if k.Type == "" {
 		k.Type = "ssh"
 	}
 	private := ""
-	if k.PublicKey == "" {
-		if private, err = generateKey(k); err != nil {
-			return nil, err
-		}
-	} else if err := fingerprint(k); err != nil {
+	if in.Key.Public == nil {
+		private, err = generateKey(k)
+	} else {
+		k.PublicKey = strings.TrimSpace(*in.Key.Public)
+		err = fingerprint(k)
+	}
+	if err != nil {
 		return nil, err
 	}
 	limits, err := a.Store.Limits(r.Context(), a.DB(), a.Quota, r.Caller.ProjectID, user)

@@ -98,9 +98,10 @@ func (a api) queuedImage(ctx context.Context, r *httpapi.Request, s *compute.Ser
 			props[k] = v
 		}
 	}
-	maps.Copy(props, meta)
-	maps.Copy(props, map[string]string{"image_type": kind, "instance_uuid": s.ID, "user_id": s.UserID, "base_image_ref": s.ImageID, "owner_id": s.ProjectID, "owner_project_name": r.Caller.ProjectName,
+	maps.Copy(props, map[string]string{"image_type": kind, "user_id": s.UserID, "base_image_ref": s.ImageID, "owner_id": s.ProjectID, "owner_project_name": r.Caller.ProjectName,
 		"owner_user_name": r.Caller.UserName, "image_location": "snapshot", "image_state": "available", "boot_roles": strings.Join(r.Caller.Roles, ",")})
+	maps.Copy(props, meta)
+	props["instance_uuid"] = s.ID // by which backups are found
 	format, container := "qcow2", "bare"
 	if base, err := a.Images.Get(ctx, r.Caller, s.ImageID); err == nil && base.DiskFormat != "" && base.DiskFormat != "ami" && base.DiskFormat != "iso" {
 		format, container = base.DiskFormat, base.ContainerFormat

@@ -110,8 +110,7 @@ func first(q url.Values, names ...string) string {
 
 // scope gives the project to list: the caller's own, or with all_tenants any.
 func (a api) scope(r *httpapi.Request, kind string, q url.Values) (string, error) {
-	tenant := q.Get("tenant_id")
-	all := tenant != ""
+	all := false // a project may be named only together with all_tenants
 	if v, given := q["all_tenants"]; given {
 		all = true
 		if v[0] != "" {
@@ -128,10 +127,7 @@ func (a api) scope(r *httpapi.Request, kind string, q url.Values) (string, error
 	if err := r.Authorize(backend.Rule("servers:"+kind+":get_all_tenants"), r.Own()); err != nil {
 		return "", err
 	}
-	if tenant != "" {
-		return tenant, nil
-	}
-	return q.Get("project_id"), nil
+	return first(q, "tenant_id", "project_id"), nil
 }
 
 // statesOf reads status, vm_state, task_state and deleted.

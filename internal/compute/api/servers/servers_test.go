@@ -145,7 +145,7 @@ func TestListFiltersAndPages(t *testing.T) {
 		{"reader", "", 1, "s3 s2 s1 s0"}, {"reader", "?name=s[12]", 1, "s2 s1"}, {"reader", "?status=SHUTOFF", 1, "s1"}, {"reader", "?status=shutoff&status=active", 1, "s3 s2 s1 s0"},
 		{"reader", "?status=nonsense", 37, ""}, {"reader", "?locked=true", 73, "s2"}, {"reader", "?host=c2", 1, "s3 s2 s1 s0"}, {"admin", "?host=c2", 1, "s3"},
 		{"admin", "?all_tenants=1", 1, "s4 s3 s2 s1 s0"}, {"admin", "?all_tenants", 1, "s4 s3 s2 s1 s0"}, {"admin", "?all_tenants=0", 1, "s3 s2 s1 s0"},
-		{"admin", "?tenant_id=" + apitest.Other, 1, "s4"}, {"admin", "?all_tenants=1&project_id=" + apitest.Other, 1, "s4"}, {"admin", "?deleted=true", 1, "gone"}, {"admin", "?status=deleted", 1, "gone"},
+		{"admin", "?tenant_id=" + apitest.Other, 1, "s3 s2 s1 s0"}, {"admin", "?all_tenants=&tenant_id=" + apitest.Other, 1, "s4"}, {"admin", "?all_tenants=1&project_id=" + apitest.Other, 1, "s4"}, {"admin", "?deleted=true", 1, "gone"}, {"admin", "?status=deleted", 1, "gone"},
 		{"reader", "?deleted=true", 1, "s3 s2 s1 s0"}, {"reader", "?changes-since=2020-01-01T00:00:00Z", 1, "s3 s2 s1 gone s0"}, {"reader", "?limit=2", 1, "s3 s2"}, {"reader", "?limit=0", 1, ""},
 		{"reader", "?limit=2&marker=" + ids[2], 1, "s1 s0"}, {"reader", "?sort_key=display_name&sort_dir=asc", 1, "s0 s1 s2 s3"}, {"reader", "?ip=10.0.0", 1, "s3 s2 s1 s0"},
 		{"reader", "?ip=10.0.1", 1, ""}, {"reader", "?tags=blue", 26, "s3 s2 s1 s0"}, {"reader", "?not-tags=blue", 26, ""}, {"reader", "?image=" + imageID, 1, "s3 s2 s1 s0"}, {"reader", "?flavor=2", 1, ""},
