@@ -191,7 +191,7 @@ func (c *cloud) host(name string, size fake.Config) (kill func()) {
 	kill = c.background(func(ctx context.Context) error { return a.Run(ctx, func() { close(up) }) })
 	select {
 	case <-up:
-	case <-time.After(10 * time.Second):
+	case <-time.After(60 * time.Second): // a conductor that is killed while it answers costs the agent its 30 s of patience
 		c.t.Fatalf("host %s did not come up", name)
 	}
 	return kill

@@ -50,7 +50,7 @@ func runStorm(t *testing.T, several bool) {
 	s.judge()
 }
 
-func stormHost() fake.Config { return fake.Config{VCPUs: 8, MemoryMB: 65536, DiskGB: 1000} }
+func stormHost() fake.Config { return fake.Config{VCPUs: 32, MemoryMB: 262144, DiskGB: 1000} }
 
 func (s *storm) options(inject func(context.Context, operation.Point, string, *operation.Run) error) options {
 	o := options{downTime: 1500 * time.Millisecond, inject: inject, several: s.several, flow: flow.Config{Patience: 300 * time.Millisecond, StopGrace: -1}}
