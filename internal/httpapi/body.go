@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -124,8 +125,8 @@ func acceptsJSON(r *http.Request) bool {
 	return false
 }
 
-// DecodeJSON decodes one JSON value with numbers as json.Number. Unlike json.Unmarshal it refuses duplicate keys, invalid UTF-8
-// and anything that follows the value. The error is a lower-case phrase that may be shown to the client.
+// DecodeJSON decodes one JSON value with numbers as json.Number. Unlike json.Unmarshal it refuses duplicate keys, invalid UTF-8, the
+// character NUL, which not every database can keep, and anything that follows the value. The error is a lower-case phrase that may be shown to the client.
 func DecodeJSON(body []byte) (any, error) {
 	if !utf8.Valid(body) {
 		return nil, errors.New("it is not valid UTF-8")
@@ -142,6 +143,8 @@ func DecodeJSON(body []byte) (any, error) {
 	return v, nil
 }
 
+var errNUL = errors.New("a text holds the character NUL")
+
 func decodeValue(d *json.Decoder, depth int) (any, error) {
 	t, err := d.Token()
 	if err != nil {
@@ -149,6 +152,9 @@ func decodeValue(d *json.Decoder, depth int) (any, error) {
 	}
 	delim, ok := t.(json.Delim)
 	if !ok {
+		if text, ok := t.(string); ok && !storable(text) {
+			return nil, errNUL
+		}
 		return t, nil
 	}
 	if depth == maxDepth {
@@ -186,6 +192,9 @@ func decodeObject(d *json.Decoder, depth int) (any, error) {
 		if !ok {
 			return nil, errors.New("a key is not a string")
 		}
+		if !storable(key) {
+			return nil, errNUL
+		}
 		if _, twice := m[key]; twice {
 			return nil, fmt.Errorf("the key %q stands twice", key)
 		}
@@ -219,7 +228,7 @@ type Pruner interface {
 func validate(req *Request, rt *Route) error {
 	if q := req.HTTP.URL.RawQuery; q != "" {
 		for key, values := range req.Query() {
-			if !utf8.ValidString(key) || !allValid(values) {
+			if !storable(key) || slices.ContainsFunc(values, func(s string) bool { return !storable(s) }) {
 				return fault.New(fault.Invalid, "Query string is not UTF-8 encoded.")
 			}
 		}
@@ -257,11 +266,5 @@ func validate(req *Request, rt *Route) error {
 	return sch.Validate(req.doc)
 }
 
-func allValid(values []string) bool {
-	for _, v := range values {
-		if !utf8.ValidString(v) {
-			return false
-		}
-	}
-	return true
-}
+// storable tells whether a text can be kept by every database: valid UTF-8 without NUL.
+func storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }

@@ -172,6 +172,11 @@ func (v *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	req.HTTP.URL = v.locate(req, r.URL)
 	x.negotiated = v.negotiate(req)
+	if !storable(req.HTTP.URL.Path) {
+		x.routed = true
+		v.finish(x, nil, fault.New(fault.Invalid, "Malformed request URL: the path is not UTF-8 encoded."))
+		return
+	}
 	v.mux.ServeHTTP(x, req.HTTP)
 	if !x.routed {
 		reply, err := v.missed(x)

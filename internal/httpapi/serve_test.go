@@ -163,6 +163,11 @@ func TestStatus(t *testing.T) {
 		{"one of several versions", "GET", "/v2.1/servers", "", []string{"OpenStack-API-Version: volume 3.1, compute 2.8"}, 200, `"version":"2.8"`},
 		{"legacy header", "GET", "/v2.1/servers", "", []string{"X-OpenStack-Nova-API-Version: 2.7"}, 200, `"version":"2.7"`},
 		{"legacy root", "GET", "/v2/servers", "", []string{"OpenStack-API-Version: compute 2.9"}, 200, `"legacy":true`},
+		{"NUL in a text", "POST", "/v2.1/servers", `{"a":["\u0000"]}`, nil, 400, "NUL"},
+		{"NUL in a key", "POST", "/v2.1/servers", `{"a":{"\u0000":1}}`, nil, 400, "NUL"},
+		{"NUL in the query", "GET", "/v2.1/servers?a=%00", "", nil, 400, "UTF-8"},
+		{"path is not UTF-8", "GET", "/v2.1/servers/%c1", "", nil, 400, "Malformed request URL"},
+		{"NUL in the path", "GET", "/v2.1/servers/%00", "", nil, 400, "Malformed request URL"},
 		{"bad query", "GET", "/v2.1/servers?a=%ff", "", nil, 400, "Query string is not UTF-8 encoded."},
 		{"escaped slash in a segment", "GET", "/v2.1/servers/a%2Fb", "", nil, 200, `"id":"a/b"`},
 	} {

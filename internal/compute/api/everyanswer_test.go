@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -46,6 +47,7 @@ func (hosts) Do(_ context.Context, _ string, cmd command.Command, _, out any) er
 // cloudOf is a whole compute API over real stores, with one of each thing in it.
 type cloudOf struct {
 	h                            http.Handler
+	log                          bytes.Buffer // of internal errors
 	server, broken, flavor, port string
 	image, node, group, request  string
 	token, host, migration       string
@@ -81,7 +83,8 @@ func newCloud(t testing.TB) *cloudOf {
 	b := backend.New(backend.Services{Store: s, Operations: engine, Reader: engine, Images: images, Network: nets, Agents: hosts{}}, backend.Options{})
 	handlers, err := api.Handlers(b, proxy.Options{Network: proxy.InProcess(nh)})
 	check(err)
-	c := &cloudOf{h: apitest.Handler(t, handlers), node: id.UUID(), server: id.UUID(), broken: id.UUID(), group: id.UUID(), token: id.UUID()}
+	c := &cloudOf{node: id.UUID(), server: id.UUID(), broken: id.UUID(), group: id.UUID(), token: id.UUID()}
+	c.h = apitest.LoggedHandler(t, handlers, &c.log)
 	owner := &auth.Caller{UserID: "admin", ProjectID: apitest.Project, Roles: []string{"admin", "member", "reader"}, RequestID: id.Request()}
 	img, err := images.Create(ctx, owner, image.Image{Name: "img", Owner: apitest.Project, Visibility: "private", DiskFormat: "raw", ContainerFormat: "bare",
 		Properties: map[string]string{"os": "x"}})

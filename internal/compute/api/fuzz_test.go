@@ -40,7 +40,7 @@ func FuzzRequests(f *testing.F) {
 		}
 		r := apitest.Call(c.h, "admin", fields[0], "/v2.1"+path+"?"+q.Encode(), body, int(minor%105))
 		if r.Code == 500 {
-			t.Fatalf("%s %s at 2.%d: %d %s", key, path, minor%105, r.Code, r.Body)
+			t.Fatalf("%s %s at 2.%d: %d %s\n%s", key, path, minor%105, r.Code, r.Body, &c.log)
 		}
 		if r.Body.Len() > 0 && !json.Valid(r.Body.Bytes()) {
 			t.Fatalf("%s: the answer is not JSON: %q", key, r.Body)

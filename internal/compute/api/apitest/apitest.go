@@ -54,11 +54,17 @@ func Tokens() auth.Authenticator { return tokens{} }
 // Handler serves handlers as the compute API does, at the root ("/v2.1/servers").
 func Handler(t testing.TB, handlers map[string]api.Handler) http.Handler {
 	t.Helper()
+	return LoggedHandler(t, handlers, io.Discard)
+}
+
+// LoggedHandler is Handler with the service's log written to w.
+func LoggedHandler(t testing.TB, handlers map[string]api.Handler, w io.Writer) http.Handler {
+	t.Helper()
 	p, err := policy.New(api.Rules(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &httpapi.Service{Auth: tokens{}, Policy: p, IdentityURL: "http://identity/v3", Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	s := &httpapi.Service{Auth: tokens{}, Policy: p, IdentityURL: "http://identity/v3", Log: slog.New(slog.NewTextHandler(w, nil))}
 	if err := api.Fill(s, handlers); err != nil {
 		t.Fatal(err)
 	}
