@@ -177,28 +177,29 @@ func (p *Plane) uplink(bridge netlink.Link, n *network.HostNetwork) error {
 // attach puts the taps that exist onto their bridges. Hypervisors make them; one that was made before its bridge, or lost it,
 // is joined here.
 func (p *Plane) attach(st *network.HostState) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	have := make(map[string]netlink.Link, len(links))
+	for _, l := range links {
+		have[l.Attrs().Name] = l
+	}
 	var errs []error
 	for i := range st.Ports {
 		port := &st.Ports[i]
-		tap, err := netlink.LinkByName(port.Tap)
-		if missing(err) {
+		tap, bridge := have[port.Tap], have[network.BridgeName(port.NetworkID)]
+		if tap == nil || bridge == nil {
 			continue
 		}
-		if err == nil {
-			err = join(tap, network.BridgeName(port.NetworkID))
-		}
-		if err != nil {
+		if err := join(tap, bridge); err != nil && !missing(err) {
 			errs = append(errs, fmt.Errorf("tap %s: %w", port.Tap, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func join(tap netlink.Link, bridgeName string) error {
-	bridge, err := netlink.LinkByName(bridgeName)
-	if err != nil {
-		return err
-	}
+func join(tap, bridge netlink.Link) error {
 	if tap.Attrs().MasterIndex != bridge.Attrs().Index {
 		if err := netlink.LinkSetMaster(tap, bridge); err != nil {
 			return err
@@ -232,8 +233,12 @@ func (p *Plane) PlugTap(port *network.HostPort, mtu, owner int) error {
 			err = netlink.LinkSetAlias(link, p.alias())
 		}
 	}
+	if err != nil {
+		return fmt.Errorf("tap %s: %w", port.Tap, err)
+	}
+	bridge, err := netlink.LinkByName(network.BridgeName(port.NetworkID))
 	if err == nil {
-		err = join(link, network.BridgeName(port.NetworkID))
+		err = join(link, bridge)
 	}
 	if err != nil {
 		return fmt.Errorf("tap %s: %w", port.Tap, err)

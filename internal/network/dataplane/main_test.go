@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -42,8 +43,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// beGuest is what the test program does inside a guest: "listen PORT" answers each connection with a greeting, "dial ADDR" prints
-// what it is greeted with.
+// beGuest is what the test program does inside a guest: "listen PORT" answers each connection with a greeting and then sends back
+// what it gets, "dial ADDR" prints what it is greeted with, "hold ADDR" keeps a connection, sends what it is told and prints what
+// comes back.
 func beGuest(what string) error {
 	verb, arg, _ := strings.Cut(what, " ")
 	switch verb {
@@ -58,8 +60,11 @@ func beGuest(what string) error {
 			if err != nil {
 				return err
 			}
-			_, _ = c.Write([]byte("hello " + c.RemoteAddr().String()))
-			_ = c.Close()
+			go func() {
+				_, _ = c.Write([]byte("hello " + c.RemoteAddr().String() + "\n"))
+				_, _ = io.Copy(c, c)
+				_ = c.Close()
+			}()
 		}
 	case "dial":
 		c, err := net.DialTimeout("tcp", arg, time.Second)
@@ -67,6 +72,15 @@ func beGuest(what string) error {
 			return err
 		}
 		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		line, err := bufio.NewReader(c).ReadString('\n')
+		fmt.Print(strings.TrimSpace(line))
+		return err
+	case "hold":
+		c, err := net.DialTimeout("tcp", arg, time.Second)
+		if err != nil {
+			return err
+		}
+		go func() { _, _ = io.Copy(c, os.Stdin) }()
 		_, err = io.Copy(os.Stdout, c)
 		return err
 	}
@@ -174,6 +188,64 @@ func (g *guest) listen(port string) {
 	if n, err := out.Read(buf); err != nil || !bytes.HasPrefix(buf[:n], []byte("ready")) {
 		g.t.Fatalf("listener in the guest: %q, %v", buf[:n], err)
 	}
+}
+
+// held is a connection that stays open.
+type held struct {
+	t     *testing.T
+	in    io.Writer
+	lines chan string
+}
+
+// hold opens a connection from the guest and keeps it until the test ends.
+func (g *guest) hold(addr string) *held {
+	g.t.Helper()
+	cmd := exec.Command("ip", "netns", "exec", g.ns, testProgram(g.t))
+	cmd.Env = append(os.Environ(), "DATAPLANE_GUEST=hold "+addr)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	h := &held{t: g.t, in: in, lines: make(chan string, 16)}
+	go func() {
+		for sc := bufio.NewScanner(out); sc.Scan(); {
+			h.lines <- sc.Text()
+		}
+		close(h.lines)
+	}()
+	if l := h.read(); !strings.HasPrefix(l, "hello") {
+		g.t.Fatalf("the connection was greeted %q", l)
+	}
+	return h
+}
+
+func (h *held) read() string {
+	select {
+	case l := <-h.lines:
+		return l
+	case <-time.After(3 * time.Second):
+		return ""
+	}
+}
+
+// echo tells whether a line comes back.
+func (h *held) echo(line string) bool {
+	h.t.Helper()
+	if _, err := io.WriteString(h.in, line+"\n"); err != nil {
+		h.t.Fatal(err)
+	}
+	return h.read() == line
 }
 
 func testProgram(t *testing.T) string {

@@ -158,6 +158,42 @@ func TestSecurityGroupsBothWays(t *testing.T) {
 	check("port down", false, false, false)
 }
 
+func TestRulesEndAndKeepConnections(t *testing.T) {
+	needRoot(t)
+	p := plane(t, nil)
+	p1, p2 := hostPort(netA, "10.77.0.", 26), hostPort(netA, "10.77.0.", 27)
+	ports := []network.HostPort{p1, p2}
+	g1, g2 := boot(t, p1), boot(t, p2)
+	g1.static("10.77.0.26/24", "10.77.0.1")
+	g2.static("10.77.0.27/24", "10.77.0.1")
+	g2.listen("22")
+	g2.listen("80")
+	rule := func(port int) network.GroupRule {
+		return network.GroupRule{Direction: "ingress", EtherType: "IPv4", Protocol: "tcp", PortMin: num(port), PortMax: num(port)}
+	}
+	apply(t, p, hostState(ports, rule(22), rule(80)))
+	ssh, web := g1.hold("10.77.0.27:22"), g1.hold("10.77.0.27:80")
+	if !ssh.echo("one") || !web.echo("one") {
+		t.Fatal("open connections do not carry anything")
+	}
+	apply(t, p, hostState(ports, rule(22)))
+	if web.echo("two") {
+		t.Error("a connection outlives the rule that let it in")
+	}
+	if !ssh.echo("two") {
+		t.Error("a connection that is still allowed has ended")
+	}
+	// A new process that knows nothing of the one before leaves connections alone.
+	if err := p.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	next := plane(t, nil)
+	apply(t, next, hostState(ports, rule(22)))
+	if !ssh.echo("three") {
+		t.Error("a connection has ended with the process")
+	}
+}
+
 func TestSpoofingIsDropped(t *testing.T) {
 	needRoot(t)
 	p := plane(t, nil)
