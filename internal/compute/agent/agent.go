@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -141,6 +142,11 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	}
 	if err := a.register(ctx, true); err != nil {
 		return err
+	}
+	if a.cfg.Dir != "" {
+		if err := os.RemoveAll(a.snapshotsDir()); err != nil {
+			return fmt.Errorf("agent %s: half-made snapshots: %w", a.cfg.Host, err)
+		}
 	}
 	if a.plane != nil {
 		if err := serve(network.ChangedSubject, "", a.plane.changed); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 
 // rig is a bus with a conductor's answers, a journal and a fake hypervisor; agents come and go on it.
 type rig struct {
+	dir     string
 	t       *testing.T
 	bus     bus.Bus
 	journal *db.DB
@@ -78,7 +80,7 @@ func newRig(t *testing.T) *rig {
 
 // agent starts an agent for host and gives the function that kills it: its commands are cut off and nothing is tidied up.
 func (r *rig) agent(host string) (stop func()) {
-	a, err := agent.New(agent.Config{Host: host, NodeID: id.UUID(), Bus: r.bus, DB: r.journal, Look: time.Hour,
+	a, err := agent.New(agent.Config{Host: host, NodeID: id.UUID(), Bus: r.bus, DB: r.journal, Dir: r.dir, Look: time.Hour,
 		Driver: fake.New(fake.Config{DB: r.hyper, Host: host, Fault: func(verb, server string) error {
 			r.mu.Lock()
 			if verb == "spawn" {
@@ -262,6 +264,25 @@ func TestVerdictsAtStart(t *testing.T) {
 		if g, err := hyper.Guest(t.Context(), s); err != nil || g.Power != virt.Running {
 			t.Fatalf("%s: %+v %v", s, g, err)
 		}
+	}
+}
+
+// What a killed agent left of its snapshots goes when the next one starts; those of another host in the same directory stay.
+func TestHalfMadeSnapshotsAreRemovedAtStart(t *testing.T) {
+	r := newRig(t)
+	r.dir = t.TempDir()
+	file := func(host string) string { return filepath.Join(r.dir, "snapshots", host, "snapshot-1", "disk") }
+	for _, host := range []string{"alpha", "beta"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file(host)), 0o700), os.WriteFile(file(host), []byte("half"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.agent("alpha")
+	if _, err := os.Stat(file("alpha")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the half-made snapshot is still there: %v", err)
+	}
+	if _, err := os.Stat(file("beta")); err != nil {
+		t.Errorf("the snapshot of another host: %v", err)
 	}
 }
 

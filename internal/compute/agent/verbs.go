@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -278,6 +279,11 @@ func rescue(a *Agent, ctx context.Context, c *command.Command) (any, *kept, erro
 	return r, &k, err
 }
 
+// snapshotsDir is where this host's snapshots are made; whatever is in it when the agent starts was left by one that was killed.
+func (a *Agent) snapshotsDir() string {
+	return filepath.Join(a.cfg.Dir, "snapshots", url.PathEscape(a.cfg.Host))
+}
+
 // snapshot makes the file and uploads it. An image that is active already was uploaded by an earlier try.
 func snapshot(a *Agent, ctx context.Context, c *command.Command) (any, *kept, error) {
 	var args command.SnapshotArgs
@@ -304,7 +310,7 @@ func snapshot(a *Agent, ctx context.Context, c *command.Command) (any, *kept, er
 	}
 	base := a.cfg.Dir
 	if base != "" {
-		base = filepath.Join(base, "snapshots")
+		base = a.snapshotsDir()
 		if err := os.MkdirAll(base, 0o700); err != nil {
 			return nil, nil, fmt.Errorf("snapshot: %w", err)
 		}
