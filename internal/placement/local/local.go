@@ -82,6 +82,14 @@ func (s *Service) Candidates(ctx context.Context, q placement.Query) (*placement
 	if err != nil {
 		return nil, err
 	}
+	found, err := v.Search(ctx, q, s.config.Search)
+	if err != nil || len(found.Candidates) > 0 {
+		return found, err
+	}
+	// Before the answer is "none", what other processes have committed this very moment counts too.
+	if v, err = s.snap.view(ctx, true); err != nil {
+		return nil, err
+	}
 	return v.Search(ctx, q, s.config.Search)
 }
 
@@ -138,8 +146,8 @@ func (s *Service) List(ctx context.Context, f placement.Filter) ([]placement.Pro
 }
 
 func passes(p placement.Provider, f placement.Filter, tree string) bool {
-	has := func(list, any []string) bool {
-		return slices.ContainsFunc(any, func(s string) bool { return slices.Contains(list, s) })
+	has := func(list, choice []string) bool {
+		return slices.ContainsFunc(choice, func(s string) bool { return slices.Contains(list, s) })
 	}
 	switch {
 	case f.UUID != "" && p.UUID != f.UUID, f.Name != "" && p.Name != f.Name, tree != "" && p.Root != tree:
@@ -147,13 +155,13 @@ func passes(p placement.Provider, f placement.Filter, tree string) bool {
 	case has(p.Aggregates, f.NotMemberOf), has(p.Traits, f.Forbidden):
 		return false
 	}
-	for _, any := range f.MemberOf {
-		if !has(p.Aggregates, any) {
+	for _, choice := range f.MemberOf {
+		if !has(p.Aggregates, choice) {
 			return false
 		}
 	}
-	for _, any := range f.Required {
-		if !has(p.Traits, any) {
+	for _, choice := range f.Required {
+		if !has(p.Traits, choice) {
 			return false
 		}
 	}
@@ -167,8 +175,8 @@ func passes(p placement.Provider, f placement.Filter, tree string) bool {
 
 func (s *Service) checkNames(ctx context.Context, f placement.Filter) error {
 	var traits []string
-	for _, any := range f.Required {
-		traits = append(traits, any...)
+	for _, choice := range f.Required {
+		traits = append(traits, choice...)
 	}
 	if err := s.knownTraits(ctx, s.db, append(traits, f.Forbidden...)); err != nil {
 		return err
