@@ -182,8 +182,8 @@ func (b *builder) extra(key, value string) error {
 }
 
 func addTrait(g *placement.Group, t string) {
-	for _, any := range g.Required {
-		if len(any) == 1 && any[0] == t {
+	for _, choice := range g.Required {
+		if len(choice) == 1 && choice[0] == t {
 			return
 		}
 	}

@@ -111,12 +111,12 @@ func isolateAggregates(b *builder) error {
 		return nil
 	}
 	asked := map[string]bool{}
-	for _, any := range b.group.Required {
-		asked[any[0]] = true
+	for _, choice := range b.group.Required {
+		asked[choice[0]] = true
 	}
 	for _, g := range b.suffixed {
-		for _, any := range g.Required {
-			asked[any[0]] = true
+		for _, choice := range g.Required {
+			asked[choice[0]] = true
 		}
 	}
 	for _, a := range b.cloud.Aggregates {

@@ -26,14 +26,14 @@ func conflicting(required [][]string, forbidden []string, suffix string) error {
 	for _, t := range forbidden {
 		no[t] = true
 	}
-	for _, any := range required {
+	for _, choice := range required {
 		possible := false
-		for _, t := range any {
+		for _, t := range choice {
 			possible = possible || !no[t]
 		}
 		if !possible {
 			return fault.New(fault.Invalid, "Conflicting required and forbidden traits found in the following traits keys: required%s: (%s)",
-				suffix, strings.Join(any, ", "))
+				suffix, strings.Join(choice, ", "))
 		}
 	}
 	return nil

@@ -71,11 +71,11 @@ func parseTraits(r *httpapi.Request, values []string) (required [][]string, forb
 	}
 	for _, value := range values {
 		if list, ok := strings.CutPrefix(value, "in:"); ok {
-			any, err := anyTraits(r, value, list)
+			choice, err := anyTraits(r, value, list)
 			if err != nil {
 				return nil, nil, err
 			}
-			required = append(required, any)
+			required = append(required, choice)
 			continue
 		}
 		for t := range strings.SplitSeq(value, ",") {
@@ -102,7 +102,7 @@ func anyTraits(r *httpapi.Request, value, list string) ([]string, error) {
 	if !since(r, 39) {
 		return nil, invalidQuery("The format 'in:HW_CPU_X86_VMX,CUSTOM_MAGIC' only supported since microversion 1.39. Got: %s", value)
 	}
-	var any []string
+	var choice []string
 	for t := range strings.SplitSeq(list, ",") {
 		t = strings.TrimSpace(t)
 		if t == "" {
@@ -111,9 +111,9 @@ func anyTraits(r *httpapi.Request, value, list string) ([]string, error) {
 		if t[0] == '!' {
 			return nil, invalidQuery("The format 'in:HW_CPU_X86_VMX,CUSTOM_MAGIC' does not support forbidden traits. Got: %s", value)
 		}
-		any = append(any, t)
+		choice = append(choice, t)
 	}
-	return any, nil
+	return choice, nil
 }
 
 // parseMemberOf reads the values of one "member_of" key: U, in:U,U and, since 1.32, !U and !in:U,U. Repeating is possible since 1.24.

@@ -111,7 +111,7 @@ func (m *model) judge(root string, d []demand, pick []string) (placement.Candida
 			return c, false
 		}
 		in := func(x placement.Provider) bool {
-			return !slices.ContainsFunc(g.MemberOf, func(any []string) bool { return !overlap(x.Aggregates, any) })
+			return !slices.ContainsFunc(g.MemberOf, func(choice []string) bool { return !overlap(x.Aggregates, choice) })
 		}
 		if !in(p) && (g.Suffix != "" || shared || !in(anchor)) {
 			return c, false
@@ -128,7 +128,7 @@ func (m *model) judge(root string, d []demand, pick []string) (placement.Candida
 			unsuffixed[p.UUID] = true
 		} else {
 			bySuffix[g.Suffix] = p.UUID
-			if slices.ContainsFunc(g.Required, func(any []string) bool { return !overlap(p.Traits, any) }) {
+			if slices.ContainsFunc(g.Required, func(choice []string) bool { return !overlap(p.Traits, choice) }) {
 				return c, false
 			}
 		}
@@ -160,7 +160,7 @@ func (m *model) judge(root string, d []demand, pick []string) (placement.Candida
 			for p := range unsuffixed {
 				union = append(union, m.all[p].Traits...)
 			}
-			if slices.ContainsFunc(g.Required, func(any []string) bool { return !overlap(union, any) }) {
+			if slices.ContainsFunc(g.Required, func(choice []string) bool { return !overlap(union, choice) }) {
 				return c, false
 			}
 		}

@@ -151,8 +151,8 @@ func (s *search) group(in placement.Group) group {
 	if in.InTree != "" {
 		g.wall.tree = s.walls.add(label + "tree of provider " + in.InTree)
 	}
-	for _, any := range in.MemberOf {
-		g.memberOf = append(g.memberOf, ids(find, any))
+	for _, choice := range in.MemberOf {
+		g.memberOf = append(g.memberOf, ids(find, choice))
 	}
 	if len(in.MemberOf) > 0 {
 		g.wall.member = s.walls.add(label + "aggregate " + joinTerms(in.MemberOf))
@@ -167,9 +167,9 @@ func (s *search) group(in placement.Group) group {
 		g.wants = append(g.wants, want{class, find(class), n})
 		g.wall.class = append(g.wall.class, s.walls.addResource(label, class, n))
 	}
-	for _, any := range in.Required {
-		g.required = append(g.required, ids(find, any))
-		g.wall.required = append(g.wall.required, s.walls.add(label+"trait "+strings.Join(any, " or ")))
+	for _, choice := range in.Required {
+		g.required = append(g.required, ids(find, choice))
+		g.wall.required = append(g.wall.required, s.walls.add(label+"trait "+strings.Join(choice, " or ")))
 	}
 	g.forbidden = ids(find, in.Forbidden)
 	for _, t := range in.Forbidden {
@@ -321,8 +321,8 @@ func (s *search) alone(n *node) bool {
 				return false
 			}
 		}
-		for i, any := range g.required {
-			if !n.traits.hasAny(any) {
+		for i, choice := range g.required {
+			if !n.traits.hasAny(choice) {
 				s.walls.hit(g.wall.required[i], nil)
 				return false
 			}
@@ -340,8 +340,8 @@ func (s *search) alone(n *node) bool {
 
 // memberOf tells whether the provider is in an aggregate of each term.
 func memberOf(n *node, terms [][]int32) bool {
-	for _, any := range terms {
-		if !anyOf(n.aggs, any) {
+	for _, choice := range terms {
+		if !anyOf(n.aggs, choice) {
 			return false
 		}
 	}

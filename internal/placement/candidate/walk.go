@@ -97,8 +97,8 @@ func (w *walk) choices(l *level) []int {
 		}
 	}
 	if g.suffix != "" {
-		for k, any := range g.required {
-			if in = keep(in, func(i int) bool { return w.pool[i].traits.hasAny(any) }); len(in) == 0 {
+		for k, choice := range g.required {
+			if in = keep(in, func(i int) bool { return w.pool[i].traits.hasAny(choice) }); len(in) == 0 {
 				w.walls.hit(g.wall.required[k], nil)
 				return nil
 			}
@@ -154,10 +154,10 @@ func (w *walk) avoided(g *group, i int) bool {
 
 // traitsInReach tells whether each required trait of the unsuffixed group stands at some provider that may serve it.
 func (w *walk) traitsInReach(index int, g *group) bool {
-	for k, any := range g.required {
+	for k, choice := range g.required {
 		ok := false
 		for l := range w.levels {
-			if w.levels[l].group == index && slices.ContainsFunc(w.options[l], func(i int) bool { return w.pool[i].traits.hasAny(any) }) {
+			if w.levels[l].group == index && slices.ContainsFunc(w.options[l], func(i int) bool { return w.pool[i].traits.hasAny(choice) }) {
 				ok = true
 				break
 			}
@@ -270,10 +270,10 @@ func (w *walk) giveOne(i int, want want) {
 func (w *walk) complete(l int) bool {
 	index := w.levels[l].group
 	if g := &w.groups[index]; g.suffix == "" {
-		for _, any := range g.required {
+		for _, choice := range g.required {
 			ok := false
 			for k := 0; k <= l && !ok; k++ {
-				ok = w.levels[k].group == index && w.pool[w.chosen[k]].traits.hasAny(any)
+				ok = w.levels[k].group == index && w.pool[w.chosen[k]].traits.hasAny(choice)
 			}
 			if !ok {
 				return false

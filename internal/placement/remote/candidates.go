@@ -118,18 +118,18 @@ func encodeQuery(q placement.Query) url.Values {
 			slices.Sort(parts)
 			v.Set("resources"+g.Suffix, strings.Join(parts, ","))
 		}
-		for _, any := range g.Required {
-			value := any[0]
-			if len(any) > 1 {
-				value = "in:" + strings.Join(any, ",")
+		for _, choice := range g.Required {
+			value := choice[0]
+			if len(choice) > 1 {
+				value = "in:" + strings.Join(choice, ",")
 			}
 			v.Add("required"+g.Suffix, value)
 		}
 		for _, t := range g.Forbidden {
 			v.Add("required"+g.Suffix, "!"+t)
 		}
-		for _, any := range g.MemberOf {
-			v.Add("member_of"+g.Suffix, "in:"+strings.Join(any, ","))
+		for _, choice := range g.MemberOf {
+			v.Add("member_of"+g.Suffix, "in:"+strings.Join(choice, ","))
 		}
 		if len(g.NotMemberOf) > 0 {
 			v.Add("member_of"+g.Suffix, "!in:"+strings.Join(g.NotMemberOf, ","))
