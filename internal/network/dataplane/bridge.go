@@ -200,6 +200,10 @@ func (p *Plane) attach(st *network.HostState) error {
 }
 
 func join(tap, bridge netlink.Link) error {
+	// The host itself has nothing to say on a guest's wire.
+	if err := writeSetting("net/ipv6/conf/"+tap.Attrs().Name+"/disable_ipv6", "1"); err != nil && !os.IsNotExist(err) {
+		return err
+	}
 	if tap.Attrs().MasterIndex != bridge.Attrs().Index {
 		if err := netlink.LinkSetMaster(tap, bridge); err != nil {
 			return err

@@ -46,7 +46,8 @@ func (p *Plane) firewall(ctx context.Context, st *network.HostState) error {
 	if err != nil {
 		return err
 	}
-	text := ruleset(st, ruleOptions{Table: p.table, Uplinks: uplinks, Strangers: strangers, HostPorts: p.cfg.HostPorts})
+	text := ruleset(st, ruleOptions{Table: p.table, Uplinks: uplinks, Strangers: strangers, HostPorts: p.cfg.HostPorts,
+		MAC: func(bridge string) string { return p.bridgeMAC(bridge).String() }})
 	if text == p.rules {
 		tables, err := nft(ctx, "", "list", "tables")
 		if err != nil {

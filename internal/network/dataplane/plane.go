@@ -11,8 +11,8 @@
 // that mark is ever removed. Close without teardown leaves running guests their network; the next Plane takes over where this one
 // stopped. Close with teardown leaves nothing behind. It must run with CAP_NET_ADMIN in the network namespace that it shall manage.
 //
-// What it does not do: carry networks between hosts, other than by a physical network that they share (Config.Physical); tell
-// apart connections of two networks with the same addresses when they are routed (bridged traffic, DHCP and metadata are).
+// What it does not do: carry networks between hosts, other than by a physical network that they share (Config.Physical); reach,
+// from the host itself, one of two networks that have the same addresses.
 package dataplane
 
 import (
@@ -115,7 +115,7 @@ func (p *Plane) Apply(ctx context.Context, st *network.HostState) error {
 			errs = append(errs, fmt.Errorf("network %s: %w", n.ID, err))
 		}
 	}
-	errs = append(errs, p.attach(st), p.dropBridges(wanted), p.floating(st))
+	errs = append(errs, p.attach(st), p.dropBridges(wanted), p.route(st), p.floating(st))
 	p.forget(st)
 	p.applied = st
 	return errors.Join(errs...)
@@ -198,5 +198,5 @@ func (p *Plane) Close(teardown bool) error {
 		return nil
 	}
 	// Links first: while the firewall stands, nothing passes that should not.
-	return errors.Join(p.dropAll(), p.unfloat(nil), p.clearFirewall(), p.undo.restore())
+	return errors.Join(p.dropAll(), dropRules(nil), p.unfloat(nil), p.clearFirewall(), p.undo.restore())
 }

@@ -296,6 +296,64 @@ func TestRoutingAndNAT(t *testing.T) {
 	}
 }
 
+// Two networks with the same addresses, on one host: each is a world of its own and both reach the outside.
+func TestNetworksWithTheSameAddresses(t *testing.T) {
+	needRoot(t)
+	meta := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("X-Instance-ID")) })
+	p := plane(t, meta)
+	world := boot(t, network.HostPort{ID: "0000eeee-0000-4000-8000-000000000000", Tap: "outside0", MAC: "fa:16:3e:00:00:ee"})
+	run(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "outside0")
+	run(t, "ip", "link", "set", "outside0", "up")
+	world.ip("addr", "add", "192.0.2.2/24", "dev", "eth0")
+	world.listen("80")
+	p.cfg.Outside = "outside0"
+
+	pa, pb := hostPort(netA, "10.77.0.", 45), hostPort(netB, "10.77.0.", 46)
+	pb.Addresses = []string{"10.77.0.45"} // the very same
+	st := hostState([]network.HostPort{pa}, network.GroupRule{Direction: "ingress", EtherType: "IPv4"})
+	twin := st.Networks[0]
+	twin.ID, twin.Bridge, twin.Leases = netB, network.BridgeName(netB), nil
+	st.Networks, st.Ports = append(st.Networks, twin), append(st.Ports, pb)
+	ga, gb := boot(t, pa), boot(t, pb)
+	apply(t, p, st)
+	for range 2 { // each after the other, so that both are known to connection tracking
+		for _, g := range []*guest{ga, gb} {
+			if g.ip("addr"); !strings.Contains(g.ip("addr"), "10.77.0.45") {
+				g.static("10.77.0.45/24", "10.77.0.1")
+			}
+			if !g.ping("10.77.0.1") {
+				t.Errorf("%s does not reach its gateway", g.port.ServerID)
+			}
+			if got := g.dial("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.1:") {
+				t.Errorf("%s looks from outside like %q", g.port.ServerID, got)
+			}
+			if out, err := g.try("", "busybox", "wget", "-q", "-O", "-", "http://169.254.169.254/"); err != nil || out != g.port.ServerID {
+				t.Errorf("metadata of %s says %q, %v", g.port.ServerID, out, err)
+			}
+		}
+	}
+	ga.listen("1001")
+	gb.listen("1002")
+	st.Ports[0].Floating = []network.Floating{{Address: "192.0.2.60", Fixed: "10.77.0.45"}}
+	st.Ports[1].Floating = []network.Floating{{Address: "192.0.2.61", Fixed: "10.77.0.45"}}
+	apply(t, p, st)
+	for addr, want := range map[string]bool{"192.0.2.60:1001": true, "192.0.2.61:1002": true, "192.0.2.60:1002": false, "192.0.2.61:1001": false} {
+		if got := world.dial(addr); (got != "") != want {
+			t.Errorf("%s answers %q, want an answer: %v", addr, got, want)
+		}
+	}
+	for g, want := range map[*guest]string{ga: "hello 192.0.2.60:", gb: "hello 192.0.2.61:"} {
+		if got := g.dial("192.0.2.2:80"); !strings.HasPrefix(got, want) {
+			t.Errorf("%s looks from outside like %q, want %s", g.port.ServerID, got, want)
+		}
+	}
+	st.Networks, st.Ports = st.Networks[:1], st.Ports[:1]
+	apply(t, p, st)
+	if out := run(t, "ip", "rule"); strings.Contains(out, "21217") {
+		t.Errorf("a routing rule that nobody needs is still there:\n%s", out)
+	}
+}
+
 func TestTeardownLeavesNothing(t *testing.T) {
 	needRoot(t)
 	snapshot := func() string {
@@ -303,6 +361,7 @@ func TestTeardownLeavesNothing(t *testing.T) {
 		b.WriteString(run(t, "ip", "-o", "link"))
 		b.WriteString(run(t, "ip", "-o", "addr"))
 		b.WriteString(run(t, "nft", "list", "tables"))
+		b.WriteString(run(t, "ip", "rule"))
 		for _, s := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/lo/accept_ra"} {
 			v, err := readSetting(s)
 			b.WriteString(fmt.Sprintln(s, v, err))

@@ -88,8 +88,14 @@ func TestNFTTakesEveryRuleset(t *testing.T) {
 		}
 		st := hostState(ports, rules...)
 		st.Groups[0].Members = append(st.Groups[0].Members, "2001:db8::5", "10.77.0.5", "10.77.0.5")
-		text := ruleset(st, ruleOptions{Table: "kilonova_pure", Uplinks: []string{"up0"}, Strangers: []string{"tap0"}, HostPorts: []int{22}})
-		if text != ruleset(st, ruleOptions{Table: "kilonova_pure", Uplinks: []string{"up0"}, Strangers: []string{"tap0"}, HostPorts: []int{22}}) {
+		if rapid.Bool().Draw(rt, "twin") { // another network with the same addresses
+			twin := st.Networks[0]
+			twin.ID, twin.Bridge, twin.Peers = netB, network.BridgeName(netB), []string{netA}
+			st.Networks = append(st.Networks, twin)
+		}
+		opts := ruleOptions{Table: "kilonova_pure", Uplinks: []string{"up0"}, Strangers: []string{"tap0"}, HostPorts: []int{22}, MAC: func(string) string { return "0e:00:00:00:00:01" }}
+		text := ruleset(st, opts)
+		if text != ruleset(st, opts) {
 			rt.Fatal("equal states gave different texts")
 		}
 		if _, err := nft(context.Background(), text, "-c", "-f", "-"); err != nil {

@@ -42,6 +42,7 @@ type ruleOptions struct {
 	Uplinks   []string // interfaces that join bridges to physical networks
 	Strangers []string // interfaces on our bridges that are no port of the state: guests on their way out
 	HostPorts []int    // TCP ports of the host that guests may reach
+	MAC       func(bridge string) string
 }
 
 func (b *builder) line(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
@@ -117,6 +118,7 @@ func (b *builder) inet() {
 	b.line("\t\tiifname @bridges oifname @bridges drop")
 	b.line("\t\tiifname @bridges ct state established,related accept")
 	b.line("\t\tiifname @bridges iifname != @outside drop\n\t}")
+	b.choosing()
 	b.toHost()
 	b.nat()
 	b.line("}")
@@ -159,10 +161,16 @@ func (b *builder) toHost() {
 // nat writes floating addresses and the host's own address as the source of what leaves.
 func (b *builder) nat() {
 	var dnat, snat []string
+	who := contested(b.state)
 	for i := range b.state.Ports {
-		for _, f := range b.state.Ports[i].Floating {
+		p := &b.state.Ports[i]
+		from := ""
+		if who[p.NetworkID] {
+			from = fmt.Sprintf("ct mark 0x%06x ", netMark(p.NetworkID))
+		}
+		for _, f := range p.Floating {
 			dnat = append(dnat, fmt.Sprintf("\t\tip daddr %s dnat ip to %s", f.Address, f.Fixed))
-			snat = append(snat, fmt.Sprintf("\t\tip saddr %s oifname != @bridges snat ip to %s", f.Fixed, f.Address))
+			snat = append(snat, fmt.Sprintf("\t\t%sip saddr %s oifname != @bridges snat ip to %s", from, f.Fixed, f.Address))
 		}
 	}
 	for _, h := range []string{"prerouting", "output"} {

@@ -1,0 +1,185 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"kilonova/internal/network"
+)
+
+// Networks of different owners often have the same addresses. On a host that routes for two such networks the destination
+// alone does not say which bridge is meant. Then each of them gets a routing table of its own, chosen by a mark; the mark comes from
+// where a connection began, which connection tracking remembers, or from the floating address that it was made to.
+
+const (
+	routeMark     = 0x00ffffff // bits of the packet mark that choose a network
+	routeTables   = 0x4b000000 // the table of a network is this and its mark
+	routePriority = 21217      // of our routing rules
+)
+
+// netMark is the mark of a network: six digits of its id.
+func netMark(networkID string) uint32 {
+	n, err := strconv.ParseUint(networkID[:6], 16, 32)
+	if err != nil || n == 0 {
+		n = 1
+	}
+	return uint32(n) & routeMark
+}
+
+// contested gives the networks whose addresses another network on the host has too.
+func contested(st *network.HostState) map[string]bool {
+	type part struct {
+		net    string
+		prefix netip.Prefix
+	}
+	var parts []part
+	for i := range st.Networks {
+		n := &st.Networks[i]
+		if !n.Gateway {
+			continue
+		}
+		for k := range n.Subnets {
+			if p, err := netip.ParsePrefix(n.Subnets[k].CIDR); err == nil && n.Subnets[k].Gateway != "" {
+				parts = append(parts, part{n.ID, p})
+			}
+		}
+	}
+	out := map[string]bool{}
+	for i, a := range parts {
+		for _, b := range parts[:i] {
+			if a.net != b.net && a.prefix.Overlaps(b.prefix) {
+				out[a.net], out[b.net] = true, true
+			}
+		}
+	}
+	return out
+}
+
+// choosing writes the rules that mark packets with the network that they are for.
+func (b *builder) choosing() {
+	who := contested(b.state)
+	if len(who) == 0 {
+		return
+	}
+	b.line("\tchain zones {\n\t\ttype filter hook prerouting priority -300; policy accept;")
+	for i := range b.state.Networks {
+		// What goes to the router is told apart by network; what is bridged never leaves it and needs no telling.
+		if n := &b.state.Networks[i]; who[n.ID] {
+			b.line("\t\tiifname %q ether daddr %s ct original zone set %d", n.Bridge, b.opts.MAC(n.Bridge), netMark(n.ID)%65535+1)
+		}
+	}
+	b.line("\t}\n\tchain choose {\n\t\ttype filter hook prerouting priority -140; policy accept;")
+	for i := range b.state.Networks {
+		n := &b.state.Networks[i]
+		if who[n.ID] {
+			b.line("\t\tiifname %q ct state new ct mark set 0x%06x", n.Bridge, netMark(n.ID))
+			b.line("\t\tiifname != @bridges ct mark 0x%06x meta mark set meta mark | 0x%06x", netMark(n.ID), netMark(n.ID))
+		}
+		for _, peer := range n.Peers {
+			if o := b.nets[peer]; o != nil && who[peer] {
+				for k := range o.Subnets {
+					b.line("\t\tiifname %q %s daddr %s meta mark set meta mark | 0x%06x", n.Bridge, family(o.Subnets[k].CIDR), o.Subnets[k].CIDR, netMark(peer))
+				}
+			}
+		}
+	}
+	for i := range b.state.Ports {
+		p := &b.state.Ports[i]
+		for _, f := range p.Floating {
+			if who[p.NetworkID] {
+				b.line("\t\tip daddr %s ct mark set 0x%06x meta mark set meta mark | 0x%06x", f.Address, netMark(p.NetworkID), netMark(p.NetworkID))
+			}
+		}
+	}
+	b.line("\t}\n\tchain choose_own {\n\t\ttype route hook output priority -140; policy accept;")
+	for i := range b.state.Networks {
+		if n := &b.state.Networks[i]; who[n.ID] {
+			b.line("\t\tct mark 0x%06x meta mark set meta mark | 0x%06x", netMark(n.ID), netMark(n.ID))
+		}
+	}
+	b.line("\t}")
+}
+
+// route makes the routing tables of contested networks, and removes those that are no longer needed.
+func (p *Plane) route(st *network.HostState) error {
+	who := contested(st)
+	want := map[int]bool{}
+	var errs []error
+	for i := range st.Networks {
+		n := &st.Networks[i]
+		if !who[n.ID] {
+			continue
+		}
+		link, err := netlink.LinkByName(n.Bridge)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("routes of network %s: %w", n.ID, err))
+			continue
+		}
+		want[routeTables|int(netMark(n.ID))] = true
+		errs = append(errs, p.routeNetwork(n, link))
+	}
+	return errors.Join(append(errs, dropRules(want))...)
+}
+
+func (p *Plane) routeNetwork(n *network.HostNetwork, link netlink.Link) error {
+	// Answers come from where the main table would not look for them.
+	if err := writeSetting("net/ipv4/conf/"+n.Bridge+"/rp_filter", "2"); err != nil {
+		return fmt.Errorf("routes of network %s: %w", n.ID, err)
+	}
+	table := routeTables | int(netMark(n.ID))
+	families := map[int]bool{}
+	for k := range n.Subnets {
+		s := &n.Subnets[k]
+		_, dst, err := net.ParseCIDR(s.CIDR)
+		if err != nil || s.Gateway == "" {
+			continue
+		}
+		families[map[bool]int{true: netlink.FAMILY_V4, false: netlink.FAMILY_V6}[dst.IP.To4() != nil]] = true
+		r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Table: table, Src: net.ParseIP(s.Gateway)}
+		if dst.IP.To4() != nil {
+			r.Scope = netlink.SCOPE_LINK
+		} else {
+			r.Src = nil
+		}
+		if err := netlink.RouteReplace(r); err != nil {
+			return fmt.Errorf("route %s of network %s: %w", s.CIDR, n.ID, err)
+		}
+	}
+	for f := range families {
+		rule := netlink.NewRule()
+		mask := uint32(routeMark)
+		rule.Family, rule.Mark, rule.Mask, rule.Table, rule.Priority = f, netMark(n.ID), &mask, table, routePriority
+		if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("routing rule of network %s: %w", n.ID, err)
+		}
+	}
+	return nil
+}
+
+// dropRules removes the routing rules of ours whose table is not wanted; its routes go with their bridge.
+func dropRules(want map[int]bool) error {
+	var errs []error
+	for _, f := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		rules, err := netlink.RuleList(f)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list routing rules: %w", err))
+			continue
+		}
+		for i := range rules {
+			r := &rules[i]
+			if r.Priority != routePriority || r.Table&^routeMark != routeTables || want[r.Table] {
+				continue
+			}
+			if err := netlink.RuleDel(r); err != nil {
+				errs = append(errs, fmt.Errorf("remove routing rule: %w", err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
