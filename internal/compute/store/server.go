@@ -314,7 +314,7 @@ type cachedServer struct {
 	v   *compute.Server
 }
 
-const maxCached = 20000
+const maxCached = 8192 // about 25 MB
 
 func (c *serverCache) get(id string, rev int64) *compute.Server {
 	c.mu.RLock()

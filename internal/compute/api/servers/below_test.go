@@ -170,7 +170,7 @@ func TestDiagnosticsPasswordTopology(t *testing.T) {
 	w := newWorld(t)
 	s := w.boot(func(s *compute.Server) { s.System = map[string]string{"password_0": "ab", "password_1": "cd"} })
 	n := int64(5)
-	w.agents.answer[command.QueryDiagnostics] = virt.Diagnostics{State: "running", Driver: "libvirt", Hypervisor: "kvm", Uptime: &n, CPUs: []virt.CPUDiag{{Time: &n}}, Legacy: map[string]any{"cpu0_time": 5}}
+	w.agents.answer[command.QueryDiagnostics] = virt.Diagnostics{State: "running", Driver: "fake", Hypervisor: "fake", Uptime: &n, CPUs: []virt.CPUDiag{{Time: &n}}, Legacy: map[string]any{"cpu0_time": 5}}
 	d := w.call("admin", "GET", "/servers/"+s.ID+"/diagnostics", "", 48, 200)
 	apitest.CheckAnswer(t, "GET /servers/{server_id}/diagnostics", 48, d)
 	if got := w.ask("admin", "GET", "/servers/"+s.ID+"/diagnostics", "", 47, 200); got["cpu0_time"] != 5.0 {

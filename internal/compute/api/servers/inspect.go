@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"slices"
 	"strconv"
 
 	"kilonova/internal/compute"
@@ -68,6 +69,9 @@ func (a api) diagnostics(r *httpapi.Request) (*httpapi.Reply, error) {
 	return body(diagnosticsView(s, &d))
 }
 
+// diagnosedDrivers are the names that the document can have. Drivers that came later go by the first; "hypervisor" tells what they are.
+var diagnosedDrivers = []string{"libvirt", "ironic", "vmwareapi", "xenapi"}
+
 func diagnosticsView(s *compute.Server, d *virt.Diagnostics) map[string]any {
 	cpus, nics, disks := []map[string]any{}, []map[string]any{}, []map[string]any{}
 	for _, c := range d.CPUs {
@@ -86,7 +90,11 @@ func diagnosticsView(s *compute.Server, d *virt.Diagnostics) map[string]any {
 		}
 		return text
 	}
-	return map[string]any{"state": d.State, "driver": d.Driver, "hypervisor": orNil(d.Hypervisor), "hypervisor_os": orNil(d.HypervisorOS), "uptime": d.Uptime, "config_drive": s.ConfigDrive,
+	driver := d.Driver
+	if !slices.Contains(diagnosedDrivers, driver) {
+		driver = diagnosedDrivers[0]
+	}
+	return map[string]any{"state": d.State, "driver": driver, "hypervisor": orNil(d.Hypervisor), "hypervisor_os": orNil(d.HypervisorOS), "uptime": d.Uptime, "config_drive": s.ConfigDrive,
 		"num_cpus": len(cpus), "num_nics": len(nics), "num_disks": len(disks), "cpu_details": cpus, "nic_details": nics, "disk_details": disks,
 		"memory_details": map[string]any{"maximum": d.MemoryMaxMB, "used": d.MemoryUsedMB}}
 }

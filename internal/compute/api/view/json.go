@@ -71,7 +71,11 @@ func appendTime(b []byte, t time.Time, layout string) []byte {
 }
 
 func appendMap(b []byte, m map[string]string) []byte {
-	keys := make([]string, 0, len(m))
+	if len(m) == 0 {
+		return append(b, "{}"...)
+	}
+	var few [16]string // most maps need no allocation
+	keys := few[:0]
 	for k := range m {
 		keys = append(keys, k)
 	}

@@ -269,7 +269,8 @@ func appendAddresses(b []byte, s *compute.Server, extended bool) []byte {
 	b = append(b, '{')
 	if s.VMState != compute.VMBuilding {
 		var done []string
-		for _, v := range s.VIFs {
+		for i := range s.VIFs {
+			v := &s.VIFs[i]
 			if slices.Contains(done, v.NetworkName) {
 				continue
 			}
@@ -290,7 +291,8 @@ func appendNetwork(b []byte, s *compute.Server, name string, extended bool) ([]b
 	b = append(b, '[')
 	found := false
 	at := len(b)
-	for _, v := range s.VIFs {
+	for i := range s.VIFs {
+		v := &s.VIFs[i]
 		if v.NetworkName != name {
 			continue
 		}

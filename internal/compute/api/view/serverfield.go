@@ -171,8 +171,12 @@ func putVolumes(b []byte, o *ServerOptions, s *compute.Server) []byte {
 
 // GroupNames gives the names of the security groups of a server: those of its ports, or those asked for while it has none.
 func GroupNames(s *compute.Server) []string {
+	if len(s.VIFs) == 1 {
+		return s.VIFs[0].SecurityGroups
+	}
 	var names []string
-	for _, v := range s.VIFs {
+	for i := range s.VIFs {
+		v := &s.VIFs[i]
 		for _, g := range v.SecurityGroups {
 			if !slices.Contains(names, g) {
 				names = append(names, g)
