@@ -297,7 +297,9 @@ func (d *Daemon) pid(name string) int {
 	if err != nil || n <= 1 {
 		return 0
 	}
-	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", n)); err != nil || strings.TrimSpace(string(comm)) != name {
+	// A dead process that nobody waits for keeps its name; where the first process waits for none, as in many containers, it stays.
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n))
+	if err != nil || !strings.Contains(string(stat), "("+name+") ") || strings.Contains(string(stat), "("+name+") Z") {
 		return 0
 	}
 	return n
