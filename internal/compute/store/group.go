@@ -112,3 +112,42 @@ func (s *Store) ReserveMembers(ctx context.Context, tx *db.Tx, groupID, user str
 	}
 	return nil
 }
+
+// GuardGroup fails with fault.Conflict when a server of a group may not be on host beside, or apart from, the members that are on hosts now. It locks the group
+// until the transaction ends: called in the transaction that writes a server's host, it lets no two servers past each other. A group that is gone forbids
+// nothing; the soft policies are wishes and forbid nothing either.
+func (s *Store) GuardGroup(ctx context.Context, tx *db.Tx, groupID, serverID, host string) error {
+	if groupID == "" || host == "" {
+		return nil
+	}
+	var policy string
+	var limit int
+	err := tx.QueryRow(ctx, "SELECT policy, max_per_host FROM compute_groups WHERE id = ?"+tx.ForUpdate(), groupID).Scan(&policy, &limit)
+	if db.IsNoRows(err) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("guard server group: %w", err)
+	}
+	here, elsewhere := 0, 0
+	err = scan(ctx, tx, "SELECT s.host, COUNT(*) FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id"+
+		" WHERE m.group_id = ? AND m.server_id <> ? AND s.deleted = 0 AND s.host > '' GROUP BY s.host", []any{groupID, serverID}, func(scan func(...any) error) error {
+		var at string
+		var n int
+		err := scan(&at, &n)
+		if at == host {
+			here += n
+		} else {
+			elsewhere += n
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("guard server group: %w", err)
+	case policy == "affinity" && elsewhere > 0:
+		return fault.New(fault.Conflict, "Affinity instance group policy was violated.")
+	case policy == "anti-affinity" && here >= max(limit, 1):
+		return fault.New(fault.Conflict, "Anti-affinity instance group policy was violated.")
+	}
+	return nil
+}
