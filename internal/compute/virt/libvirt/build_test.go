@@ -238,6 +238,12 @@ func TestRewriteForTheDestination(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	nics := "<interface type='bridge'><mac address='fa:16:3e:00:00:01'/><source bridge='br1'/></interface><interface type='bridge'><mac address='FA:16:3E:00:00:02'/><source bridge='br1'/></interface>" +
+		"<interface type='user'><mac address='fa:16:3e:00:00:03'/></interface><interface type='bridge'><mac address='fa:16:3e:00:00:04'/><source bridge='br1'/></interface>"
+	moved := d.rewrite(nics, guestID, map[string]string{targetBridge + "fa:16:3e:00:00:02": "br2", targetBridge + "fa:16:3e:00:00:03": "br3", targetBridge + "fa:16:3e:00:00:09": "br9"})
+	if diff := cmp.Diff(strings.Replace(nics, "02'/><source bridge='br1'", "02'/><source bridge='br2'", 1), moved); diff != "" {
+		t.Error(diff)
+	}
 	if same := d.rewrite(text, guestID, map[string]string{}); same != text {
 		t.Errorf("a destination that says nothing changes %s", cmp.Diff(text, same))
 	}

@@ -26,6 +26,7 @@ const (
 	targetPorts    = "serial_ports"  // free ports for serial consoles
 	targetVNC      = "vnc_listen"
 	targetSerial   = "serial_listen"
+	targetBridge   = "bridge " // and a MAC address: the bridge of that interface
 	targetFiles    = "file_address" // where the config drive can be sent, with
 	targetFilesKey = "file_token"   // this said first
 )
@@ -109,6 +110,11 @@ func (d *Driver) LiveMigrationTarget(ctx context.Context, spec *virt.Spec) (map[
 		ports = append(ports, strconv.Itoa(p))
 	}
 	t[targetPorts] = strings.Join(ports, ",")
+	for _, v := range spec.VIFs {
+		if v.Bridge != "" {
+			t[targetBridge+strings.ToLower(v.MAC)] = v.Bridge
+		}
+	}
 	if exists(d.path(spec.ID, incomingMark)) && !exists(d.path(spec.ID, configDisk)) {
 		if address == "" {
 			address = d.hostIP()
@@ -228,7 +234,7 @@ func (d *Driver) migration(ctx context.Context, f found, guest string, target ma
 	return params, flags, nil
 }
 
-// rewrite fits a definition's text to the destination: the directory of the guest's files, ports and listen addresses. Everything else has to
+// rewrite fits a definition's text to the destination: the directory of the guest's files, ports, listen addresses, bridges. Everything else has to
 // stay to the letter, so the text is edited rather than read and written.
 func (d *Driver) rewrite(text, guest string, target map[string]string) string {
 	if dir := target[targetDir]; dir != "" {
@@ -250,7 +256,35 @@ func (d *Driver) rewrite(text, guest string, target map[string]string) string {
 	if to := target[targetSerial]; to != "" && to != d.c.SerialListen {
 		text = strings.ReplaceAll(text, "mode='bind' host='"+d.c.SerialListen+"'", "mode='bind' host='"+to+"'")
 	}
+	for name, bridge := range target {
+		if mac, ok := strings.CutPrefix(name, targetBridge); ok {
+			text = rewriteBridge(text, mac, bridge)
+		}
+	}
 	return text
+}
+
+// rewriteBridge plugs the interface with the MAC into another bridge.
+func rewriteBridge(text, mac, bridge string) string {
+	at := strings.Index(strings.ToLower(text), "<mac address='"+mac+"'")
+	if at < 0 {
+		return text
+	}
+	const source = "<source bridge='"
+	rest := text[at:]
+	if end := strings.Index(rest, "</interface>"); end >= 0 {
+		rest = rest[:end]
+	}
+	from := strings.Index(rest, source)
+	if from < 0 {
+		return text
+	}
+	from += at + len(source)
+	to := strings.IndexByte(text[from:], '\'')
+	if to < 0 {
+		return text
+	}
+	return text[:from] + escaped(bridge) + text[from+to:]
 }
 
 // escaped writes s as libvirt writes it in XML.

@@ -1,0 +1,333 @@
+package libvirt_test
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/rpc"
+	"kilonova/internal/compute/virt/virttest"
+	"kilonova/internal/fault"
+	"kilonova/internal/id"
+)
+
+// spawned starts a guest that is destroyed when the test ends.
+func spawned(t *testing.T, d *libvirt.Driver, h virttest.Harness, s *virt.Spec) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := d.Destroy(ctx, s.ID, false); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := d.Spawn(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	h.Ready(t, s.ID)
+}
+
+func dial(t *testing.T, d *libvirt.Driver, guest, kind string) net.Conn {
+	t.Helper()
+	e, err := d.Console(t.Context(), guest, kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", net.JoinHostPort(e.Host, strconv.Itoa(e.Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return c
+}
+
+// until reads until the text has come.
+func until(t *testing.T, c net.Conn, want string) {
+	t.Helper()
+	var got strings.Builder
+	buf := make([]byte, 1024)
+	for !strings.Contains(got.String(), want) {
+		n, err := c.Read(buf)
+		if err != nil {
+			t.Fatalf("waiting for %q: %v; so far %q", want, err, got.String())
+		}
+		got.Write(buf[:n])
+	}
+}
+
+// TestRichGuest boots one guest with nearly everything that flavors and images can ask for and looks at it from inside.
+func TestRichGuest(t *testing.T) {
+	h := startHost(t, libvirt.DaemonConfig{})
+	x := h.harness(t)
+	d, c := h.open(t), h.client(t)
+	s := x.Spec(t)
+	s.VCPUs, s.MemoryMB, s.EphemeralGB, s.SwapMB, s.RootGB = 2, 256, 1, 64, 2
+	s.ImageProps = map[string]string{"hw_machine_type": "q35", "hw_cdrom_bus": "scsi", "hw_video_model": "virtio", "hw_boot_menu": "true"}
+	s.ExtraSpecs = map[string]string{"hw:numa_nodes": "2", "hw:cpu_cores": "2", "hw:watchdog_action": "none", "hw:serial_port_count": "2",
+		"quota:cpu_shares": "512", "quota:disk_write_iops_sec": "10000", "hw_rng:rate_bytes": "4096"}
+	if iso, err := exec.LookPath("genisoimage"); err == nil {
+		content := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(content, "openstack/latest"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		meta := fmt.Sprintf(`{"uuid": %q, "hostname": "rich.example", "admin_pass": "s3cret", "public_keys": {"k": "ssh-ed25519 AAAA me\u003e\n"}}`, s.ID)
+		if err := os.WriteFile(filepath.Join(content, "openstack/latest/meta_data.json"), []byte(meta), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.ConfigDrive = filepath.Join(t.TempDir(), "config.iso")
+		if out, err := exec.Command(iso, "-quiet", "-R", "-V", "config-2", "-o", s.ConfigDrive, content).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	spawned(t, d, x, s)
+	for _, look := range []struct{ command, want string }{
+		{"nproc", "2"},
+		{"ls -d /sys/devices/system/node/node? | wc -l", "2"},
+		{"cat /sys/devices/system/cpu/cpu?/topology/physical_package_id | sort -u | wc -l", "1"},
+		{"ls /sys/block | grep ^vd | wc -l", "3"},
+		{"findfs LABEL=ephemeral0 >/dev/null && echo yes", "yes"},
+		{"dd if=/dev/vdc bs=1 skip=4086 count=10 2>/dev/null", "SWAPSPACE2"},
+		{"echo $(($(cat /sys/block/vda/size) / 2097152))", "2"},
+		{"df -m / | awk 'NR == 2 { print ($2 > 1500) }'", "1"},
+		{"cat /sys/class/dmi/id/product_name", "OpenStack Nova"},
+		{"cat /sys/class/dmi/id/product_uuid", s.ID},
+	} {
+		if got := strings.TrimSpace(shell(t, c, s.ID, look.command)); got != look.want {
+			t.Errorf("in the guest, %s gives %q, want %q", look.command, got, look.want)
+		}
+	}
+	if s.ConfigDrive != "" {
+		if got := shell(t, c, s.ID, "hostname; cat /root/.ssh/authorized_keys"); got != "rich.example\nssh-ed25519 AAAA me>\n" {
+			t.Errorf("the guest read from its config drive %q", got)
+		}
+	}
+
+	vnc := dial(t, d, s.ID, "vnc")
+	until(t, vnc, "RFB 003.008\n")
+	serial := dial(t, d, s.ID, "serial")
+	_, _ = io.WriteString(serial, "\n")
+	until(t, serial, "login:")
+	_, _ = io.WriteString(serial, "kilo\n")
+	until(t, serial, "Password:")
+	password := "kilo"
+	if s.ConfigDrive != "" {
+		password = "s3cret"
+	}
+	_, _ = io.WriteString(serial, password+"\n")
+	until(t, serial, "$ ")
+	_, _ = io.WriteString(serial, "echo seen-$((40+2))\n")
+	until(t, serial, "seen-42")
+	log, err := d.ConsoleLog(t.Context(), s.ID, 0, 1<<20)
+	if err != nil || !strings.Contains(string(log), "guest: ready") || !strings.Contains(string(log), "seen-42") {
+		t.Errorf("the console log lacks what the console showed: %q, %v", log, err)
+	}
+}
+
+// TestDaemonDies kills libvirtd: the guest must not notice, and the driver must find it again.
+func TestDaemonDies(t *testing.T) {
+	h := startHost(t, libvirt.DaemonConfig{})
+	x := h.harness(t)
+	d := h.open(t)
+	s := x.Spec(t)
+	seen := make(chan virt.GuestState, 1024)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.Watch(ctx, func(g virt.GuestState) { seen <- g }) }()
+	t.Cleanup(func() { stop(); <-done })
+	expect := func(want virt.GuestState) {
+		t.Helper()
+		limit := time.After(patience)
+		for {
+			select {
+			case got := <-seen:
+				if got == want {
+					return
+				}
+			case <-limit:
+				t.Fatalf("nobody told of %+v", want)
+			}
+		}
+	}
+	expect(virt.GuestState{})
+	spawned(t, d, x, s)
+	expect(virt.GuestState{ID: s.ID, Name: s.Name, Power: virt.Running})
+	x.Write(t, s.ID, "/run/memory", "not rebooted")
+
+	if err := syscall.Kill(h.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for h.PID() != 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, err := d.Guest(t.Context(), s.ID); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("without a daemon: %v", err)
+	}
+	if libvirt.FindDaemon(libvirt.DaemonConfig{Dir: filepath.Join(h.dir, "libvirt")}) == nil {
+		t.Error("the daemon's log keeper should be found")
+	}
+	again, err := libvirt.StartDaemon(t.Context(), libvirt.DaemonConfig{Dir: filepath.Join(h.dir, "libvirt")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(virt.GuestState{}) // look at everything: events were missed
+	g, err := d.Guest(t.Context(), s.ID)
+	if err != nil || g.Power != virt.Running {
+		t.Fatalf("after the daemon's restart: %+v, %v", g, err)
+	}
+	if got := shell(t, h.client(t), s.ID, "cat /run/memory"); got != "not rebooted" {
+		t.Errorf("the guest's memory holds %q", got)
+	}
+
+	// Stopping the daemon in good order leaves guests and their log keeper alone, too.
+	if err := again.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = libvirt.StartDaemon(t.Context(), libvirt.DaemonConfig{Dir: filepath.Join(h.dir, "libvirt")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := shell(t, h.client(t), s.ID, "cat /run/memory; echo still-here > /dev/console"); got != "not rebooted" {
+		t.Errorf("the guest's memory holds %q", got)
+	}
+	if log, err := d.ConsoleLog(t.Context(), s.ID, 0, 1<<20); err != nil || !strings.Contains(string(log), "still-here") {
+		t.Errorf("the console log stopped: %q, %v", log, err)
+	}
+}
+
+// TestVolumes attaches volumes over NBD, one of them encrypted, and boots from one.
+func TestVolumes(t *testing.T) {
+	nbd, err := exec.LookPath("qemu-nbd")
+	if err != nil {
+		t.Skip("qemu-nbd is not installed")
+	}
+	h := startHost(t, libvirt.DaemonConfig{})
+	x := h.harness(t)
+	d, c := h.open(t), h.client(t)
+
+	// serve exports a file over NBD until the test ends.
+	serve := func(path string) string {
+		socket := path + ".sock"
+		cmd := exec.Command(nbd, "-t", "-e", "4", "-f", "raw", "-x", "vol", "-k", socket, path)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+			if _, err := os.Stat(socket); err == nil {
+				return socket
+			}
+			if time.Now().After(end) {
+				t.Fatal("qemu-nbd does not listen")
+			}
+		}
+	}
+	image := func(name string, args ...string) string {
+		path := filepath.Join(h.dir, name)
+		if out, err := exec.Command("qemu-img", append(append([]string{"create", "-q"}, args...), path, "64M")...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return path
+	}
+	plain, secret := image("plain", "-f", "raw"), image("luks", "-f", "luks", "--object", "secret,id=s,data=passphrase", "-o", "key-secret=s,iter-time=10")
+	boot := filepath.Join(h.dir, "boot")
+	if out, err := exec.Command("qemu-img", "convert", "-O", "raw", x.Spec(t).BaseImage, boot).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	disk := func(path string, data map[string]any) virt.Disk {
+		data["socket"], data["name"] = serve(path), "vol"
+		n := id.UUID()
+		return virt.Disk{VolumeID: n, BootIndex: -1, Serial: n, Connection: map[string]any{"driver_volume_type": "nbd", "data": data}}
+	}
+	root := disk(boot, map[string]any{})
+	root.BootIndex, root.Device = 0, "/dev/vda"
+	s := x.Spec(t)
+	s.BaseImage, s.BaseFormat, s.ImageID, s.RootGB, s.Disks = "", "", "", 0, []virt.Disk{root}
+	spawned(t, d, x, s)
+	if _, err := d.Snapshot(t.Context(), s.ID, virt.SnapshotOptions{Format: "qcow2", Dir: t.TempDir()}); !errors.Is(err, fault.Conflict) {
+		t.Errorf("a snapshot of a guest without a disk of its own: %v", err)
+	}
+
+	one, two := disk(plain, map[string]any{}), disk(secret, map[string]any{"encrypted": true})
+	two.Secrets = map[string]string{"luks": "passphrase"}
+	for _, v := range []virt.Disk{one, two} {
+		s.Disks = append(s.Disks, v)
+		if err := d.AttachVolume(t.Context(), s, v); err != nil {
+			t.Fatal(err)
+		}
+		command := fmt.Sprintf("for b in /sys/block/vd?; do [ \"$(cat $b/serial)\" != %s ] || echo written-in-the-guest > /dev/${b##*/}; done; sync", v.Serial[:20])
+		for end := time.Now().Add(patience); !strings.Contains(shell(t, c, s.ID, "cat /sys/block/vd?/serial"), v.Serial[:20]); time.Sleep(200 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the guest does not see the volume")
+			}
+		}
+		shell(t, c, s.ID, command)
+	}
+	if b, err := os.ReadFile(plain); err != nil || !strings.HasPrefix(string(b), "written-in-the-guest") {
+		t.Errorf("the plain volume holds %q: %v", b[:min(len(b), 30)], err)
+	}
+	if b, err := os.ReadFile(secret); err != nil || strings.Contains(string(b), "written-in-the-guest") || !strings.HasPrefix(string(b), "LUKS") {
+		t.Errorf("the encrypted volume can be read: %v", err)
+	}
+	if _, err := c.SecretByUUID(t.Context(), mustUUID(t, id.Derived("libvirt-secret", two.VolumeID, "luks"))); err != nil {
+		t.Errorf("the passphrase is not kept: %v", err)
+	}
+	for _, v := range []virt.Disk{two, one} {
+		s.Disks = s.Disks[:len(s.Disks)-1]
+		if err := d.DetachVolume(t.Context(), s, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.SecretByUUID(t.Context(), mustUUID(t, id.Derived("libvirt-secret", two.VolumeID, "luks"))); !errors.Is(err, fault.NotFound) {
+		t.Errorf("the passphrase is still kept: %v", err)
+	}
+	if got := strings.TrimSpace(shell(t, c, s.ID, "ls /sys/block | grep -c ^vd")); got != "1" {
+		t.Errorf("the guest still sees %s disks", got)
+	}
+}
+
+func mustUUID(t *testing.T, s string) (u rpc.UUID) {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
+	if err != nil || copy(u[:], b) != len(u) {
+		t.Fatalf("%q is no UUID: %v", s, err)
+	}
+	return u
+}
+
+// TestForeignDomains: domains that somebody else made are neither listed nor touched.
+func TestForeignDomains(t *testing.T) {
+	h := startHost(t, libvirt.DaemonConfig{})
+	d, c := h.open(t), h.client(t)
+	n := id.UUID()
+	dom, err := c.Define(t.Context(), `<domain type='qemu'><name>theirs</name><uuid>`+n+`</uuid><memory unit='MiB'>16</memory><os><type arch='x86_64' machine='pc'>hvm</type></os></domain>`, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := d.Guests(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("listed: %+v, %v", all, err)
+	}
+	for what, err := range map[string]error{
+		"guest": func() error { _, err := d.Guest(t.Context(), n); return err }(), "destroy": d.Destroy(t.Context(), n, false),
+		"power off": d.PowerOff(t.Context(), n, 0), "pause": d.Pause(t.Context(), n), "spawn": d.Spawn(t.Context(), &virt.Spec{ID: n, Name: "x", VCPUs: 1, MemoryMB: 16}),
+	} {
+		if !errors.Is(err, fault.NotFound) {
+			t.Errorf("%s of somebody else's domain: %v", what, err)
+		}
+	}
+	if _, err := c.DomainByUUID(t.Context(), dom.UUID); err != nil {
+		t.Errorf("somebody else's domain is gone: %v", err)
+	}
+}
