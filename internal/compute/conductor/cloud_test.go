@@ -71,13 +71,7 @@ func newCloud(t testing.TB, o options) *cloud {
 	t.Helper()
 	c := &cloud{t: t, ctx: t.Context(), dir: t.TempDir(), nodes: map[string]string{}, faults: map[string]error{}}
 	var err error
-	open := func(name string) *db.DB {
-		d, err := db.Open(c.ctx, "sqlite:"+filepath.Join(c.dir, name))
-		c.must(err)
-		t.Cleanup(func() { _ = d.Close() })
-		return d
-	}
-	c.db, c.hyper = open("cloud.db"), open("hyper.db")
+	c.db, c.hyper = database(t, c.dir, "cloud.db"), database(t, c.dir, "hyper.db")
 	c.bus, err = nats.Open(nats.Config{Name: "test"}, nil)
 	c.must(err)
 	t.Cleanup(func() { _ = c.bus.Close() })
@@ -184,7 +178,7 @@ func (c *cloud) host(name string, size fake.Config) (kill func()) {
 		defer c.mu.Unlock()
 		return c.faults[name+"/"+verb]
 	}
-	a, err := agent.New(agent.Config{Host: name, NodeID: c.nodes[name], Bus: c.bus, DB: c.hyper, Driver: fake.New(size), Report: 200 * time.Millisecond, Look: time.Hour,
+	a, err := agent.New(agent.Config{Host: name, NodeID: c.nodes[name], Bus: c.bus, DB: c.hyper, Driver: fake.New(size), Report: 200 * time.Millisecond, Look: 400 * time.Millisecond,
 		Log: slog.New(slog.DiscardHandler)})
 	c.must(err)
 	up := make(chan struct{})

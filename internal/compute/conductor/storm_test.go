@@ -13,6 +13,7 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/flow"
+	"kilonova/internal/compute/reconcile"
 	"kilonova/internal/compute/virt/fake"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -53,7 +54,8 @@ func runStorm(t *testing.T, several bool) {
 func stormHost() fake.Config { return fake.Config{VCPUs: 32, MemoryMB: 262144, DiskGB: 1000} }
 
 func (s *storm) options(inject func(context.Context, operation.Point, string, *operation.Run) error) options {
-	o := options{downTime: 1500 * time.Millisecond, inject: inject, several: s.several, flow: flow.Config{Patience: 300 * time.Millisecond, StopGrace: -1}}
+	o := options{downTime: 1500 * time.Millisecond, inject: inject, several: s.several, flow: flow.Config{Patience: 300 * time.Millisecond, StopGrace: -1},
+		rec: reconcile.Config{Settle: 100 * time.Millisecond}}
 	if s.several {
 		o.lease = 600 * time.Millisecond
 	}
@@ -199,13 +201,20 @@ func contains(list []string, v string) bool {
 
 // heal starts everything anew, without faults.
 func (s *storm) heal() {
-	o := s.options(nil)
-	o.rec.Settle = 100 * time.Millisecond
-	s.control(o)
+	s.control(s.options(nil))
 	for i := range s.kills {
 		s.kills[i]()
 		s.host(name(i), stormHost())
 	}
+}
+
+// settle waits for the operations that reports of guests started.
+func (s *storm) settle() {
+	s.t.Helper()
+	s.eventually("no operation is open", func() bool {
+		ops, err := s.engine.List(s.ctx, []operation.State{operation.Pending, operation.Running, operation.Undoing}, 1)
+		return err == nil && len(ops) == 0
+	})
 }
 
 func (s *storm) judge() {
@@ -231,7 +240,8 @@ func (s *storm) judge() {
 		}
 	}
 	s.t.Log(len(s.ops), "operations:", fmt.Sprint(states))
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(1500 * time.Millisecond) // the hosts look for what is theirs and report what their guests do
+	s.settle()
 	s.must(errors.Join(s.con.Reconcile().Debts(s.ctx), s.con.Reconcile().Orphans(s.ctx)))
 	s.healthy()
 	for _, server := range s.servers {
