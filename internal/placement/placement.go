@@ -101,7 +101,7 @@ type Candidates struct {
 	Candidates []Candidate
 	Summaries  map[string]Provider
 	// Rejected counts, for an answer that names what was missing, the root providers that each constraint removed, in the order of asking:
-	// "VCPU: 12 asked, at most 8 free", …
+	// "VCPU: 12 asked, at most 8 free", … When the limit ended the search, only those looked at before.
 	Rejected []Rejection
 }
 

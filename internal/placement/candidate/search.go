@@ -218,7 +218,6 @@ func (s *search) oneByOne(ctx context.Context, trees []*slot) error {
 			return err
 		}
 		if s.full() {
-			s.walls.partial = true
 			return nil
 		}
 	}
@@ -257,7 +256,6 @@ func (s *search) inTurn(ctx context.Context, trees []*slot) error {
 			}
 			s.out.Candidates = append(s.out.Candidates, c)
 			if s.full() {
-				s.walls.partial = true
 				return nil
 			}
 			still = append(still, r)

@@ -11,7 +11,6 @@ import (
 type walls struct {
 	list     []wall
 	together int
-	partial  bool // the search ended at its limit: the counts are of the trees seen so far
 }
 
 type wall struct {
