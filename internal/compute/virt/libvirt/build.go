@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"fmt"
@@ -193,28 +194,18 @@ type letters struct {
 	used, reserved map[string]bool
 }
 
-func prefixOf(bus string) string {
-	switch bus {
-	case "virtio":
-		return "vd"
-	case "ide":
-		return "hd"
-	}
-	return "sd"
-}
-
 // next takes want when it fits the bus and is free, otherwise the first free name.
 func (l *letters) next(bus, want string) string {
 	if l.used == nil {
 		l.used = map[string]bool{}
 	}
 	want = strings.TrimPrefix(want, "/dev/")
-	if strings.HasPrefix(want, prefixOf(bus)) && len(want) > 2 && !l.used[want] {
+	if strings.HasPrefix(want, definition.TargetPrefix(bus)) && len(want) > 2 && !l.used[want] {
 		l.used[want] = true
 		return want
 	}
 	for i := 0; ; i++ {
-		name := prefixOf(bus) + diskLetters(i)
+		name := definition.TargetPrefix(bus) + diskLetters(i)
 		if !l.used[name] && !l.reserved[name] {
 			l.used[name] = true
 			return name
@@ -284,7 +275,7 @@ func (d *Driver) buildDevices(x *definition.Domain, spec *virt.Spec, o *definiti
 		if !d.caps.tpm {
 			return fault.New(fault.NotImplemented, "The host cannot emulate a TPM.").WithHint("Install the packages swtpm and swtpm-tools on it.")
 		}
-		dev.TPM = &definition.TPM{Model: orElse(o.TPMModel, "tpm-tis"), Backend: definition.TPMBackend{Type: "emulator", Version: orElse(o.TPMVersion, "2.0")}}
+		dev.TPM = &definition.TPM{Model: cmp.Or(o.TPMModel, "tpm-tis"), Backend: definition.TPMBackend{Type: "emulator", Version: cmp.Or(o.TPMVersion, "2.0")}}
 	}
 	dev.Balloon = &definition.Balloon{Model: "virtio", Stats: &definition.BalloonStats{Period: 10}}
 	if o.RNG {
@@ -294,13 +285,6 @@ func (d *Driver) buildDevices(x *definition.Domain, spec *virt.Spec, o *definiti
 		}
 	}
 	return nil
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }
 
 // buildDisks lists the disks in the order in which the guest finds them: root (or, in rescue, the rescue disk before it), ephemeral, swap,
@@ -325,7 +309,7 @@ func (d *Driver) buildDisks(spec *virt.Spec, o *definition.Options) ([]definitio
 		return k
 	}
 	stable := o.RescueBus != "" || o.RescueDevice != ""
-	rescueBus := orElse(o.RescueBus, o.DiskBus)
+	rescueBus := cmp.Or(o.RescueBus, o.DiskBus)
 	if spec.Rescue != nil && !stable {
 		add(file(rescueDisk, "qcow2"), rescueBus, "").Boot = &definition.Boot{Order: 1}
 	}
@@ -344,7 +328,7 @@ func (d *Driver) buildDisks(spec *virt.Spec, o *definition.Options) ([]definitio
 			add(file(swapDisk, "raw"), o.DiskBus, "")
 		}
 		for _, v := range spec.Disks {
-			k, err := d.volumeDisk(v, o)
+			k, err := definition.Volume(v, o, d.cache)
 			if err != nil {
 				return nil, err
 			}
@@ -359,13 +343,13 @@ func (d *Driver) buildDisks(spec *virt.Spec, o *definition.Options) ([]definitio
 		k := file(rescueDisk, "qcow2")
 		if o.RescueDevice == "cdrom" {
 			k.Device, k.Driver.Discard, k.ReadOnly = "cdrom", "", &definition.Present{}
-			rescueBus = orElse(o.RescueBus, o.CDROMBus)
+			rescueBus = cmp.Or(o.RescueBus, o.CDROMBus)
 		}
 		add(k, rescueBus, "").Boot = &definition.Boot{Order: 1}
 	}
 	if exists(d.path(spec.ID, configDisk)) {
 		add(definition.Disk{Type: "file", Device: "cdrom", Driver: definition.DiskDriver{Name: "qemu", Type: "raw"},
-			Source: &definition.DiskSource{File: d.path(spec.ID, configDisk)}, ReadOnly: &definition.Present{}}, o.CDROMBus, prefixOf(o.CDROMBus)+"d")
+			Source: &definition.DiskSource{File: d.path(spec.ID, configDisk)}, ReadOnly: &definition.Present{}}, o.CDROMBus, definition.TargetPrefix(o.CDROMBus)+"d")
 	}
 	return out, uniqueBoot(out)
 }
@@ -403,7 +387,7 @@ func buildInterface(spec *virt.Spec, v network.VIF, o *definition.Options) (*def
 	if _, err := net.ParseMAC(v.MAC); err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, "The port %s has the impossible MAC address %q.", v.PortID, v.MAC)
 	}
-	model := orElse(v.Model, orElse(o.VIFModel, "virtio"))
+	model := cmp.Or(v.Model, cmp.Or(o.VIFModel, "virtio"))
 	i := &definition.Interface{Type: "bridge", MAC: definition.MAC{Address: v.MAC}, Source: definition.InterfaceSource{Bridge: v.Bridge},
 		Model: &definition.InterfaceModel{Type: model}, Alias: interfaceAlias(v)}
 	if v.Tap != "" {

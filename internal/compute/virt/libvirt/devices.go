@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -193,7 +194,7 @@ func (d *Driver) SetPassword(ctx context.Context, guest, user, password string) 
 	if f.power != virt.Running {
 		return conflict("given a password", f.power)
 	}
-	err = d.rpc.SetUserPassword(ctx, f.dom, orElse(user, "root"), password)
+	err = d.rpc.SetUserPassword(ctx, f.dom, cmp.Or(user, "root"), password)
 	if rpc.HasCode(err, rpc.AgentUnresponsive, rpc.ArgumentUnsupported, rpc.ConfigUnsupported) {
 		return fault.Wrap(err, fault.Conflict, "The server has no guest agent that answers.").WithHint("Install qemu-guest-agent in it.")
 	}

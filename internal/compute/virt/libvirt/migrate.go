@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -26,7 +27,7 @@ const (
 	targetPorts    = "serial_ports"  // free ports for serial consoles
 	targetVNC      = "vnc_listen"
 	targetSerial   = "serial_listen"
-	targetBridge   = "bridge " // and a MAC address: the bridge of that interface
+	targetBridge   = "bridge "      // and a MAC address: the bridge of that interface
 	targetFiles    = "file_address" // where the config drive can be sent, with
 	targetFilesKey = "file_token"   // this said first
 )
@@ -247,7 +248,7 @@ func (d *Driver) rewrite(text, guest string, target map[string]string) string {
 		if _, ok := seen[s]; !ok && len(seen) < len(ports) && ports[len(seen)] != "" {
 			seen[s] = "service='" + ports[len(seen)] + "'"
 		}
-		return orElse(seen[s], s)
+		return cmp.Or(seen[s], s)
 	})
 	if to := target[targetVNC]; to != "" && to != d.c.VNCListen {
 		text = strings.ReplaceAll(text, "listen='"+d.c.VNCListen+"'", "listen='"+to+"'")

@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -170,7 +171,7 @@ func (d *Driver) waitBackup(ctx context.Context, dom rpc.Domain, events *rpc.Sub
 		return err
 	}
 	if kind != rpc.JobDone || operation != rpc.OperationBackup {
-		return fault.New(fault.Internal, "The disk could not be copied: %s", orElse(message, "the job ended early"))
+		return fault.New(fault.Internal, "The disk could not be copied: %s", cmp.Or(message, "the job ended early"))
 	}
 	return nil
 }
