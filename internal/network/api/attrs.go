@@ -124,7 +124,7 @@ func badRequest(format string, args ...any) *fault.Error {
 // accept verifies the attributes of a request body. In a POST, defaults are filled in.
 func (res *resource) accept(body map[string]any, m moment) (input, error) {
 	if t, ok := body["tenant_id"]; ok {
-		if p, ok := body["project_id"]; ok && p != t {
+		if p, ok := body["project_id"]; ok && show(p) != show(t) {
 			return nil, badRequest("'project_id' and 'tenant_id' do not match")
 		}
 		body = maps.Clone(body)

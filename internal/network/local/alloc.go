@@ -279,6 +279,9 @@ func (c *Change) assignOne(p *network.Port, subnets []network.Subnet, w network.
 		return network.FixedIP{}, fault.New(fault.Invalid, "Invalid input for operation: Failed to create port on network %s, because fixed_ips included invalid subnet %s.",
 			p.NetworkID, w.SubnetID).WithCode("InvalidInput")
 	}
+	if w.Address == "" && s == nil {
+		return network.FixedIP{}, fault.New(fault.Invalid, "Invalid input for operation: IP allocation requires subnet_id or ip_address.").WithCode("InvalidInput")
+	}
 	if w.Address == "" {
 		if ipam.Automatic(s) && p.DeviceOwner != network.OwnerRouterInterface {
 			return c.assignAuto(p, s)

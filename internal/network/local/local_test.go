@@ -261,6 +261,7 @@ func TestNamedAddresses(t *testing.T) {
 		{"elsewhere", []network.FixedIP{{Address: "192.168.1.1"}}, "InvalidIpForNetwork"},
 		{"elsewhere with subnet", []network.FixedIP{{SubnetID: sub.ID, Address: "192.168.1.1"}}, "InvalidIpForSubnet"},
 		{"unknown subnet", []network.FixedIP{{SubnetID: "nope"}}, "SubnetNotFound"},
+		{"nothing named", []network.FixedIP{{}}, "InvalidInput"},
 		{"no address", []network.FixedIP{}, ""},
 		{"two of one subnet", []network.FixedIP{{SubnetID: sub.ID}, {SubnetID: sub.ID}}, ""},
 	} {
