@@ -24,8 +24,11 @@ type Program struct {
 	Dir  string // state directory
 }
 
-// Build compiles the program into dir.
+// Build compiles the program into dir, unless KILONOVA_BINARY names one that was built before.
 func Build(ctx context.Context, dir string) (string, error) {
+	if path := os.Getenv("KILONOVA_BINARY"); path != "" {
+		return path, nil
+	}
 	out := filepath.Join(dir, "kilonova")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "kilonova/cmd/kilonova")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -99,6 +102,9 @@ func (x *Proc) Kill() error {
 	}
 	return err
 }
+
+// Signal sends a signal, such as SIGSTOP and SIGCONT.
+func (x *Proc) Signal(sig syscall.Signal) error { return x.cmd.Process.Signal(sig) }
 
 // Stop ends the process gently and fails when it does not end well.
 func (x *Proc) Stop() error {

@@ -39,7 +39,7 @@ func TestRolesInTheirOwnProcesses(t *testing.T) {
 	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}
 	nats, first, second := freePort(t), freePort(t), freePort(t)
 	config := filepath.Join(t.TempDir(), "kilonova.conf")
-	text := fmt.Sprintf("[api]\npublic_url = http://127.0.0.1:%d\n[bus]\nurl = nats://127.0.0.1:%d\n[compute]\ndriver = fake\nreport_interval = 1\nservice_down_time = 20\n[identity]\nbcrypt_cost = 4\n", first, nats)
+	text := fmt.Sprintf("[api]\npublic_url = http://127.0.0.1:%d\n[bus]\nurl = nats://127.0.0.1:%d\n[compute]\ndriver = fake\nreport_interval = 1\nservice_down_time = 20\n[identity]\nbcrypt_cost = 4\n[quota]\ninstances = 100\ncores = 100\n", first, nats)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
