@@ -58,12 +58,7 @@ func (s *Store) KeyPair(ctx context.Context, q db.Querier, user, name string) (*
 
 // InsertKeyPair makes a key pair. It fails with fault.Conflict when the user has the name, and with fault.Forbidden above limit (-1: none).
 func (s *Store) InsertKeyPair(ctx context.Context, tx *db.Tx, k *compute.KeyPair, limit int64) error {
-	if tx.Dialect() != db.SQLite {
-		if err := ensureUsage(ctx, tx, "", k.UserID); err != nil {
-			return err
-		}
-	}
-	u, err := readUsage(ctx, tx, "", k.UserID, tx.ForUpdate())
+	u, err := lockRow(ctx, tx, "", k.UserID)
 	if err != nil {
 		return err
 	}

@@ -86,31 +86,40 @@ func (s *Store) Usage(ctx context.Context, q db.Querier, project, user string) (
 	return readUsage(ctx, q, project, user, "")
 }
 
-func readUsage(ctx context.Context, q db.Querier, project, user, lock string) (u Usage, err error) {
-	err = q.QueryRow(ctx, "SELECT instances, cores, ram, server_groups, key_pairs FROM compute_quota_usage WHERE project_id = ? AND user_id = ?"+lock, project, user).
-		Scan(&u.Instances, &u.Cores, &u.RAM, &u.ServerGroups, &u.KeyPairs)
-	if db.IsNoRows(err) {
-		return Usage{}, nil
-	}
+func readUsage(ctx context.Context, q db.Querier, project, user, lock string) (Usage, error) {
+	u, _, err := findUsage(ctx, q, project, user, lock)
 	return u, err
 }
 
-// lockUsage locks the counters of a project and gives its use and its user's.
-func lockUsage(ctx context.Context, tx *db.Tx, project, user string) (ofProject, ofUser Usage, err error) {
-	for _, k := range []struct {
-		user string
-		into *Usage
-	}{{"", &ofProject}, {user, &ofUser}} {
-		if tx.Dialect() != db.SQLite { // a row must be there to be locked
-			if err := ensureUsage(ctx, tx, project, k.user); err != nil {
-				return ofProject, ofUser, err
-			}
-		}
-		if *k.into, err = readUsage(ctx, tx, project, k.user, tx.ForUpdate()); err != nil {
-			return ofProject, ofUser, err
-		}
+func findUsage(ctx context.Context, q db.Querier, project, user, lock string) (u Usage, found bool, err error) {
+	err = q.QueryRow(ctx, "SELECT instances, cores, ram, server_groups, key_pairs FROM compute_quota_usage WHERE project_id = ? AND user_id = ?"+lock, project, user).
+		Scan(&u.Instances, &u.Cores, &u.RAM, &u.ServerGroups, &u.KeyPairs)
+	if db.IsNoRows(err) {
+		return Usage{}, false, nil
 	}
-	return ofProject, ofUser, nil
+	return u, err == nil, err
+}
+
+// lockRow reads one row of counters and locks it. On the server databases a row must be there to be locked: it is made when it is not. To look first, and to
+// insert only then, matters: an insert that finds the row would take a shared lock, which two callers cannot both make exclusive.
+func lockRow(ctx context.Context, tx *db.Tx, project, user string) (Usage, error) {
+	u, found, err := findUsage(ctx, tx, project, user, tx.ForUpdate())
+	if err != nil || found || tx.Dialect() == db.SQLite {
+		return u, err
+	}
+	if err := ensureUsage(ctx, tx, project, user); err != nil {
+		return u, err
+	}
+	return readUsage(ctx, tx, project, user, tx.ForUpdate())
+}
+
+// lockUsage locks the counters of a project and gives its use and its user's. The project's row always comes first.
+func lockUsage(ctx context.Context, tx *db.Tx, project, user string) (ofProject, ofUser Usage, err error) {
+	if ofProject, err = lockRow(ctx, tx, project, ""); err != nil {
+		return ofProject, ofUser, err
+	}
+	ofUser, err = lockRow(ctx, tx, project, user)
+	return ofProject, ofUser, err
 }
 
 // Limits are hard limits by resource; -1 is unlimited.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -25,11 +24,7 @@ import (
 // open gives a store on a new SQLite database, with the operation engine that owns the table "operations".
 func open(t testing.TB) (*store.Store, *operation.Engine) {
 	t.Helper()
-	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "k.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
+	d := database(t)
 	e, err := operation.New(t.Context(), operation.Config{DB: d})
 	if err != nil {
 		t.Fatal(err)
