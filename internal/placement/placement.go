@@ -66,7 +66,7 @@ type Consumer struct {
 	Generation                    *int64
 }
 
-// Group is one request group of a candidates query.
+// Group is one request group of a candidates query. An unsuffixed group without resources takes nothing: what else it asks holds for the root of the tree.
 type Group struct {
 	Suffix      string
 	Resources   Resources

@@ -115,20 +115,24 @@ func first(a, b string) string {
 	return b
 }
 
-// flavor reads the flavor and the image into groups.
+// flavor reads the flavor and the image into groups. What extra specs name in any group, even as 0, replaces the flavor's own vCPUs, memory or disk.
 func (b *builder) flavor() error {
 	r, res := b.req, b.group.Resources
-	if r.Spec("resources:VCPU") == "" && r.Spec("resources:PCPU") == "" {
-		if err := b.cpus(); err != nil {
-			return err
-		}
-	}
-	res["MEMORY_MB"] = r.Flavor.RAMMB
-	res["DISK_GB"] = r.DiskGB()
 	for _, key := range slices.Sorted(maps.Keys(r.Flavor.ExtraSpecs)) {
 		if err := b.extra(key, r.Flavor.ExtraSpecs[key]); err != nil {
 			return err
 		}
+	}
+	if !b.named("VCPU") && !b.named("PCPU") {
+		if err := b.cpus(); err != nil {
+			return err
+		}
+	}
+	if !b.named("MEMORY_MB") {
+		res["MEMORY_MB"] = r.Flavor.RAMMB
+	}
+	if !b.named("DISK_GB") {
+		res["DISK_GB"] = r.DiskGB()
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.Image.Props)) {
 		if t, ok := strings.CutPrefix(key, "trait:"); ok && r.Image.Props[key] == "required" {
@@ -136,6 +140,19 @@ func (b *builder) flavor() error {
 		}
 	}
 	return b.abilities()
+}
+
+// named tells whether the flavor's extra specs ask for a class in some group.
+func (b *builder) named(class string) bool {
+	if _, ok := b.group.Resources[class]; ok {
+		return true
+	}
+	for _, g := range b.suffixed {
+		if _, ok := g.Resources[class]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // extra reads resourcesS:CLASS, traitS:NAME and group_policy.
@@ -253,9 +270,10 @@ func (b *builder) abilities() error {
 	}
 	if version, model := b.tpm(); version != "" {
 		addTrait(&b.group, "COMPUTE_SECURITY_TPM_"+strings.ReplaceAll(version, ".", "_"))
-		if model != "" {
-			addTrait(&b.group, "COMPUTE_SECURITY_TPM_"+strings.ToUpper(strings.TrimPrefix(model, "tpm-")))
+		if model == "" {
+			model = "tpm-tis"
 		}
+		addTrait(&b.group, "COMPUTE_SECURITY_TPM_"+strings.ToUpper(strings.TrimPrefix(model, "tpm-")))
 	}
 	if r.Spec("os:secure_boot") == "required" || r.Prop("os_secure_boot") == "required" {
 		addTrait(&b.group, "COMPUTE_SECURITY_UEFI_SECURE_BOOT")

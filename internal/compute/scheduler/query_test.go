@@ -79,6 +79,18 @@ func TestQueries(t *testing.T) {
 					placement.Group{Suffix: "_N", Resources: placement.Resources{"SRIOV_NET_VF": 2}})
 				q.GroupPolicy = "isolate"
 			})}},
+		{"everything in numbered groups", nil, scheduler.Request{Flavor: flavor("resources1:VCPU", "2", "resources1:MEMORY_MB", "2048", "resources2:VCPU", "2", "resources2:MEMORY_MB", "2048",
+			"group_policy", "isolate")},
+			[]placement.Query{plainly(func(q *placement.Query) {
+				half := placement.Resources{"VCPU": 2, "MEMORY_MB": 2048}
+				q.Groups = []placement.Group{{Resources: placement.Resources{"DISK_GB": 52}}, {Suffix: "1", Resources: half}, {Suffix: "2", Resources: half}}
+				q.GroupPolicy = "isolate"
+			})}},
+		{"TPM without a model", nil, scheduler.Request{Flavor: flavor(), Image: props("hw_tpm_version", "1.2")},
+			[]placement.Query{plainly(func(q *placement.Query) {
+				needs("COMPUTE_SECURITY_TPM_1_2", "COMPUTE_SECURITY_TPM_TIS")(q)
+				root("COMPUTE_SECURITY_TPM_SECRET_SECURITY_USER")(q)
+			})}},
 		{"zone", nil, scheduler.Request{Flavor: flavor(), Zone: "z1"}, []placement.Query{plainly(func(q *placement.Query) { q.Groups[0].MemberOf = [][]string{{"z1a", "z1b"}} })}},
 		{"default zone", nil, scheduler.Request{Flavor: flavor(), Zone: "nova"}, []placement.Query{plainly(func(q *placement.Query) { q.Groups[0].NotMemberOf = []string{"z1a", "z1b", "z2"} })}},
 		{"tenant and zone", on(func(c *scheduler.Config) { c.LimitTenantsToPlacementAggregate = true }), scheduler.Request{Flavor: flavor(), ProjectID: "p", Zone: "z2"},

@@ -76,6 +76,16 @@ func (m *model) rootPasses(p placement.Provider) bool {
 			return false
 		}
 	}
+	for _, g := range m.q.Groups { // an unsuffixed group without resources speaks of the root
+		if g.Suffix != "" || len(g.Resources) > 0 {
+			continue
+		}
+		in := !slices.ContainsFunc(g.MemberOf, func(choice []string) bool { return !overlap(p.Aggregates, choice) })
+		has := !slices.ContainsFunc(g.Required, func(choice []string) bool { return !overlap(p.Traits, choice) })
+		if !in || !has || overlap(p.Aggregates, g.NotMemberOf) || overlap(p.Traits, g.Forbidden) || g.InTree != "" && m.all[g.InTree].Root != p.UUID {
+			return false
+		}
+	}
 	return true
 }
 

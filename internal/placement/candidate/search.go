@@ -51,8 +51,7 @@ type search struct {
 
 	rootRequired, rootForbidden []trait
 	walls                       walls
-	inTree                      []string // tree by UUID of its root for each group; "" any
-	impossible                  bool     // a group names a tree that does not exist
+	bare                        *group // the unsuffixed group when it asks for no resources
 	isolate                     bool
 	subtrees                    [][]int // suffixed levels that must share a subtree
 	used                        map[*slot]bool
@@ -106,9 +105,6 @@ func (v *View) compile(q placement.Query, o Options) *search {
 	}
 	suffixed := map[string]int{}
 	for _, in := range q.Groups {
-		if in.Suffix == "" && len(in.Resources) == 0 {
-			continue // nothing is asked of the unsuffixed group
-		}
 		g := s.group(in)
 		if in.InTree != "" {
 			if p, ok := v.find(in.InTree); ok {
@@ -116,6 +112,10 @@ func (v *View) compile(q placement.Query, o Options) *search {
 			} else {
 				g.tree = "none"
 			}
+		}
+		if in.Suffix == "" && len(in.Resources) == 0 {
+			s.bare = &g // it takes nothing; what else it asks concerns the tree's root
+			continue
 		}
 		i := len(s.groups)
 		s.groups = append(s.groups, g)
@@ -281,8 +281,11 @@ func (s *search) tree(ctx context.Context, t *slot, yield func(placement.Candida
 			return nil
 		}
 	}
+	if s.bare != nil && !s.alone(s.bare, root) {
+		return nil
+	}
 	if len(tr.nodes) == 1 && len(t.sharers) == 0 && !root.sharing && len(s.groups) == 1 && s.groups[0].suffix == "" {
-		if s.alone(root) {
+		if s.alone(&s.groups[0], root) {
 			s.used[t] = true
 			yield(placement.Candidate{Root: root.UUID, Allocations: placement.Allocations{root.UUID: s.groups[0].resources}, Mappings: root.solo})
 		}
@@ -301,9 +304,9 @@ func (s *search) tree(ctx context.Context, t *slot, yield func(placement.Candida
 	return w.run()
 }
 
-// alone judges the most frequent case: a tree of one provider, nothing shared, only the unsuffixed group.
-func (s *search) alone(n *node) bool {
-	g := &s.groups[0]
+// alone judges whether one provider has all that a group asks. It is the most frequent case: a tree of one provider, nothing shared, only the
+// unsuffixed group.
+func (s *search) alone(g *group, n *node) bool {
 	switch {
 	case g.tree != "" && g.tree != n.Root:
 		s.walls.hit(g.wall.tree, nil)

@@ -60,7 +60,7 @@ func drawQuery(t *rapid.T, names []string) placement.Query {
 		for _, c := range subset(t, someClasses, "ask") {
 			g.Resources[c] = rapid.Int64Range(1, 4).Draw(t, "amount")
 		}
-		if s == "" && len(g.Resources) == 0 {
+		if s == "" && len(g.Resources) == 0 && len(suffixes) == 1 {
 			g.Resources["VCPU"] = 1
 		}
 		if rapid.IntRange(0, 2).Draw(t, "traits?") == 0 {

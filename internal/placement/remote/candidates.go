@@ -22,8 +22,16 @@ func (s *Service) Candidates(ctx context.Context, q placement.Query) (*placement
 		} `json:"allocation_requests"`
 		Summaries map[string]summary `json:"provider_summaries"`
 	}
+	limit := q.Limit
+	roots, err := s.bareRoots(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if roots != nil {
+		q.Limit = 0 // what is left of the answer is not known before
+	}
 	params := encodeQuery(q)
-	err := s.call(ctx, newest, http.MethodGet, "/allocation_candidates?"+params.Encode(), nil, &doc)
+	err = s.call(ctx, newest, http.MethodGet, "/allocation_candidates?"+params.Encode(), nil, &doc)
 	if errors.Is(err, fault.Invalid) { // a class or trait that placement does not know: nobody has it
 		return &placement.Candidates{Summaries: map[string]placement.Provider{}, Rejected: []placement.Rejection{{Constraint: fault.PublicText(err)}}}, nil
 	}
@@ -40,14 +48,42 @@ func (s *Service) Candidates(ctx context.Context, q placement.Query) (*placement
 			c.Allocations[uuid] = res.Resources
 		}
 		c.Root = anchor(&c, out.Summaries)
-		if q.Flat && !flat(&c, out.Summaries) {
+		if q.Flat && !flat(&c, out.Summaries) || roots != nil && !roots[c.Root] {
 			continue
+		}
+		if limit > 0 && len(out.Candidates) == limit {
+			break
 		}
 		out.Candidates = append(out.Candidates, c)
 	}
 	if len(out.Candidates) == 0 {
 		text, _ := url.QueryUnescape(params.Encode())
 		out.Rejected = []placement.Rejection{{Constraint: "placement, asked for " + text}}
+	}
+	return out, nil
+}
+
+// bareRoots gives the providers that pass what an unsuffixed group without resources asks; nil when nothing is asked so. The API has no words
+// for it in a question about candidates.
+func (s *Service) bareRoots(ctx context.Context, q placement.Query) (map[string]bool, error) {
+	i := slices.IndexFunc(q.Groups, func(g placement.Group) bool { return g.Suffix == "" && len(g.Resources) == 0 })
+	if i < 0 {
+		return nil, nil //nolint:nilnil // nothing asked
+	}
+	v := url.Values{}
+	constraints(v, &q.Groups[i])
+	if len(v) == 0 {
+		return nil, nil //nolint:nilnil // nothing asked
+	}
+	var list struct {
+		Providers []head `json:"resource_providers"`
+	}
+	if err := s.call(ctx, newest, http.MethodGet, "/resource_providers?"+v.Encode(), nil, &list); err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, p := range list.Providers {
+		out[p.UUID] = p.Parent == ""
 	}
 	return out, nil
 }
@@ -118,25 +154,7 @@ func encodeQuery(q placement.Query) url.Values {
 			slices.Sort(parts)
 			v.Set("resources"+g.Suffix, strings.Join(parts, ","))
 		}
-		for _, choice := range g.Required {
-			value := choice[0]
-			if len(choice) > 1 {
-				value = "in:" + strings.Join(choice, ",")
-			}
-			v.Add("required"+g.Suffix, value)
-		}
-		for _, t := range g.Forbidden {
-			v.Add("required"+g.Suffix, "!"+t)
-		}
-		for _, choice := range g.MemberOf {
-			v.Add("member_of"+g.Suffix, "in:"+strings.Join(choice, ","))
-		}
-		if len(g.NotMemberOf) > 0 {
-			v.Add("member_of"+g.Suffix, "!in:"+strings.Join(g.NotMemberOf, ","))
-		}
-		if g.InTree != "" {
-			v.Set("in_tree"+g.Suffix, g.InTree)
-		}
+		constraints(v, &g)
 	}
 	var root []string
 	root = append(root, q.RootRequired...)
@@ -156,4 +174,27 @@ func encodeQuery(q placement.Query) url.Values {
 		v.Set("limit", strconv.Itoa(q.Limit))
 	}
 	return v
+}
+
+// constraints writes what a group asks besides resources.
+func constraints(v url.Values, g *placement.Group) {
+	for _, choice := range g.Required {
+		value := choice[0]
+		if len(choice) > 1 {
+			value = "in:" + strings.Join(choice, ",")
+		}
+		v.Add("required"+g.Suffix, value)
+	}
+	for _, t := range g.Forbidden {
+		v.Add("required"+g.Suffix, "!"+t)
+	}
+	for _, choice := range g.MemberOf {
+		v.Add("member_of"+g.Suffix, "in:"+strings.Join(choice, ","))
+	}
+	if len(g.NotMemberOf) > 0 {
+		v.Add("member_of"+g.Suffix, "!in:"+strings.Join(g.NotMemberOf, ","))
+	}
+	if g.InTree != "" {
+		v.Set("in_tree"+g.Suffix, g.InTree)
+	}
 }

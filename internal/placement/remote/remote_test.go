@@ -284,9 +284,11 @@ func TestCandidatesAreTheSame(t *testing.T) {
 		"outside":     {Groups: []placement.Group{{Resources: cpu, NotMemberOf: []string{agg}}}},
 		"groups": {Groups: []placement.Group{{Resources: cpu}, {Suffix: "_G", Resources: placement.Resources{"CUSTOM_GPU": 1}, Required: [][]string{{"COMPUTE_NODE", "HW_CPU_X86_AVX"}},
 			Forbidden: []string{"COMPUTE_STATUS_DISABLED"}}}, GroupPolicy: "isolate", SameSubtree: [][]string{{"_G"}}},
-		"tree":          {Groups: []placement.Group{{Resources: cpu, InTree: b}}},
-		"nobody":        {Groups: []placement.Group{{Resources: placement.Resources{"VCPU": 1000}}}},
-		"unknown trait": {Groups: []placement.Group{{Resources: cpu, Required: [][]string{{"CUSTOM_NEVER_SEEN"}}}}},
+		"everything numbered, in an aggregate": {Groups: []placement.Group{{MemberOf: [][]string{{agg}}}, {Suffix: "1", Resources: cpu}}, Limit: 5},
+		"everything numbered, elsewhere":       {Groups: []placement.Group{{NotMemberOf: []string{agg}, Forbidden: []string{"HW_CPU_X86_AVX"}}, {Suffix: "1", Resources: cpu}}},
+		"tree":                                 {Groups: []placement.Group{{Resources: cpu, InTree: b}}},
+		"nobody":                               {Groups: []placement.Group{{Resources: placement.Resources{"VCPU": 1000}}}},
+		"unknown trait":                        {Groups: []placement.Group{{Resources: cpu, Required: [][]string{{"CUSTOM_NEVER_SEEN"}}}}},
 	} {
 		want, err := l.Candidates(ctx, q)
 		if err != nil {
