@@ -117,6 +117,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--state", required=True, help="state directory of the cloud")
     p.add_argument("--driver", default="libvirt", help="libvirt or fake")
+    p.add_argument("--down", default="make down", help="the command that stops the cloud")
     args = p.parse_args()
     admin, demo = openstack.connect(cloud="admin"), openstack.connect(cloud="demo")
     image = ensure_image(admin, args.state, args.driver)
@@ -140,9 +141,9 @@ Your cloud is up. Next:
         print(f"""  ssh -i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null kilo@{address}     (or on the console: kilo, password kilo)
   openstack console log show {SERVER}
   openstack console url show {SERVER}        (open it in a browser)""")
-    print("""
+    print(f"""
   OS_CLOUD=admin openstack hypervisor list   (as the operator)
-  make down                                  (stop everything; 'make up' goes on where it stopped)""")
+  {args.down:<42} (stop everything; '{args.down.replace("down", "up", 1)}' goes on where it stopped)""")
 
 
 main()

@@ -8,6 +8,7 @@ if [ "$DRIVER" = libvirt ]; then
 else
   scripts/install.sh client
 fi
+[ -x bin/kilonova ] || make -s build
 mkdir -p -m 700 "$STATE"
 if [ "$DRIVER" = libvirt ]; then
   test/guest/build.sh "$STATE/guest"
@@ -16,6 +17,7 @@ if running; then
   say "the cloud is running already (process $(cat "$PIDFILE"))"
 else
   say "starting the cloud"
+  echo "$DRIVER" >"$STATE/driver"
   : >"$LOG"
   setsid nohup bin/kilonova up --state-dir "$STATE" --listen "$LISTEN" --compute-driver "$DRIVER" ${KILONOVA_FLAGS:-} >>"$LOG" 2>&1 </dev/null &
   echo $! >"$PIDFILE"
@@ -26,4 +28,7 @@ else
   done
   grep '^kilonova is ready' "$LOG" || { tail -20 "$LOG" >&2; die "the cloud was not ready within a minute; the log is $LOG"; }
 fi
-client /usr/bin/python3 scripts/demo.py --state "$STATE" --driver "$DRIVER"
+# What is printed at the end must work from another shell, which knows nothing of this one's settings.
+again="make down"
+[ "$STATE" = "$PWD/state" ] || again="$again STATE=$STATE"
+client /usr/bin/python3 scripts/demo.py --state "$STATE" --driver "$DRIVER" --down "$again"
