@@ -78,10 +78,12 @@ func (s *Service) bareRoots(ctx context.Context, q placement.Query) (map[string]
 	var list struct {
 		Providers []head `json:"resource_providers"`
 	}
-	if err := s.call(ctx, newest, http.MethodGet, "/resource_providers?"+v.Encode(), nil, &list); err != nil {
+	out := map[string]bool{}
+	if err := s.call(ctx, newest, http.MethodGet, "/resource_providers?"+v.Encode(), nil, &list); errors.Is(err, fault.Invalid) {
+		return out, nil // a trait that placement does not know: nobody has it
+	} else if err != nil {
 		return nil, err
 	}
-	out := map[string]bool{}
 	for _, p := range list.Providers {
 		out[p.UUID] = p.Parent == ""
 	}
