@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts the cloud on this machine and boots a demo server. Run again it finds what is there. DRIVER=fake needs no root.
 . "$(dirname "$0")/lib.sh"
-DRIVER=${DRIVER:-libvirt}
+DRIVER=${DRIVER:-$(cat "$STATE/driver" 2>/dev/null || echo libvirt)}
 if [ "$DRIVER" = libvirt ]; then
   scripts/install.sh client hypervisor guest
   [ "$(id -u)" = 0 ] || die "root is needed for bridges, taps, the firewall and the libvirt daemon: run 'sudo make up', or 'make up DRIVER=fake' for a cloud whose servers are played"
