@@ -1,0 +1,192 @@
+package guests_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// life takes one server through what can be done to it as a whole. A file on its disk shows which disk it is.
+func (c *cloud) life(t *testing.T) {
+	t.Parallel()
+	g := c.boot(t, "delta", nil).ready(t)
+	g.run(t, "echo mine > /root/mark; sync")
+	for _, x := range []struct {
+		name string
+		test func(*testing.T, *guest)
+	}{
+		{"soft reboot", softReboot}, {"hard reboot", hardReboot}, {"stop and start", stopStart}, {"pause", pause},
+		{"suspend", suspend}, {"rescue", rescue}, {"resize and revert", resizeRevert}, {"resize and confirm", resizeConfirm}, {"shelve", shelve}, {"rebuild", rebuild},
+	} {
+		t.Run(x.name, func(t *testing.T) { x.test(t, g) })
+	}
+	if !t.Failed() {
+		g.delete(t)
+	}
+}
+
+func mine(t *testing.T, g *guest) {
+	t.Helper()
+	if out := g.run(t, "cat /root/mark"); out != "mine" {
+		t.Errorf("the disk holds %q", out)
+	}
+}
+
+func softReboot(t *testing.T, g *guest) {
+	boot, pid := g.bootID(t), g.qemu(t)
+	g.run(t, "echo '#!/bin/sh\necho by itself > /root/by-itself' > /root/at-end; chmod 755 /root/at-end; echo '::shutdown:/root/at-end' | cat - /etc/inittab > /tmp/i; cat /tmp/i > /etc/inittab; kill -HUP 1")
+	g.act(t, "reboot", map[string]any{"type": "SOFT"}, "ACTIVE")
+	g.rebooted(t, boot)
+	mine(t, g)
+	if out := g.run(t, "cat /root/by-itself"); out != "by itself" {
+		t.Errorf("the guest did not shut down by itself: %q", out)
+	}
+	if pid == 0 || g.qemu(t) == 0 {
+		t.Errorf("QEMU: %d, then %d", pid, g.qemu(t))
+	}
+}
+
+func hardReboot(t *testing.T, g *guest) {
+	boot, pid := g.bootID(t), g.qemu(t)
+	g.act(t, "reboot", map[string]any{"type": "HARD"}, "ACTIVE")
+	g.rebooted(t, boot)
+	if now := g.qemu(t); now == pid || now == 0 {
+		t.Errorf("QEMU was %d and is %d", pid, now)
+	}
+	mine(t, g)
+}
+
+func stopStart(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	g.run(t, "rm -f /root/by-itself; sync")
+	g.act(t, "os-stop", nil, "SHUTOFF")
+	if pid := g.qemu(t); pid != 0 {
+		t.Errorf("QEMU %d runs", pid)
+	}
+	g.act(t, "os-start", nil, "ACTIVE")
+	g.rebooted(t, boot)
+	mine(t, g)
+	if out := g.run(t, "cat /root/by-itself"); out != "by itself" {
+		t.Errorf("the guest was not given the time to shut down: %q", out)
+	}
+}
+
+func pause(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	g.act(t, "pause", nil, "PAUSED")
+	if pings(t, g.addr) {
+		t.Error("a paused guest answers")
+	}
+	if g.qemu(t) == 0 {
+		t.Error("a paused guest has no QEMU")
+	}
+	g.act(t, "unpause", nil, "ACTIVE")
+	g.until(t, "cat /proc/sys/kernel/random/boot_id", boot)
+}
+
+func suspend(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	g.act(t, "suspend", nil, "SUSPENDED")
+	if pid := g.qemu(t); pid != 0 {
+		t.Errorf("QEMU %d runs", pid)
+	}
+	g.act(t, "resume", nil, "ACTIVE")
+	g.until(t, "cat /proc/sys/kernel/random/boot_id", boot)
+}
+
+// rescue boots the image's own disk, with the server's as a second.
+func rescue(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	var r struct{ AdminPass string }
+	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"rescue": map[string]any{}}, &r)
+	if r.AdminPass == "" {
+		t.Error("rescue gives no password")
+	}
+	g.wait(t, "RESCUE")
+	boot = g.rebooted(t, boot)
+	if out := g.run(t, "cat /root/mark 2>/dev/null; for p in /dev/vd[b-z]2; do mount $p /mnt 2>/dev/null && cat /mnt/root/mark; echo changed > /mnt/root/rescued; umount /mnt; done; sync"); out != "mine" {
+		t.Errorf("in rescue: %q", out)
+	}
+	g.act(t, "unrescue", nil, "ACTIVE")
+	g.rebooted(t, boot)
+	mine(t, g)
+	if out := g.run(t, "cat /root/rescued"); out != "changed" {
+		t.Errorf("what was written in rescue is gone: %q", out)
+	}
+}
+
+// size gives the guest's memory in MB and its disk in sectors.
+func size(t *testing.T, g *guest) (memory, disk, root int) {
+	t.Helper()
+	f := strings.Fields(g.run(t, "awk '/MemTotal/ {print int($2/1024)}' /proc/meminfo; cat /sys/block/vda/size; df -k / | awk 'END {print $2}'"))
+	if len(f) != 3 {
+		t.Fatal(f)
+	}
+	memory, _ = strconv.Atoi(f[0])
+	disk, _ = strconv.Atoi(f[1])
+	root, _ = strconv.Atoi(f[2])
+	return memory, disk, root
+}
+
+const gibSectors = 2 << 20
+
+func resizeTo(t *testing.T, g *guest) {
+	t.Helper()
+	boot := g.bootID(t)
+	memory, disk, root := size(t, g)
+	g.act(t, "resize", map[string]any{"flavorRef": g.ground.Bigger}, "VERIFY_RESIZE")
+	g.rebooted(t, boot)
+	mine(t, g)
+	m, d, r := size(t, g)
+	if m < memory+90 || disk != gibSectors || d != 2*gibSectors || r < root+800_000 {
+		t.Errorf("memory %d -> %d MB, disk %d -> %d sectors, file system %d -> %d KiB", memory, m, disk, d, root, r)
+	}
+}
+
+func resizeRevert(t *testing.T, g *guest) {
+	memory, disk, _ := size(t, g)
+	resizeTo(t, g)
+	boot := g.bootID(t)
+	g.run(t, "echo later > /root/later; sync")
+	g.act(t, "revertResize", nil, "ACTIVE")
+	g.rebooted(t, boot)
+	mine(t, g)
+	if m, d, _ := size(t, g); m != memory || d != disk {
+		t.Errorf("after the revert: %d MB, %d sectors; before %d, %d", m, d, memory, disk)
+	}
+}
+
+func resizeConfirm(t *testing.T, g *guest) {
+	resizeTo(t, g)
+	boot := g.bootID(t)
+	g.act(t, "confirmResize", nil, "ACTIVE")
+	if g.bootID(t) != boot {
+		t.Error("the confirmation restarted the guest")
+	}
+}
+
+func shelve(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	g.act(t, "shelve", nil, "SHELVED_OFFLOADED")
+	if pid := g.qemu(t); pid != 0 {
+		t.Errorf("QEMU %d runs", pid)
+	}
+	if _, err := shell(g.addr, "root", "true", nil); err == nil {
+		t.Error("a shelved server answers")
+	}
+	g.act(t, "unshelve", nil, "ACTIVE")
+	g.rebooted(t, boot)
+	mine(t, g)
+	if _, d, _ := size(t, g); d != 2*gibSectors {
+		t.Errorf("the disk has %d sectors", d)
+	}
+}
+
+func rebuild(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	g.act(t, "rebuild", map[string]any{"imageRef": g.ground.Image, "name": "new-name"}, "ACTIVE")
+	g.rebooted(t, boot)
+	if out := g.run(t, "cat /root/mark 2>/dev/null; hostname | cut -d. -f1"); out != "delta" {
+		t.Errorf("after the rebuild: %q", out)
+	}
+}

@@ -1,0 +1,134 @@
+package guests_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// restarts: the program ends in good order and without, while guests are running, paused and suspended; then the whole host goes down and comes up again.
+func (c *cloud) restarts(t *testing.T) {
+	run := c.boot(t, "runner", nil)
+	still := c.boot(t, "sleeper", nil)
+	run.ready(t)
+	still.ready(t)
+	for _, g := range []*guest{run, still} {
+		g.run(t, "echo mine > /root/mark; sync")
+	}
+	boot, rest, pid := run.bootID(t), still.bootID(t), run.qemu(t)
+
+	t.Run("the program ends while a guest is paused", func(t *testing.T) {
+		still.act(t, "pause", nil, "PAUSED")
+		if err := c.proc.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		untouched(t, run, pid, boot, "while the program is down")
+		c.start(t)
+		untouched(t, run, pid, boot, "after the program has started again")
+		still.wait(t, "PAUSED")
+		still.act(t, "unpause", nil, "ACTIVE")
+		still.until(t, "cat /proc/sys/kernel/random/boot_id", rest)
+	})
+	t.Run("the program is killed while a guest is suspended", func(t *testing.T) {
+		still.act(t, "suspend", nil, "SUSPENDED")
+		if err := c.proc.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		untouched(t, run, pid, boot, "after the program was killed")
+		c.start(t)
+		untouched(t, run, pid, boot, "after the program has started again")
+		still.wait(t, "SUSPENDED")
+		still.act(t, "resume", nil, "ACTIVE")
+		still.until(t, "cat /proc/sys/kernel/random/boot_id", rest)
+		if out := run.run(t, "wget -q -O - "+service+"/latest/meta-data/instance-id | head -c 2"); out != "i-" {
+			t.Errorf("the metadata service answers %q", out)
+		}
+	})
+	t.Run("a server that is being made when the program is killed is made", func(t *testing.T) {
+		g := c.boot(t, "half", nil)
+		time.Sleep(300 * time.Millisecond) // somewhere in the build; where does not matter
+		if err := c.proc.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		c.start(t)
+		g.ready(t)
+		g.delete(t)
+		untouched(t, run, pid, boot, "after all that")
+	})
+	t.Run("the host goes down and comes up", func(t *testing.T) {
+		if err := c.proc.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		said, err := c.hostDown(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(said, run.id) {
+			t.Errorf("it does not tell which guests it shuts down:\n%s", said)
+		}
+		nothingLeft(t)
+		c.start(t)
+		for g, before := range map[*guest]string{run: boot, still: rest} {
+			g.rebooted(t, before)
+			g.wait(t, "ACTIVE")
+			mine(t, g)
+		}
+	})
+	if !t.Failed() {
+		run.delete(t)
+		still.delete(t)
+	}
+}
+
+// untouched: the guest keeps its QEMU, its boot and its network.
+func untouched(t *testing.T, g *guest, pid int, boot, when string) {
+	t.Helper()
+	if now := g.qemu(t); now != pid || pid == 0 {
+		t.Errorf("%s: QEMU was %d and is %d", when, pid, now)
+	}
+	if !pings(t, g.addr) {
+		t.Errorf("%s: the guest does not answer pings", when)
+	}
+	if now := g.bootID(t); now != boot {
+		t.Errorf("%s: another boot", when)
+	}
+}
+
+// nothingLeft: no process but the tests', no device but loopback, no rule.
+func nothingLeft(t *testing.T) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "ip", "-o", "link").CombinedOutput(); err != nil || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("devices are left: %v\n%s", err, out)
+	}
+	if out, err := exec.CommandContext(t.Context(), "nft", "list", "ruleset").CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "" {
+		t.Errorf("rules are left: %v\n%s", err, out)
+	}
+	if out, err := exec.CommandContext(t.Context(), "ip", "-4", "-o", "addr", "show", "dev", "lo").CombinedOutput(); err != nil || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("addresses are left: %v\n%s", err, out)
+	}
+	if rest := processes(t); len(rest) > 0 {
+		t.Errorf("processes are left: %s", strings.Join(rest, "; "))
+	}
+}
+
+// processes lists those in these namespaces that are neither the tests nor the first process; the dead that wait for it do not count.
+func processes(t *testing.T) (out []string) {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dirs {
+		line, err := os.ReadFile(filepath.Join(d, "cmdline"))
+		if text := strings.ReplaceAll(string(line), "\x00", " "); err == nil && text != "" && !strings.Contains(text, "guests.test") && filepath.Base(d) != "1" {
+			out = append(out, text)
+		}
+	}
+	return out
+}

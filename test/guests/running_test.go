@@ -1,0 +1,195 @@
+package guests_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"kilonova/test/process"
+)
+
+// interfaces attaches a second interface to the running guest and takes it away.
+func interfaces(t *testing.T, g *guest) {
+	net := g.network(t, "second-net", "198.18.65.0/24")
+	var r struct {
+		Attachment struct {
+			Port  string `json:"port_id"`
+			Mac   string `json:"mac_addr"`
+			Fixed []struct {
+				IP string `json:"ip_address"`
+			} `json:"fixed_ips"`
+		} `json:"interfaceAttachment"`
+	}
+	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/os-interface", map[string]any{"interfaceAttachment": map[string]any{"net_id": net}}, &r)
+	mac := strings.ToLower(r.Attachment.Mac)
+	find := "grep -l -i " + mac + " /sys/class/net/*/address | cut -d/ -f5"
+	var nic string
+	eventually(t, "the guest sees the interface "+mac, func() (string, bool) {
+		out, err := g.try(find, ssh.PublicKeys(g.signer))
+		nic = out
+		return fmt.Sprint(out, err), err == nil && out != ""
+	})
+	if len(r.Attachment.Fixed) == 0 {
+		t.Fatalf("no address: %+v", r)
+	}
+	g.run(t, fmt.Sprintf("ip link set %s up; udhcpc -q -n -t 8 -T 2 -i %s -s /usr/share/udhcpc/default.script", nic, nic))
+	if out := g.run(t, "ip -4 -o addr show dev "+nic+" | awk '{print $4}'"); out != r.Attachment.Fixed[0].IP+"/24" {
+		t.Errorf("the second interface has %q, its port %q", out, r.Attachment.Fixed[0].IP)
+	}
+	g.run(t, "ping -c 2 -W 5 -I "+nic+" 198.18.65.1")
+	must(t, g.demo, "DELETE", "compute", "/servers/"+g.id+"/os-interface/"+r.Attachment.Port, nil, nil)
+	g.until(t, find+" | wc -l", "0")
+	// The default route may have followed the second interface.
+	g.run(t, "for p in /run/udhcpc.*; do kill -USR1 $(cat $p); done; sleep 2; wget -q -O - "+service+"/openstack | head -n 1")
+}
+
+// password sets root's through the guest agent.
+func password(t *testing.T, g *guest) {
+	const secret = "correct horse 7"
+	if _, err := g.try("true", ssh.Password(secret)); err == nil {
+		t.Fatal("the password works before it is set")
+	}
+	g.act(t, "changePassword", map[string]any{"adminPass": secret}, "ACTIVE")
+	eventually(t, "login with the new password", func() (string, bool) {
+		_, err := g.try("true", ssh.Password(secret))
+		return fmt.Sprint(err), err == nil
+	})
+}
+
+func diagnostics(t *testing.T, g *guest) {
+	var d struct {
+		State, Driver, Hypervisor string
+		Uptime                    int
+		Memory                    struct{ Maximum int }          `json:"memory_details"`
+		NICs                      []struct{ Mac_address string } `json:"nic_details"`
+		Disks                     []struct{ Read_bytes int }     `json:"disk_details"`
+		CPUs                      []struct{ Time int }           `json:"cpu_details"`
+	}
+	must(t, g.admin, "GET", "compute", "/servers/"+g.id+"/diagnostics", nil, &d)
+	if d.State != "running" || d.Driver != "libvirt" || d.Hypervisor != "qemu" || d.Memory.Maximum != 144 || len(d.NICs) != 1 || !strings.EqualFold(d.NICs[0].Mac_address, g.mac) ||
+		len(d.Disks) == 0 || d.Disks[0].Read_bytes == 0 || len(d.CPUs) != 1 || d.CPUs[0].Time == 0 {
+		t.Errorf("%+v", d)
+	}
+}
+
+// snapshot: what was written in one guest is found in the next, which is a server of its own.
+func snapshot(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	g.run(t, "echo kept > /root/kept; sync")
+	var img struct {
+		ID string `json:"image_id"`
+	}
+	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"createImage": map[string]any{"name": "my-snapshot", "metadata": map[string]string{"of": "alpha"}}}, &img)
+	eventually(t, "the snapshot is active", func() (string, bool) {
+		var i struct {
+			Status string
+			Of     string
+		}
+		must(t, g.demo, "GET", "image", "/images/"+img.ID, nil, &i)
+		return i.Status, i.Status == "active" && i.Of == "alpha"
+	})
+	g.wait(t, "ACTIVE")
+	if now := g.bootID(t); now != boot {
+		t.Error("the snapshot restarted the guest")
+	}
+	next := g.boot(t, "from-snapshot", map[string]any{"imageRef": img.ID}).ready(t)
+	if out := next.run(t, "cat /root/kept; hostname | cut -d. -f1"); out != "kept\nfrom-snapshot" {
+		t.Errorf("in the second server: %q", out)
+	}
+	next.delete(t)
+	must(t, g.demo, "DELETE", "image", "/images/"+img.ID, nil, nil)
+}
+
+// crashDump: the guest gets a non-maskable interrupt, of which its kernel speaks.
+func crashDump(t *testing.T, g *guest) {
+	before := strings.Count(g.run(t, "dmesg"), "NMI received")
+	g.act(t, "trigger_crash_dump", nil, "")
+	eventually(t, "the guest has got an NMI", func() (string, bool) {
+		out, err := g.try("dmesg", ssh.PublicKeys(g.signer))
+		return tail(out, 300) + fmt.Sprint(err), err == nil && strings.Count(out, "NMI received") > before
+	})
+}
+
+// refused: images that lie and machines that this host cannot make. Each says why.
+func (c *cloud) refused(t *testing.T) {
+	lie := make([]byte, 1<<16)
+	copy(lie, "QFI\xfb\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x48\x00\x00\x00\x0b\x00\x00\x00\x10\x00\x00\x00\x00\x40\x00\x00\x00")
+	copy(lie[72:], "/etc/passwd")
+	var img process.Thing
+	must(t, c.demo, "POST", "image", "/images", map[string]any{"name": "liar", "disk_format": "qcow2", "container_format": "bare"}, &img)
+	code, _, err := c.demo.Do(t.Context(), "PUT", "image", "/images/"+img.ID+"/file", lie, nil)
+	if code < 400 || code > 499 || !strings.Contains(fmt.Sprint(err), "backing") {
+		t.Errorf("an image with a backing file: %d %v", code, err)
+	}
+	data := readFile(t, imageFile())
+	for _, x := range []struct {
+		name  string
+		props map[string]any
+		want  string
+	}{
+		{"no such machine", map[string]any{"hw_machine_type": "commodore64"}, "commodore64"},
+		{"another architecture", map[string]any{"hw_architecture": "aarch64"}, "aarch64"},
+		{"not what it says", map[string]any{"disk_format": "raw"}, ""},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			meta := map[string]any{"name": x.name, "disk_format": "qcow2", "container_format": "bare"}
+			for k, v := range x.props {
+				meta[k] = v
+			}
+			var img process.Thing
+			must(t, c.demo, "POST", "image", "/images", meta, &img)
+			code, _, err := c.demo.Do(t.Context(), "PUT", "image", "/images/"+img.ID+"/file", data, nil)
+			if x.want == "" {
+				if code < 400 || code > 499 {
+					t.Errorf("a qcow2 image that is called raw: %d %v", code, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.impossible(t, map[string]any{"imageRef": img.ID}, x.want)
+		})
+	}
+	t.Run("too large", func(t *testing.T) {
+		var f struct{ Flavor process.Thing }
+		must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": "monster", "vcpus": 1, "ram": 64 << 20, "disk": 1}}, &f)
+		must(t, c.admin, "PUT", "compute", "/os-quota-sets/"+c.project(t), map[string]any{"quota_set": map[string]any{"ram": -1}}, nil)
+		c.impossible(t, map[string]any{"flavorRef": f.Flavor.ID}, "MEMORY_MB")
+	})
+}
+
+func (c *cloud) project(t *testing.T) string {
+	t.Helper()
+	var n struct {
+		Network struct {
+			Tenant string `json:"tenant_id"`
+		}
+	}
+	must(t, c.demo, "GET", "network", "/networks/"+c.ground.Network, nil, &n)
+	return n.Network.Tenant
+}
+
+// impossible boots a server that must end in ERROR with a fault that holds want, and leaves nothing behind.
+func (c *cloud) impossible(t *testing.T, body map[string]any, want string) {
+	t.Helper()
+	g := c.boot(t, "impossible", body)
+	var s process.Server
+	eventually(t, "the server is in ERROR", func() (string, bool) {
+		var d struct{ Server process.Server }
+		must(t, c.demo, "GET", "compute", "/servers/"+g.id, nil, &d)
+		s = d.Server
+		return s.Status, s.Status == "ERROR"
+	})
+	if s.Fault == nil || !strings.Contains(s.Fault.Message, want) {
+		t.Errorf("the fault does not name %q: %+v", want, s.Fault)
+	} else {
+		t.Log(s.Fault.Message)
+	}
+	g.delete(t)
+	if g.qemu(t) != 0 {
+		t.Error("QEMU runs")
+	}
+}
