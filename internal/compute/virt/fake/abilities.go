@@ -142,7 +142,7 @@ func (d *Driver) PrepareResize(ctx context.Context, id string, _ time.Duration) 
 	return d.change(ctx, "prepare-resize", id, func(g *guest) error {
 		if g.Kept == nil {
 			kept := g.Spec
-			g.Kept = &kept
+			g.Kept, g.Files = &kept, nil
 		}
 		if !g.Resized {
 			g.Power = virt.Shutdown
@@ -161,10 +161,16 @@ func (d *Driver) FinishResize(ctx context.Context, spec *virt.Spec) error {
 		if err != nil {
 			return err
 		}
-		if g.Resized && !g.Disks {
-			return nil
+		imported := g.Files != nil
+		if !g.Disks && (g.Resized || imported) {
+			return nil // it was finished before
 		}
-		g.Spec, g.Name, g.Resized, g.Disks = *spec, spec.Name, true, false
+		if !imported && g.Kept == nil { // the resize back is taken back
+			kept := g.Spec
+			g.Kept = &kept
+		}
+		// A guest that came from elsewhere has nothing here to go back to: its next resize begins anew.
+		g.Spec, g.Name, g.Resized, g.Disks = *spec, spec.Name, !imported, false
 		g.Power = virt.Shutdown
 		if !spec.Stopped {
 			g.boot()

@@ -55,6 +55,44 @@ func TestSuite(t *testing.T) {
 	})
 }
 
+// A guest that moved to a host by a resize is stopped by the next one as any other: it must never run on two hosts.
+func TestResizeAwayAfterAResizeHere(t *testing.T) {
+	ctx, d, s := t.Context(), memory(t), spec(t)
+	a, b := fake.New(fake.Config{DB: d, Host: "a"}), fake.New(fake.Config{DB: d, Host: "b"})
+	do := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	power := func(d *fake.Driver, want virt.PowerState) {
+		t.Helper()
+		g, err := d.Guest(ctx, s.ID)
+		do("look", err)
+		if g.Power != want {
+			t.Fatalf("power %d, want %d", g.Power, want)
+		}
+	}
+	do("spawn", a.Spawn(ctx, s))
+	for _, way := range [][2]*fake.Driver{{a, b}, {b, a}, {a, b}} {
+		from, to := way[0], way[1]
+		for range 2 { // each step may be repeated
+			do("prepare", from.PrepareResize(ctx, s.ID, 0))
+		}
+		power(from, virt.Shutdown)
+		do("import", to.ImportDisk(ctx, s.ID, "disk", strings.NewReader("")))
+		for range 2 {
+			do("finish", to.FinishResize(ctx, s))
+		}
+		power(to, virt.Running)
+		do("destroy the old one", from.Destroy(ctx, s.ID, false))
+	}
+	do("prepare", b.PrepareResize(ctx, s.ID, 0))
+	power(b, virt.Shutdown)
+	do("revert", b.RevertResize(ctx, s))
+	power(b, virt.Running)
+}
+
 func TestExtraSpecsMakeFaultsAndDelays(t *testing.T) {
 	d := memory(t)
 	s := spec(t)

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -316,15 +318,32 @@ func (d *Daemon) Stop(ctx context.Context) error {
 	}
 	err = errors.Join(err, d.end(ctx, "virtlogd"))
 	if d.c.OwnCgroups {
-		dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + d.cgroup())
-		for _, dir := range dirs {
-			inner, _ := filepath.Glob(dir + "/*/")
-			for _, x := range append(inner, dir) {
-				os.Remove(x) // a group that is still used stays
-			}
-		}
+		d.removeCgroups(ctx)
 	}
 	return err
+}
+
+// removeCgroups removes the daemon's own control groups. The kernel frees a group a moment after its last process ended.
+func (d *Daemon) removeCgroups(ctx context.Context) {
+	for try := 0; try < 20 && ctx.Err() == nil; try++ {
+		dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + d.cgroup())
+		if len(dirs) == 0 {
+			return
+		}
+		for _, dir := range dirs {
+			var inner []string
+			_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+				if err == nil && e.IsDir() {
+					inner = append(inner, path)
+				}
+				return nil
+			})
+			for _, path := range slices.Backward(inner) {
+				_ = os.Remove(path) // one that is still used stays, and is tried again
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // guestsRun tells whether a QEMU that this daemon started is alive.

@@ -116,6 +116,19 @@ func TestRichGuest(t *testing.T) {
 		}
 	}
 
+	// A disk beside others, config drive included, is copied alone.
+	f, err := d.Snapshot(t.Context(), s.ID, virt.SnapshotOptions{Format: "qcow2", Dir: t.TempDir(), Quiesce: true, QuiesceRequired: true})
+	if err != nil || !f.Quiesced {
+		t.Fatalf("snapshot: %+v, %v", f, err)
+	}
+	if got := shell(t, c, s.ID, "touch /home/kilo/thawed && echo yes"); got != "yes\n" {
+		t.Errorf("the file systems stay frozen: %q", got)
+	}
+	diag, err := d.Diagnostics(t.Context(), s.ID)
+	if err != nil || len(diag.CPUs) != 2 || len(diag.Disks) < 3 || diag.MemoryMaxMB == nil || *diag.MemoryMaxMB != 256 || diag.Legacy["vda_read"] == nil {
+		t.Errorf("diagnostics: %+v, %v", diag, err)
+	}
+
 	vnc := dial(t, d, s.ID, "vnc")
 	until(t, vnc, "RFB 003.008\n")
 	serial := dial(t, d, s.ID, "serial")
@@ -330,4 +343,166 @@ func TestForeignDomains(t *testing.T) {
 	if _, err := c.DomainByUUID(t.Context(), dom.UUID); err != nil {
 		t.Errorf("somebody else's domain is gone: %v", err)
 	}
+}
+
+// bare starts a guest without waiting for its system.
+func bare(t *testing.T, d *libvirt.Driver, x virttest.Harness, edit func(*virt.Spec)) *virt.Spec {
+	t.Helper()
+	s := x.Spec(t)
+	edit(s)
+	x.Ready = func(*testing.T, string) {}
+	spawned(t, d, x, s)
+	return s
+}
+
+func TestQuiesceNeedsAnAgent(t *testing.T) {
+	h := startHost(t, libvirt.DaemonConfig{})
+	x, d := h.harness(t), h.open(t)
+	s := bare(t, d, x, func(s *virt.Spec) { s.ImageProps = map[string]string{"hw_qemu_guest_agent": "no"} })
+	f, err := d.Snapshot(t.Context(), s.ID, virt.SnapshotOptions{Format: "raw", Dir: t.TempDir(), Quiesce: true})
+	if err != nil || f.Quiesced {
+		t.Errorf("quiesce where possible: %+v, %v", f, err)
+	}
+	dir := t.TempDir()
+	if _, err := d.Snapshot(t.Context(), s.ID, virt.SnapshotOptions{Format: "raw", Dir: dir, QuiesceRequired: true}); !errors.Is(err, fault.Conflict) {
+		t.Errorf("quiesce required: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("a snapshot that failed left %v", left)
+	}
+	if err := d.SetPassword(t.Context(), s.ID, "root", "x"); !errors.Is(err, fault.Conflict) {
+		t.Errorf("password without an agent: %v", err)
+	}
+	// A copy that is given up leaves no job behind.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Snapshot(ctx, s.ID, virt.SnapshotOptions{Format: "raw", Dir: dir}); err == nil {
+		t.Error("a cancelled snapshot succeeded")
+	}
+	if _, err := d.Snapshot(t.Context(), s.ID, virt.SnapshotOptions{Format: "raw", Dir: dir}); err != nil {
+		t.Errorf("after a cancelled snapshot: %v", err)
+	}
+}
+
+func TestConsolePortsMove(t *testing.T) {
+	h := startHost(t, libvirt.DaemonConfig{})
+	x, d := h.harness(t), h.open(t)
+	s := bare(t, d, x, func(*virt.Spec) {})
+	where := func() *virt.ConsoleEndpoint {
+		t.Helper()
+		e, err := d.Console(t.Context(), s.ID, "serial")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	// take listens on the guest's port once the guest has let go of it.
+	take := func(e *virt.ConsoleEndpoint) {
+		t.Helper()
+		l, err := net.Listen("tcp", net.JoinHostPort(e.Host, strconv.Itoa(e.Port)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+	}
+	first := where()
+	if err := d.Suspend(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	take(first)
+	if err := d.Resume(t.Context(), s); err != nil {
+		t.Fatalf("a suspended guest whose console's port was taken: %v", err)
+	}
+	second := where()
+	if err := d.PowerOff(t.Context(), s.ID, 0); err != nil {
+		t.Fatal(err)
+	}
+	take(second)
+	if err := d.PowerOn(t.Context(), s); err != nil {
+		t.Fatalf("a stopped guest whose console's port was taken: %v", err)
+	}
+	if third := where(); third.Port == first.Port || third.Port == second.Port || first.Port == second.Port {
+		t.Errorf("ports %d, %d, %d", first.Port, second.Port, third.Port)
+	}
+}
+
+func TestDedicatedCPUs(t *testing.T) {
+	h := startHost(t, libvirt.DaemonConfig{})
+	h.cfg.DedicatedCPUs = []int{0, 1}
+	x, d, c := h.harness(t), h.open(t), h.client(t)
+	pinned := func(s *virt.Spec) { s.ExtraSpecs = map[string]string{"hw:cpu_policy": "dedicated"} }
+	seen := map[string]bool{}
+	for range 2 {
+		s := bare(t, d, x, pinned)
+		text, err := c.XML(t.Context(), domainOf(t, c, s.ID), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cpu := range []string{"0", "1"} {
+			if strings.Contains(text, "<vcpupin vcpu='0' cpuset='"+cpu+"'/>") {
+				seen[cpu] = true
+			}
+		}
+		if err := d.Reboot(t.Context(), s, true, 0); err != nil { // keeps its CPU
+			t.Fatal(err)
+		}
+	}
+	if len(seen) != 2 {
+		t.Errorf("two guests were given the CPUs %v", seen)
+	}
+	third := x.Spec(t)
+	pinned(third)
+	err := d.Spawn(t.Context(), third)
+	if !errors.Is(err, fault.Conflict) {
+		t.Errorf("a third guest: %v", err)
+	}
+	if err := d.Destroy(t.Context(), third.ID, false); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestImagesThatMustNotBeOpened(t *testing.T) {
+	h := startHost(t, libvirt.DaemonConfig{})
+	x, d := h.harness(t), h.open(t)
+	secret := filepath.Join(h.dir, "secret")
+	if err := os.WriteFile(secret, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	evil := filepath.Join(h.dir, "evil")
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, evil).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for what, edit := range map[string]func(*virt.Spec){
+		"a backing file": func(s *virt.Spec) { s.BaseImage = evil },
+		"no qcow2":       func(s *virt.Spec) { s.BaseImage = secret },
+		"unknown format": func(s *virt.Spec) { s.BaseImage, s.BaseFormat = secret, "vmdk" },
+		"too large":      func(s *virt.Spec) { s.BaseImage, s.BaseFormat = bigFile(t), "raw" },
+	} {
+		s := x.Spec(t)
+		edit(s)
+		if err := d.Spawn(t.Context(), s); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := d.Guest(t.Context(), s.ID); !errors.Is(err, fault.NotFound) {
+			t.Errorf("%s: the guest was made: %v", what, err)
+		}
+		if err := d.Destroy(t.Context(), s.ID, false); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(h.cfg.InstancesDir, "*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// bigFile is a sparse file larger than the flavor's disk.
+func bigFile(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "big")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 3<<30); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

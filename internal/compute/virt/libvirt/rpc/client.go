@@ -125,7 +125,7 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 	c.stop()
 	for _, cn := range all {
-		cn.bye(time.Second)
+		c.group.Go(func() { cn.bye(time.Second) })
 	}
 	c.group.Wait()
 	return nil
