@@ -1,7 +1,7 @@
 // Command gen makes what is derived from spec/compute-api.json: the route table (routes.go), the policy rules (rules.go), the JSON Schema
-// files (schemas/) and the OpenAPI document (openapi.json); and for tests the schemas of answers (testdata/responses/). Run it in internal/compute/api:
+// files (schemas/) and the OpenAPI document (openapi.json); and for tests the schemas of answers (testdata/responses/). Run it in the repository's root or in internal/compute/api:
 //
-//	go run ./gen
+//	go run ./internal/compute/api/gen
 package main
 
 import (
@@ -20,7 +20,11 @@ const (
 )
 
 func main() {
-	if err := run("."); err != nil {
+	dir := "."
+	if _, err := os.Stat("spec"); err != nil {
+		dir = filepath.Join("internal", "compute", "api")
+	}
+	if err := run(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)
 	}
