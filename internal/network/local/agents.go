@@ -38,6 +38,21 @@ func (p *presence) due(host string, now time.Time) bool {
 	return true
 }
 
+// knows tells whether the host was recorded by this process.
+func (p *presence) knows(host string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.last[host].IsZero()
+}
+
+// wires tells whether a host has a data plane.
+func (c *Change) wires(host string) (bool, error) {
+	if c.present.knows(host) {
+		return true, nil
+	}
+	return exists(c.ctx, c.tx, "SELECT 1 FROM network_agents WHERE id = ?", agentID(host))
+}
+
 func agentID(host string) string { return id.Derived("network-agent", host) }
 
 // heard records that a host's agent is alive.
@@ -168,9 +183,8 @@ func (c *Change) AddBinding(p *network.Port, b *network.Binding) error {
 	if has || p.HostID == b.Host {
 		return fault.New(fault.Conflict, "Binding for port %s on host %s already exists.", p.ID, b.Host).WithCode("PortBindingAlreadyExists")
 	}
-	probe := network.Port{HostID: b.Host, VNICType: b.VNICType}
-	bind(&probe)
-	b.PortID, b.Status, b.VNICType, b.VIFType = p.ID, "INACTIVE", probe.VNICType, probe.VIFType
+	b.PortID, b.Status = p.ID, "INACTIVE"
+	b.VNICType, b.VIFType = vif(b.Host, b.VNICType)
 	return c.putBinding(b)
 }
 

@@ -95,6 +95,9 @@ func lan(t *testing.T, s *local.Service, project, cidr string, more ...func(n *n
 func TestPortGetsAddressGroupAndMAC(t *testing.T) {
 	s, _ := open(t)
 	n, sub := lan(t, s, "p1", "10.0.0.0/24")
+	if _, err := s.Host(t.Context(), "h1"); err != nil { // the host has a data plane
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff([]network.Pool{{Start: "10.0.0.2", End: "10.0.0.254"}}, sub.Pools); diff != "" {
 		t.Error(diff)
 	}
@@ -107,6 +110,13 @@ func TestPortGetsAddressGroupAndMAC(t *testing.T) {
 	}
 	if p.VIFType != "bridge" || p.Status != "DOWN" || len(p.SecurityGroups) != 1 || p.MAC[:9] != "fa:16:3e:" {
 		t.Errorf("port %+v", p)
+	}
+	sim, err := s.CreatePort(t.Context(), caller("p1"), network.PortRequest{NetworkID: n.ID, DeviceID: "srv", DeviceOwner: "compute:nova", HostID: "simulated"})
+	if err != nil || sim.Status != "ACTIVE" {
+		t.Errorf("a port on a host without data plane: %+v, %v", sim, err)
+	}
+	if sim, err = s.BindPort(t.Context(), caller("p1"), sim.ID, "", "", ""); err != nil || sim.Status != "DOWN" {
+		t.Errorf("after it was unbound: %+v, %v", sim, err)
 	}
 	again, err := s.CreatePort(t.Context(), caller("p1"), network.PortRequest{ID: p.ID, NetworkID: n.ID})
 	if err != nil || again.MAC != p.MAC {

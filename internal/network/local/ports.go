@@ -62,7 +62,9 @@ func (c *Change) CreatePort(in *PortInput) (*network.Port, error) {
 	if p.Status == "" {
 		p.Status = "DOWN"
 	}
-	bind(p)
+	if err := c.bind(p); err != nil {
+		return nil, err
+	}
 	if p.FixedIPs, err = c.assign(p, subnets, p.FixedIPs, in.FixedSet, nil); err != nil {
 		return nil, err
 	}
@@ -109,19 +111,32 @@ func (c *Change) mac(networkID, want string) (string, error) {
 	}
 }
 
-// bind derives the kind of interface from the host: Linux bridges are what the hosts have.
-func bind(p *network.Port) {
-	if p.VNICType == "" {
-		p.VNICType = "normal"
+// bind derives the kind of interface from the host. A host whose agent has never asked what to wire has nothing to wire with (a
+// simulated one): its ports count as wired as soon as they are bound.
+func (c *Change) bind(p *network.Port) error {
+	p.VNICType, p.VIFType = vif(p.HostID, p.VNICType)
+	if p.VIFType != "bridge" || p.DeviceID == "" || p.Status != "DOWN" || strings.HasPrefix(p.DeviceOwner, "network:") {
+		return nil
+	}
+	wires, err := c.wires(p.HostID)
+	if err == nil && !wires {
+		p.Status = "ACTIVE"
+	}
+	return err
+}
+
+// vif is the kind of interface on a host: Linux bridges are what the hosts have.
+func vif(host, vnic string) (vnicType, vifType string) {
+	if vnic == "" {
+		vnic = "normal"
 	}
 	switch {
-	case p.HostID == "":
-		p.VIFType = "unbound"
-	case p.VNICType != "normal":
-		p.VIFType = "binding_failed"
-	default:
-		p.VIFType = "bridge"
+	case host == "":
+		return vnic, "unbound"
+	case vnic != "normal":
+		return vnic, "binding_failed"
 	}
+	return vnic, "bridge"
 }
 
 // checkSecurity verifies that groups and address pairs go with port security and that pairs are addresses.
@@ -192,9 +207,11 @@ func (c *Change) UpdatePort(portID string, change func(p *network.Port) error) (
 			return nil, err
 		}
 	}
-	bind(p)
-	if p.HostID == "" && before.HostID != "" {
+	if p.HostID != before.HostID {
 		p.Status = "DOWN"
+	}
+	if err := c.bind(p); err != nil {
+		return nil, err
 	}
 	if err := c.readdress(p, before.FixedIPs); err != nil {
 		return nil, err
