@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -234,11 +233,7 @@ type world struct {
 
 func newWorld(t testing.TB, options ...func(*backend.Options)) *world {
 	t.Helper()
-	d, err := db.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "k.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
+	d := database(t)
 	e, err := operation.New(t.Context(), operation.Config{DB: d})
 	if err != nil {
 		t.Fatal(err)
