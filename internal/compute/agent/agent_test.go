@@ -23,6 +23,7 @@ import (
 
 // rig is a bus with a conductor's answers, a journal and a fake hypervisor; agents come and go on it.
 type rig struct {
+	reached chan struct{}
 	dir     string
 	t       *testing.T
 	bus     bus.Bus
@@ -88,6 +89,9 @@ func (r *rig) agent(host string) (stop func()) {
 			}
 			hold := r.hold[verb]
 			r.mu.Unlock()
+			if hold != nil && r.reached != nil {
+				r.reached <- struct{}{}
+			}
 			if hold != nil {
 				<-hold
 			}
@@ -216,6 +220,48 @@ func TestHigherEpochCutsTheRunningCommandOff(t *testing.T) {
 	}
 	if err := r.do("h1", command.Command{Verb: command.QueryGuest, Server: s}, nil); !errors.Is(err, fault.NotFound) {
 		t.Fatalf("the guest is still there: %v", err)
+	}
+}
+
+// A look with an epoch waits for what a command with a lower one may still do, so that what it finds stays so; the command itself has no further effect.
+func TestALookWithAHigherEpochIsAFence(t *testing.T) {
+	r := newRig(t)
+	stop := r.agent("h1")
+	s := id.UUID()
+	if err := r.do("h1", command.Command{Operation: "op1", Step: "build", Attempt: 1, Epoch: 1, Server: s, Verb: command.Spawn}, spawnOf(s)); err != nil {
+		t.Fatal(err)
+	}
+	hold, reached := make(chan struct{}), make(chan struct{}, 1)
+	r.mu.Lock()
+	r.hold["destroy"], r.reached = hold, reached
+	r.mu.Unlock()
+	destroyed := make(chan error, 1)
+	destroy := command.Command{Operation: "op2", Step: "offload", Attempt: 1, Epoch: 2, Server: s, Verb: command.Destroy}
+	go func() { destroyed <- r.do("h1", destroy, command.DestroyArgs{}) }()
+	<-reached
+	looked := make(chan error, 1)
+	go func() {
+		looked <- r.do("h1", command.Command{Operation: "op2", Step: "look", Attempt: 1, Epoch: 3, Server: s, Verb: command.QueryGuest}, nil)
+	}()
+	select {
+	case err := <-looked:
+		t.Errorf("the look did not wait for the command: %v", err)
+		looked <- err
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(hold)
+	<-destroyed
+	err := <-looked
+	hyper := fake.New(fake.Config{DB: r.hyper, Host: "h1"})
+	if _, now := hyper.Guest(t.Context(), s); errors.Is(err, fault.NotFound) != errors.Is(now, fault.NotFound) {
+		t.Errorf("the look found %v, and then it was %v", err, now)
+	}
+	stop()
+	r.agent("h1") // the fence outlives the agent
+	for _, c := range []command.Command{destroy, {Operation: "op2", Step: "look", Attempt: 1, Epoch: 2, Server: s, Verb: command.QueryGuest}} {
+		if err := r.do("h1", c, nil); !errors.Is(err, fault.Conflict) {
+			t.Errorf("%s with a stale epoch: %v", c.Verb, err)
+		}
 	}
 }
 

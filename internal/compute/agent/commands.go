@@ -66,6 +66,15 @@ func (a *Agent) serve(ctx context.Context, _ string, msg []byte) ([]byte, error)
 	}
 	var r command.Reply
 	if q, ok := queries[c.Verb]; ok {
+		if c.Verb == command.QueryGuest && c.Epoch > 0 {
+			settled, err := a.fence(ctx, &c)
+			if err != nil {
+				r.Err = command.FailureOf(err)
+			}
+			if !settled {
+				return json.Marshal(r)
+			}
+		}
 		out, err := q(a, ctx, &c)
 		r = replyOf(out, err)
 	} else if _, ok := verbs[c.Verb]; ok {
@@ -110,7 +119,7 @@ func (a *Agent) do(ctx context.Context, c *command.Command) (command.Reply, erro
 		e.mu.Lock()
 		if c.Epoch < e.epoch {
 			defer e.mu.Unlock()
-			return command.Reply{Err: command.FailureOf(fault.New(fault.Conflict, "Epoch %d of server %s is stale: %d has been seen on host %s.", c.Epoch, c.Server, e.epoch, a.cfg.Host).WithCode("stale-epoch"))}, nil
+			return command.Reply{Err: command.FailureOf(a.stale(c, e.epoch))}, nil
 		}
 		if r, ok := e.results[key]; ok {
 			e.epoch = c.Epoch
@@ -147,6 +156,48 @@ func (a *Agent) do(ctx context.Context, c *command.Command) (command.Reply, erro
 			return command.Reply{}, ctx.Err()
 		}
 	}
+}
+
+// fence sees to it that no command with an epoch below c's acts on the server any more, or ever will: what c then finds stays so. A command that runs is cut
+// off, one of c's own epoch is awaited. It gives false when that takes long: the caller asks again.
+func (a *Agent) fence(ctx context.Context, c *command.Command) (settled bool, err error) {
+	e, err := a.entry(ctx, c.Server)
+	if err != nil {
+		return false, err
+	}
+	patience := time.NewTimer(command.Wait)
+	defer patience.Stop()
+	for {
+		e.mu.Lock()
+		if c.Epoch < e.epoch {
+			defer e.mu.Unlock()
+			return false, a.stale(c, e.epoch)
+		}
+		run, known := e.running, e.epoch
+		if run == nil {
+			e.epoch = c.Epoch
+		} else if c.Epoch > run.epoch {
+			run.cancel(errSuperseded)
+		}
+		e.mu.Unlock()
+		if run == nil {
+			if known < c.Epoch {
+				err = a.raise(ctx, c)
+			}
+			return err == nil, err
+		}
+		select {
+		case <-run.done:
+		case <-patience.C:
+			return false, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
+
+func (a *Agent) stale(c *command.Command, seen int64) error {
+	return fault.New(fault.Conflict, "Epoch %d of server %s is stale: %d has been seen on host %s.", c.Epoch, c.Server, seen, a.cfg.Host).WithCode("stale-epoch")
 }
 
 func leave(e *entry, run *running, mine bool) {

@@ -69,20 +69,41 @@ func (a *Agent) kept(ctx context.Context, server string) (kept, error) {
 // begin journals that a command is about to be carried out.
 func (a *Agent) begin(ctx context.Context, c *command.Command, key string) error {
 	return a.cfg.DB.Write(ctx, func(tx *db.Tx) error {
-		n, err := tx.Exec(ctx, "UPDATE agent_servers SET epoch = ? WHERE host = ? AND server = ?", c.Epoch, a.cfg.Host, c.Server)
-		if err == nil && n == 0 {
-			_, err = tx.Exec(ctx, "INSERT INTO agent_servers (host, server, epoch, spec, metadata, gone) VALUES (?, ?, ?, '', '', 0)", a.cfg.Host, c.Server, c.Epoch)
+		if err := a.raiseTx(ctx, tx, c); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("journal: %w", err)
-		}
-		_, err = tx.Exec(ctx, db.Upsert(tx.Dialect(), "agent_commands", []string{"host", "server", "command"}, []string{"epoch", "verb", "done", "result", "updated"}),
+		_, err := tx.Exec(ctx, db.Upsert(tx.Dialect(), "agent_commands", []string{"host", "server", "command"}, []string{"epoch", "verb", "done", "result", "updated"}),
 			a.cfg.Host, c.Server, key, c.Epoch, string(c.Verb), 0, "", clock.Micros(clock.Now()))
 		if err != nil {
 			return fmt.Errorf("journal: %w", err)
 		}
 		return nil
 	})
+}
+
+// raise journals the epoch of a command that only looks.
+func (a *Agent) raise(ctx context.Context, c *command.Command) error {
+	return a.cfg.DB.Write(ctx, func(tx *db.Tx) error { return a.raiseTx(ctx, tx, c) })
+}
+
+func (a *Agent) raiseTx(ctx context.Context, tx *db.Tx, c *command.Command) error {
+	n, err := tx.Exec(ctx, "UPDATE agent_servers SET epoch = CASE WHEN epoch < ? THEN ? ELSE epoch END WHERE host = ? AND server = ?", c.Epoch, c.Epoch, a.cfg.Host, c.Server)
+	if err == nil && n == 0 {
+		// A server that was only looked for is gone again when nothing comes of it.
+		_, err = tx.Exec(ctx, "INSERT INTO agent_servers (host, server, epoch, spec, metadata, gone) VALUES (?, ?, ?, '', '', ?)", a.cfg.Host, c.Server, c.Epoch, goneSince(c))
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
+// goneSince is when a server without a guest may be forgotten: from now on when it was only looked for, not at all while a command makes it.
+func goneSince(c *command.Command) int64 {
+	if c.Verb == command.QueryGuest {
+		return clock.Micros(clock.Now())
+	}
+	return 0
 }
 
 // end journals that it was done, with what is now to be kept of the guest: keep nil leaves that as it is, an empty one forgets the guest.
