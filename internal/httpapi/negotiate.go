@@ -12,7 +12,7 @@ const versionHeader = "OpenStack-API-Version"
 // negotiate sets req.Version from the headers. An error leaves the default version in force for the error's own form.
 func (s *Service) negotiate(req *Request) error {
 	m := s.Versions
-	if m == nil || req.Legacy {
+	if m == nil || !s.negotiates(req) {
 		if m != nil {
 			req.Version = m.Min
 		}
@@ -38,6 +38,12 @@ func (s *Service) negotiate(req *Request) error {
 	return nil
 }
 
+// negotiates tells whether a request has a microversion: not below a legacy root, nor beside the entries of a service that has some
+// (the list of versions).
+func (s *Service) negotiates(req *Request) bool {
+	return !req.Legacy && (len(s.ProjectSegment) == 0 || req.Root != "")
+}
+
 // asked gives the version that the headers name for this service, "" when none does.
 func (m *Microversions) asked(h http.Header) string {
 	for _, line := range h.Values(versionHeader) {
@@ -57,7 +63,7 @@ func (m *Microversions) asked(h http.Header) string {
 // announce writes the version headers of an answer.
 func (s *Service) announce(req *Request, h http.Header) {
 	m := s.Versions
-	if m == nil || req.Legacy {
+	if m == nil || !s.negotiates(req) {
 		return
 	}
 	v := req.Version.String()

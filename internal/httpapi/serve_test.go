@@ -221,6 +221,7 @@ func TestHeaders(t *testing.T) {
 		{"version on error", call(h, "GET", "/v2.1/nothing", "", "OpenStack-API-Version: compute 2.5"), map[string]string{
 			"OpenStack-API-Version": "compute 2.5", "X-OpenStack-Nova-API-Version": "2.5"}},
 		{"legacy", call(h, "GET", "/v2/servers", ""), map[string]string{"OpenStack-API-Version": "", "X-OpenStack-Nova-API-Version": "", "Vary": ""}},
+		{"beside the versions", call(h, "GET", "/", "", "OpenStack-API-Version: compute 9.9"), map[string]string{"OpenStack-API-Version": "", "Vary": ""}},
 		{"allow", call(h, "PATCH", "/v2.1/servers", "{}"), map[string]string{"Allow": "GET, HEAD, POST", "Content-Type": "application/json"}},
 		{"authenticate", call(h, "GET", "/v2.1/servers", "", "X-Auth-Token:"), map[string]string{"WWW-Authenticate": `Keystone uri="http://id/v3"`}},
 		{"variables by their own names", call(h, "DELETE", "/v2.1/servers/9", ""), map[string]string{"X-Id": "9"}},
