@@ -71,6 +71,8 @@ func until(t *testing.T, c net.Conn, want string) {
 
 // TestRichGuest boots one guest with nearly everything that flavors and images can ask for and looks at it from inside.
 func TestRichGuest(t *testing.T) {
+	booting(t)
+	t.Parallel()
 	h := startHost(t, libvirt.DaemonConfig{})
 	x := h.harness(t)
 	d, c := h.open(t), h.client(t)
@@ -152,6 +154,8 @@ func TestRichGuest(t *testing.T) {
 
 // TestDaemonDies kills libvirtd: the guest must not notice, and the driver must find it again.
 func TestDaemonDies(t *testing.T) {
+	booting(t)
+	t.Parallel()
 	h := startHost(t, libvirt.DaemonConfig{})
 	x := h.harness(t)
 	d := h.open(t)
@@ -222,6 +226,8 @@ func TestDaemonDies(t *testing.T) {
 
 // TestVolumes attaches volumes over NBD, one of them encrypted, and boots from one.
 func TestVolumes(t *testing.T) {
+	booting(t)
+	t.Parallel()
 	nbd, err := exec.LookPath("qemu-nbd")
 	if err != nil {
 		t.Skip("qemu-nbd is not installed")
@@ -322,6 +328,7 @@ func mustUUID(t *testing.T, s string) (u rpc.UUID) {
 
 // TestForeignDomains: domains that somebody else made are neither listed nor touched.
 func TestForeignDomains(t *testing.T) {
+	t.Parallel()
 	h := startHost(t, libvirt.DaemonConfig{})
 	d, c := h.open(t), h.client(t)
 	n := id.UUID()
@@ -356,6 +363,7 @@ func bare(t *testing.T, d *libvirt.Driver, x virttest.Harness, edit func(*virt.S
 }
 
 func TestQuiesceNeedsAnAgent(t *testing.T) {
+	t.Parallel()
 	h := startHost(t, libvirt.DaemonConfig{})
 	x, d := h.harness(t), h.open(t)
 	s := bare(t, d, x, func(s *virt.Spec) { s.ImageProps = map[string]string{"hw_qemu_guest_agent": "no"} })
@@ -385,6 +393,7 @@ func TestQuiesceNeedsAnAgent(t *testing.T) {
 }
 
 func TestConsolePortsMove(t *testing.T) {
+	t.Parallel()
 	h := startHost(t, libvirt.DaemonConfig{})
 	x, d := h.harness(t), h.open(t)
 	s := bare(t, d, x, func(*virt.Spec) {})
@@ -427,6 +436,7 @@ func TestConsolePortsMove(t *testing.T) {
 }
 
 func TestDedicatedCPUs(t *testing.T) {
+	t.Parallel()
 	h := startHost(t, libvirt.DaemonConfig{})
 	h.cfg.DedicatedCPUs = []int{0, 1}
 	x, d, c := h.harness(t), h.open(t), h.client(t)
@@ -462,6 +472,7 @@ func TestDedicatedCPUs(t *testing.T) {
 }
 
 func TestImagesThatMustNotBeOpened(t *testing.T) {
+	t.Parallel()
 	h := startHost(t, libvirt.DaemonConfig{})
 	x, d := h.harness(t), h.open(t)
 	secret := filepath.Join(h.dir, "secret")

@@ -290,7 +290,23 @@ func bridge(t *testing.T) string {
 	return name
 }
 
+// booting skips tests that wait for guests to boot, unless they are asked for.
+func booting(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KILONOVA_GUESTS") != "1" && os.Getenv("KILONOVA_SLOW") != "1" {
+		t.Skip("waits for guests to boot under emulation; runs when KILONOVA_GUESTS=1")
+	}
+}
+
 func TestSuite(t *testing.T) {
+	booting(t)
+	t.Parallel()
 	h := startHost(t, libvirt.DaemonConfig{})
 	virttest.Run(t, h.harness)
+}
+
+func TestSuiteUnbooted(t *testing.T) {
+	t.Parallel()
+	h := startHost(t, libvirt.DaemonConfig{})
+	virttest.RunUnbooted(t, h.harness)
 }

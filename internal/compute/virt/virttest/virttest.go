@@ -91,6 +91,31 @@ func RunMoves(t *testing.T, open func(t *testing.T) Harness) {
 	run(t, open, []test{{"MoveDisks", testMoveDisks}, {"LiveMigrate", testLiveMigrate}})
 }
 
+// RunUnbooted runs the tests that say something about guests whose system never comes up: for hypervisors that take long to boot one. Ready, Write,
+// Read and Devices of the harness are not used.
+func RunUnbooted(t *testing.T, open func(t *testing.T) Harness) {
+	bare := func(t *testing.T) Harness {
+		h := open(t)
+		h.Ready, h.Write, h.Read, h.Devices = nil, nil, nil, nil
+		return h
+	}
+	run(t, bare, []test{
+		{"Info", testInfo},
+		{"UnknownGuest", testUnknownGuest},
+		{"SpawnAndDestroy", testSpawnAndDestroy},
+		{"SpawnStopped", testSpawnStopped},
+		{"ManyAtOnce", testManyAtOnce},
+		{"Restart", testRestart},
+		{"CancelledContext", testCancelledContext},
+		{"Pause", testPause},
+		{"Suspend", testSuspend},
+		{"Console", testConsole},
+		{"CrashDump", testCrashDump},
+		{"Diagnostics", testDiagnostics},
+		{"Watch", testWatch},
+	})
+}
+
 func run(t *testing.T, open func(t *testing.T) Harness, tests []test) {
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
