@@ -168,9 +168,9 @@ func (d *Daemon) configure() error {
 		`log_level = 3`, `log_outputs = "3:file:/var/log/libvirt/libvirtd.log"`,
 	}
 	if c := d.c.ListenTCP; c != "" {
-		host, port, ok := strings.Cut(c, ":")
-		if !ok {
-			return fault.New(fault.Invalid, "The address %q has no port.", c)
+		host, port, err := net.SplitHostPort(c)
+		if err != nil {
+			return fault.Wrap(err, fault.Invalid, "The address %q needs the form host:port.", c)
 		}
 		lib = append(lib, `listen_tcp = 1`, `auth_tcp = "none"`, `listen_addr = `+strconv.Quote(host), `tcp_port = `+strconv.Quote(port))
 	}

@@ -155,6 +155,14 @@ func (d *Driver) LiveMigrate(ctx context.Context, spec *virt.Spec, target map[st
 	case target[targetURI] == "":
 		return fault.New(fault.Invalid, "The destination did not tell how it is reached.")
 	}
+	if joined, err := d.joinMigration(ctx, f.dom, progress); joined {
+		if err != nil {
+			return fmt.Errorf("migrate %s: %w", spec.Name, err)
+		}
+		return d.depart(context.WithoutCancel(ctx), spec, block)
+	} else if err != nil {
+		return err
+	}
 	if err := d.sendConfigDrive(ctx, spec.ID, target); err != nil {
 		return err
 	}
@@ -170,6 +178,56 @@ func (d *Driver) LiveMigrate(ctx context.Context, spec *virt.Spec, target map[st
 		return fmt.Errorf("migrate %s: %w", spec.Name, err)
 	}
 	return d.depart(context.WithoutCancel(ctx), spec, block)
+}
+
+// joinMigration waits for the end of a migration that was started earlier, by a process that is gone: the daemons carry it on by themselves. It
+// tells whether there was one.
+func (d *Driver) joinMigration(ctx context.Context, dom rpc.Domain, progress func(virt.MigrationProgress)) (bool, error) {
+	joined := false
+	for {
+		kind, params, err := d.rpc.JobStats(ctx, dom, 0)
+		if joined && errors.Is(err, fault.NotFound) {
+			return true, nil // undefined: it has moved
+		}
+		if err != nil {
+			return joined, err
+		}
+		if !joined && (kind == rpc.JobNone || operationOf(params) != rpc.OperationMigrationOut) {
+			return false, nil
+		}
+		joined = true
+		if kind == rpc.JobNone {
+			// The guest is still defined here. Between the end of the job and the removal of the definition it does not run.
+			gone, err := d.waitGone(ctx, dom)
+			if err != nil || gone {
+				return true, err
+			}
+			return true, fault.New(fault.Conflict, "The migration that was under way has failed; the server is still here.")
+		}
+		if progress != nil {
+			progress(readProgress(params))
+		}
+		select {
+		case <-ctx.Done():
+			return true, ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// waitGone gives a domain that does not run any more a moment to disappear.
+func (d *Driver) waitGone(ctx context.Context, dom rpc.Domain) (bool, error) {
+	for range 50 {
+		on, err := d.rpc.IsActive(ctx, dom)
+		if errors.Is(err, fault.NotFound) {
+			return true, nil
+		}
+		if err != nil || on {
+			return false, err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return false, nil
 }
 
 // depart cleans up behind a guest that moved away.

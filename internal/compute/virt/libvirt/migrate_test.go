@@ -184,3 +184,45 @@ func TestForcedMigration(t *testing.T) {
 		t.Fatalf("at the destination: %+v, %v", g, err)
 	}
 }
+
+// TestMigrationOutlivesTheAgent closes the driver in the midst of a migration; one that is opened later joins it.
+func TestMigrationOutlivesTheAgent(t *testing.T) {
+	slow(t)
+	one, two := twoHosts(t)
+	one.cfg.MigrationBandwidth = 12
+	m := startMoving(t, one, two)
+	first := one.reopen(t)
+	begun := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		told := false
+		ended <- first.LiveMigrate(context.WithoutCancel(t.Context()), m.spec, m.target, true, func(p virt.MigrationProgress) {
+			if p.MemoryProcessed > 0 && !told {
+				told = true
+				close(begun)
+			}
+		})
+	}()
+	select {
+	case <-begun:
+	case err := <-ended:
+		t.Fatalf("the migration was over too soon: %v", err)
+	}
+	first.Close()
+	if err := <-ended; !errors.Is(err, fault.Unavailable) {
+		t.Errorf("the call of a driver that was closed: %v", err)
+	}
+	joined := false
+	if err := m.src.LiveMigrate(t.Context(), m.spec, m.target, true, func(virt.MigrationProgress) { joined = true }); err != nil {
+		t.Fatal(err)
+	}
+	if !joined {
+		t.Error("the migration was over before it could be joined; nothing was shown")
+	}
+	if g, err := m.dst.Guest(t.Context(), m.spec.ID); err != nil || g.Power != virt.Running {
+		t.Errorf("at the destination: %+v, %v", g, err)
+	}
+	if _, err := m.src.Guest(t.Context(), m.spec.ID); !errors.Is(err, fault.NotFound) {
+		t.Errorf("at the source: %v", err)
+	}
+}

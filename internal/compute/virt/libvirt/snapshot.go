@@ -131,22 +131,25 @@ func (d *Driver) freezeDisks(ctx context.Context, f found, required bool) (bool,
 	return false, fault.Wrap(err, fault.Conflict, "The server's file systems could not be brought to rest.").WithHint("It needs a guest agent that answers.")
 }
 
-// job gives the operation of the domain's job; 0 when there is none.
+// job gives the type of the domain's job, its operation and its error.
 func (d *Driver) job(ctx context.Context, dom rpc.Domain, flags uint32) (kind int32, operation int32, message string, err error) {
 	kind, params, err := d.rpc.JobStats(ctx, dom, flags)
 	for _, p := range params {
-		switch v := p.Value.(type) {
-		case int32:
-			if p.Name == "operation" {
-				operation = v
-			}
-		case string:
-			if p.Name == "errmsg" {
-				message = v
-			}
+		if text, ok := p.Value.(string); ok && p.Name == "errmsg" {
+			message = text
 		}
 	}
-	return kind, operation, message, err
+	return kind, operationOf(params), message, err
+}
+
+// operationOf gives the operation that a job's parameters name.
+func operationOf(params []rpc.Param) int32 {
+	for _, p := range params {
+		if n, ok := p.Value.(int32); ok && p.Name == "operation" {
+			return n
+		}
+	}
+	return 0
 }
 
 // waitBackup waits for the end of a backup and tells how it went. When ctx ends first, the job is ended too.
