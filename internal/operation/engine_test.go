@@ -176,6 +176,14 @@ func TestEveryStepEveryFailure(t *testing.T) {
 						t.Fatal(err)
 					}
 					if crash {
+						for hit := 0; hit == 0; time.Sleep(time.Millisecond) { // or the second engine might be the first to run it
+							if t.Context().Err() != nil {
+								t.Fatal("the injected point was not reached")
+							}
+							mu.Lock()
+							hit = reached
+							mu.Unlock()
+						}
 						e = r.engine(nil) // the one that finds the expired lease
 					}
 					rec := r.wait(e, op)
@@ -310,6 +318,38 @@ func TestOneHolderAndTakeOver(t *testing.T) {
 	old, err := e.Show(t.Context(), first)
 	if err != nil || old.State != operation.Superseded || old.Epoch >= rec.Epoch {
 		t.Fatalf("%+v %v", old, err)
+	}
+}
+
+// A delete is not held up by an operation whose undo can never succeed: what cannot be restored is removed. The undos before it still run.
+func TestTakeOverGoesOnWhenAnUndoFails(t *testing.T) {
+	begun := make(chan struct{})
+	r := newRig(t, func(w *world) []operation.Flow {
+		f := w.flow("make")
+		f.Steps[1].Undo = func(context.Context, *operation.Run) error {
+			return fault.New(fault.NotFound, "There is nothing to restore.")
+		}
+		f.Steps[2].Do = func(ctx context.Context, _ *operation.Run) error {
+			close(begun)
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return []operation.Flow{f, {Kind: "delete", Steps: []operation.Step{{Name: "gone", Do: w.do("gone")}}}}
+	})
+	e := r.engine(nil)
+	if _, err := r.accept(e, operation.Spec{Kind: "make", Object: "s1"}); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	del, err := r.accept(e, operation.Spec{Kind: "delete", Object: "s1", TakeOver: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec := r.wait(e, del); rec.State != operation.Done {
+		t.Fatalf("the delete is %s: %s", rec.State, rec.Cause)
+	}
+	if got := r.w.effects["s1"]; !slices.Equal(got, []string{"two", "gone"}) {
+		t.Errorf("effects %v", got)
 	}
 }
 

@@ -196,7 +196,7 @@ func (e *Engine) backward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	}
 	s := &f.Steps[o.Position]
 	if s.Undo != nil {
-		if err := e.undo(ctx, o, s, r); err != nil {
+		if err := e.undo(ctx, o, s, r, e.cfg.UndoLimit); err != nil {
 			if errors.Is(err, ErrCrash) || ctx.Err() != nil {
 				return stopCause(ctx, err)
 			}
@@ -219,8 +219,8 @@ func (e *Engine) backward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	})
 }
 
-// undo repeats a step's Undo until it succeeds or UndoLimit has passed.
-func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run) error {
+// undo repeats a step's Undo until it succeeds or UndoLimit has passed; errors that do not pass by themselves are retried no longer than hopeless.
+func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, hopeless time.Duration) error {
 	began, pause := time.Now(), e.cfg.Pause
 	for {
 		r.StepName, r.Attempt, r.Host, r.Details = s.Name, int(o.Round)+1, "", ""
@@ -231,7 +231,8 @@ func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run) error {
 				err = e.inject(ctx, AfterUndo, s.Name, r)
 			}
 		}
-		if err == nil || errors.Is(err, ErrCrash) || ctx.Err() != nil || time.Since(began) > e.cfg.UndoLimit {
+		if err == nil || errors.Is(err, ErrCrash) || ctx.Err() != nil || time.Since(began) > e.cfg.UndoLimit ||
+			!Transient(err) && time.Since(began) > hopeless {
 			return err
 		}
 		e.cfg.Log.Warn("undo failed, trying again", "operation", o.ID, "kind", o.Kind, "object", o.Object, "step", s.Name, "error", err)
@@ -243,7 +244,8 @@ func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run) error {
 }
 
 // undoSuperseded undoes, under o's lease and epoch, what the operation that o took over from had done, as far back as its last point of no return. All of
-// it is repeated after a crash: every undo may be.
+// it is repeated after a crash: every undo may be. An undo that fails does not hold up whoever took over: that one removes the object anyway, and what is to be
+// restored of it need not be.
 func (e *Engine) undoSuperseded(ctx context.Context, o *row, f *Flow) error {
 	if err := e.undoChain(ctx, o.Supersedes, o); err != nil {
 		if errors.Is(err, ErrCrash) || ctx.Err() != nil {
@@ -281,8 +283,11 @@ func (e *Engine) undoChain(ctx context.Context, op string, by *row) error {
 		if s.Undo == nil {
 			continue
 		}
-		if err := e.undo(ctx, old, s, r); err != nil {
-			return fmt.Errorf("undo of %s of superseded operation %s: %w", s.Name, op, err)
+		if err := e.undo(ctx, old, s, r, e.cfg.UndoLimit/100); err != nil {
+			if errors.Is(err, ErrCrash) || ctx.Err() != nil {
+				return err
+			}
+			e.cfg.Log.Error("undo of a superseded operation was given up", "operation", op, "kind", old.Kind, "object", old.Object, "step", s.Name, "by", by.ID, "error", err)
 		}
 	}
 	return nil
