@@ -9,6 +9,7 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/command"
 	"kilonova/internal/compute/flow"
+	"kilonova/internal/compute/store"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/fake"
 	"kilonova/internal/db"
@@ -229,6 +230,46 @@ func TestDeadHostPaysWhenItReturns(t *testing.T) {
 		all, err := c.con.Owed().All(c.ctx, c.db)
 		return errors.Join(err, c.con.Reconcile().Debts(c.ctx)) == nil && len(all) == 0
 	})
+}
+
+func TestAbortedLiveMigrationLeavesTheServerWhereItIs(t *testing.T) {
+	c := newCloud(t, options{})
+	slow := fake.Config{Delay: func(verb, _ string) time.Duration {
+		if verb == "live-migrate" {
+			return time.Minute
+		}
+		return 0
+	}}
+	c.host("h1", slow)
+	s := c.record(nil)
+	c.ends(c.create(s, compute.CreateInput{}), operation.Done)
+	c.host("h2", slow)
+	move := c.accept(compute.OpLiveMigrate, s.ID, compute.LiveMigrateInput{})
+	var m compute.Migration
+	c.eventually("the migration runs", func() bool {
+		ms, err := c.store.Migrations(c.ctx, c.db, store.MigrationFilter{ServerID: s.ID, Status: []string{"running"}})
+		if err != nil || len(ms) != 1 {
+			return false
+		}
+		m = ms[0]
+		return true
+	})
+	var abort string
+	c.must(c.db.Write(c.ctx, func(tx *db.Tx) error {
+		var err error
+		abort, err = c.engine.Accept(c.ctx, tx, operation.Spec{Kind: flow.OpAbortLive, ObjectType: "server", Object: s.ID, Action: "live_migration_cancel", Shared: true})
+		return err
+	}))
+	c.ends(abort, operation.Done)
+	c.ends(move, operation.Undone)
+	got, err := c.store.Migration(c.ctx, c.db, m.UUID)
+	if err != nil || got.Status != "cancelled" {
+		t.Errorf("the migration is %s (%v)", got.Status, err)
+	}
+	if now := c.get(s.ID); now.Host != "h1" || now.VMState != compute.VMActive || c.guests("h1")[s.ID] != virt.Running || len(c.guests("h2")) != 0 {
+		t.Errorf("%s on %s; guests of h1 %v, of h2 %v", now.VMState, now.Host, c.guests("h1"), c.guests("h2"))
+	}
+	c.healthy()
 }
 
 func TestVerdicts(t *testing.T) {

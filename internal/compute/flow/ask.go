@@ -28,8 +28,8 @@ func (f *flows) send(ctx context.Context, r *operation.Run, host string, verb co
 }
 
 // ask is try that is patient with a host which does not answer at the moment (its agent restarts) and gives up, with an error that is not retried,
-// when the host is down or stays silent.
-func (f *flows) ask(ctx context.Context, r *operation.Run, host string, verb command.Verb, args, out any) error {
+// when the host is down or stays silent. stop may end it before it asks again.
+func (f *flows) ask(ctx context.Context, r *operation.Run, host string, verb command.Verb, args, out any, stop ...func(context.Context, *operation.Run) error) error {
 	if host == "" {
 		return fault.New(fault.Conflict, "Instance %s is not on a host.", r.Object)
 	}
@@ -41,6 +41,11 @@ func (f *flows) ask(ctx context.Context, r *operation.Run, host string, verb com
 		}
 		if f.Placer.Down(ctx, host) || time.Now().After(until) {
 			return fault.Wrap(err, fault.Internal, "The compute service on host %s does not answer.", host)
+		}
+		for _, s := range stop {
+			if err := s(ctx, r); err != nil {
+				return err
+			}
 		}
 		t := time.NewTimer(pause)
 		select {

@@ -47,18 +47,12 @@ func (f *flows) destroyEverywhere(ctx context.Context, r *operation.Run) error {
 		if h == "" {
 			continue
 		}
-		if err := f.destroyOn(ctx, r, h, "the server was deleted while the host was down"); err != nil {
+		if err := f.must(ctx, r, h, command.Destroy, command.DestroyArgs{}, "the server was deleted while the host was down"); err != nil {
 			return err
 		}
 	}
 	r.Host = s.Host
 	return nil
-}
-
-// destroyOn destroys the guest on one of several hosts; each has its own command.
-func (f *flows) destroyOn(ctx context.Context, r *operation.Run, host, why string) error {
-	err := f.send(ctx, r, host, command.Destroy, "@"+host, command.DestroyArgs{}, nil)
-	return f.orOwe(ctx, r, host, command.Destroy, command.DestroyArgs{}, why, err)
 }
 
 // movesOf gives the unfinished migrations of a server that has ever been on a host.

@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/command"
@@ -121,7 +122,10 @@ func (f *flows) liveMove(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	src, dst := from(r), placeOf(r)
-	err = f.ask(ctx, r, src.Host, command.LiveMigrate, a, nil)
+	if err := f.aborted(ctx, r); err != nil {
+		return err
+	}
+	err = f.ask(ctx, r, src.Host, command.LiveMigrate, a, nil, f.aborted)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -134,6 +138,15 @@ func (f *flows) liveMove(ctx context.Context, r *operation.Run) error {
 		return nil
 	}
 	return err
+}
+
+// aborted fails when somebody has asked for the end of the live migration.
+func (f *flows) aborted(ctx context.Context, r *operation.Run) error {
+	m, err := f.Store.Migration(ctx, f.Store.DB, migrationID(r))
+	if err != nil {
+		return err
+	}
+	return notCancelled(m)
 }
 
 // liveLook sees whether the guest left although the step failed; then there is no way back, and what is left of the move is done.
@@ -218,7 +231,8 @@ func (f *flows) liveDone(ctx context.Context, tx *db.Tx, r *operation.Run) error
 	return f.setMigration(ctx, tx, migrationID(r), "completed")
 }
 
-// abortLive asks the source to stop a running live migration; the operation that runs it then fails and undoes itself.
+// abortLive marks a live migration cancelled and asks the source to stop it; the operation that runs it then fails and undoes itself. A migration that
+// is over before the word reaches it ends as completed.
 func (f *flows) abortLive() operation.Flow {
 	return operation.Flow{
 		Kind:  OpAbortLive,
@@ -230,18 +244,27 @@ func (f *flows) abortLive() operation.Flow {
 var underWay = []string{"queued", "preparing", "running"}
 
 func (f *flows) doAbort(ctx context.Context, r *operation.Run) error {
-	m, err := f.liveMigration(ctx, r)
+	m, err := f.liveMigration(ctx, r, "cancelled") // cancelled: by this step, before it was interrupted
 	if err != nil {
 		return err
 	}
-	if err := f.ask(ctx, r, m.SourceHost, command.AbortLive, struct{}{}, nil); err != nil {
+	// The record is marked first: whatever step of the migration comes next sees it and turns back. One that is over by then is not marked.
+	err = f.Store.DB.Write(ctx, func(tx *db.Tx) error {
+		return f.Store.UpdateMigration(ctx, tx, m.UUID, func(m *compute.Migration) error {
+			if slices.Contains(underWay, m.Status) {
+				m.Status = "cancelled"
+			}
+			return nil
+		})
+	})
+	if err != nil {
 		return err
 	}
-	return f.Store.DB.Write(ctx, func(tx *db.Tx) error { return f.setMigration(ctx, tx, m.UUID, "cancelled") })
+	return gone(f.ask(ctx, r, m.SourceHost, command.AbortLive, struct{}{}, nil)) // not found: the guest has not begun to move
 }
 
-func (f *flows) liveMigration(ctx context.Context, r *operation.Run) (*compute.Migration, error) {
-	ms, err := f.Store.Migrations(ctx, f.Store.DB, store.MigrationFilter{ServerID: r.Object, Type: "live-migration", Status: underWay, Limit: 1})
+func (f *flows) liveMigration(ctx context.Context, r *operation.Run, or ...string) (*compute.Migration, error) {
+	ms, err := f.Store.Migrations(ctx, f.Store.DB, store.MigrationFilter{ServerID: r.Object, Type: "live-migration", Status: append(or, underWay...), Limit: 1})
 	if err != nil {
 		return nil, err
 	}

@@ -88,7 +88,11 @@ func (f *flows) setMigration(ctx context.Context, tx *db.Tx, uuid, status string
 // status makes a Commit that moves the operation's migration record on.
 func (f *flows) status(status string) func(context.Context, *db.Tx, *operation.Run) error {
 	return func(ctx context.Context, tx *db.Tx, r *operation.Run) error {
-		return f.setMigration(ctx, tx, migrationID(r), status)
+		return f.Store.UpdateMigration(ctx, tx, migrationID(r), func(m *compute.Migration) error {
+			err := notCancelled(m)
+			m.Status = status
+			return err
+		})
 	}
 }
 
@@ -97,10 +101,19 @@ func (f *flows) destined(status string) func(context.Context, *db.Tx, *operation
 	return func(ctx context.Context, tx *db.Tx, r *operation.Run) error {
 		p := placeOf(r)
 		return f.Store.UpdateMigration(ctx, tx, migrationID(r), func(m *compute.Migration) error {
+			err := notCancelled(m)
 			m.Status, m.DestHost, m.DestNode = status, p.Host, p.Node
-			return nil
+			return err
 		})
 	}
+}
+
+// notCancelled fails for a migration that somebody aborted.
+func notCancelled(m *compute.Migration) error {
+	if m.Status == "cancelled" {
+		return fault.New(fault.Conflict, "The live migration of instance %s was aborted.", m.ServerID)
+	}
+	return nil
 }
 
 // takeBack gives what the operation's migration holds back to the server; a server that never gave it away keeps what it has.
