@@ -67,9 +67,12 @@ type Agent struct {
 	mu      sync.Mutex
 	entries map[string]*entry
 	imports map[string]*incoming
-	ctx     context.Context // ends with Run; commands live in it
-	wg      sync.WaitGroup
-	again   chan struct{} // look at everything now
+	// starting are the guests that ran when the host went down and are being started again.
+	starting map[string]bool
+	looked   bool            // a conductor has said once what is mine
+	ctx      context.Context // ends with Run; commands live in it
+	wg       sync.WaitGroup
+	again    chan struct{} // look at everything now
 }
 
 // Prepare makes the tables of the journal. It is called once for each database.
@@ -98,7 +101,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg.Log = slog.Default()
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log.With("host", cfg.Host), start: id.Secret(8), caller: auth.Internal(""), entries: map[string]*entry{},
-		imports: map[string]*incoming{}, again: make(chan struct{}, 1)}
+		imports: map[string]*incoming{}, starting: map[string]bool{}, again: make(chan struct{}, 1)}
 	if _, without := cfg.Driver.(virt.ImageLess); !without {
 		if cfg.Images == nil || cfg.Dir == "" {
 			return nil, errors.New("agent: this driver needs images and a directory")
@@ -155,7 +158,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 		a.plane.now(runCtx)
 		a.wg.Go(func() { a.plane.loop(runCtx) })
 	}
-	if err := a.mine(ctx, true); err != nil {
+	if err := a.mine(ctx); err != nil {
 		a.log.Warn("what is mine could not be asked; it is asked again later", "error", err)
 	}
 	if err := serve(command.Subject(a.cfg.Host), "agent", a.serve); err != nil {
@@ -193,13 +196,13 @@ func (a *Agent) loop(ctx context.Context) {
 			n++
 			warn("report", a.report(ctx, n%6 == 0))
 		case <-look.C:
-			warn("asking what is mine", a.mine(ctx, false))
+			warn("asking what is mine", a.mine(ctx))
 			if a.plane != nil {
 				a.plane.trigger()
 			}
 		case <-a.again:
 			warn("report", a.report(ctx, true))
-			warn("asking what is mine", a.mine(ctx, false))
+			warn("asking what is mine", a.mine(ctx))
 			if a.plane != nil {
 				a.plane.trigger()
 			}

@@ -25,6 +25,7 @@ import (
 type rig struct {
 	reached chan struct{}
 	dir     string
+	resume  bool // agents start guests again
 	t       *testing.T
 	bus     bus.Bus
 	journal *db.DB
@@ -36,6 +37,7 @@ type rig struct {
 	spawns   map[string]int
 	hold     map[string]chan struct{} // verb -> holds until closed
 	finished []command.Finished
+	asked    []command.MineRequest
 }
 
 func newRig(t *testing.T) *rig {
@@ -63,9 +65,12 @@ func newRig(t *testing.T) *rig {
 		}
 	}
 	answer(command.RegisterSubject, func([]byte) any { return command.RegisterReply{} })
-	answer(command.MineSubject, func([]byte) any {
+	answer(command.MineSubject, func(m []byte) any {
+		var req command.MineRequest
+		_ = json.Unmarshal(m, &req)
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		r.asked = append(r.asked, req)
 		return command.MineReply{Servers: r.verdicts}
 	})
 	answer(command.FinishedSubject, func(m []byte) any {
@@ -81,7 +86,7 @@ func newRig(t *testing.T) *rig {
 
 // agent starts an agent for host and gives the function that kills it: its commands are cut off and nothing is tidied up.
 func (r *rig) agent(host string) (stop func()) {
-	a, err := agent.New(agent.Config{Host: host, NodeID: id.UUID(), Bus: r.bus, DB: r.journal, Dir: r.dir, Look: time.Hour,
+	a, err := agent.New(agent.Config{Host: host, NodeID: id.UUID(), Bus: r.bus, DB: r.journal, Dir: r.dir, Look: time.Hour, ResumeGuests: r.resume,
 		Driver: fake.New(fake.Config{DB: r.hyper, Host: host, Fault: func(verb, server string) error {
 			r.mu.Lock()
 			if verb == "spawn" {
@@ -310,6 +315,48 @@ func TestVerdictsAtStart(t *testing.T) {
 		if g, err := hyper.Guest(t.Context(), s); err != nil || g.Power != virt.Running {
 			t.Fatalf("%s: %+v %v", s, g, err)
 		}
+	}
+}
+
+// A host that went down and came up again, twice: each time the guests that ran are started, and no others.
+func TestGuestsThatRanAreStartedWhenTheHostComesUp(t *testing.T) {
+	r := newRig(t)
+	r.resume = true
+	stop := r.agent("h1")
+	ran, stopped, unwanted := id.UUID(), id.UUID(), id.UUID()
+	guests := []string{ran, stopped, unwanted}
+	for _, s := range guests {
+		if err := r.do("h1", command.Command{Operation: "op-" + s, Step: "build", Attempt: 1, Epoch: 1, Server: s, Verb: command.Spawn}, spawnOf(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.mu.Lock()
+	r.verdicts = []command.MineServer{{ID: ran, Epoch: 1, Verdict: "keep", Want: virt.Running}, {ID: stopped, Epoch: 1, Verdict: "keep", Want: virt.Shutdown},
+		{ID: unwanted, Epoch: 1, Verdict: "busy", Want: virt.Running}}
+	r.mu.Unlock()
+	hyper := fake.New(fake.Config{DB: r.hyper, Host: "h1"})
+	for range 2 {
+		stop()
+		for _, s := range guests {
+			if err := hyper.PowerOff(t.Context(), s, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.mu.Lock()
+		r.asked = nil
+		r.mu.Unlock()
+		stop = r.agent("h1")
+		waitFor(t, func() bool { return r.power("h1", ran) == virt.Running })
+		for _, s := range []string{stopped, unwanted} {
+			if p := r.power("h1", s); p != virt.Shutdown {
+				t.Errorf("a guest that should stay as it is has power state %v", p)
+			}
+		}
+		r.mu.Lock()
+		if len(r.asked) == 0 || !r.asked[0].Resume {
+			t.Errorf("the agent does not say that it starts guests: %+v", r.asked)
+		}
+		r.mu.Unlock()
 	}
 }
 

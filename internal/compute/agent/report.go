@@ -116,14 +116,15 @@ func (a *Agent) call(ctx context.Context, subject string, args, out any) error {
 	return json.Unmarshal(raw, out)
 }
 
-// mine asks what becomes of the guests that are here, and does it.
-func (a *Agent) mine(ctx context.Context, first bool) error {
+// mine asks what becomes of the guests that are here, and does it. The first answer also says which of them shall run: those are started.
+func (a *Agent) mine(ctx context.Context) error {
 	guests, err := a.cfg.Driver.Guests(ctx)
 	if err != nil {
 		return fmt.Errorf("list guests: %w", err)
 	}
-	req := command.MineRequest{Host: a.cfg.Host, Guests: guests, Epochs: map[string]int64{}}
+	req := command.MineRequest{Host: a.cfg.Host, Guests: guests, Epochs: map[string]int64{}, Resume: !a.looked && a.cfg.ResumeGuests}
 	a.mu.Lock()
+	req.Starting = slices.Sorted(maps.Keys(a.starting))
 	for server, e := range a.entries {
 		e.mu.Lock()
 		req.Epochs[server] = e.epoch
@@ -134,19 +135,18 @@ func (a *Agent) mine(ctx context.Context, first bool) error {
 	if err := a.call(ctx, command.MineSubject, req, &reply); err != nil {
 		return err
 	}
+	a.looked = true
 	power := map[string]virt.PowerState{}
 	for _, g := range guests {
 		power[g.ID] = g.Power
 	}
 	for _, s := range reply.Servers {
-		switch s.Verdict {
+		switch p, here := power[s.ID]; s.Verdict {
 		case "destroy":
 			a.wg.Go(func() { a.destroyOwed(s) })
 		case "keep":
-			p, here := power[s.ID]
-			delete(power, s.ID)
-			if first && here && a.cfg.ResumeGuests && s.Want == virt.Running && p == virt.Shutdown {
-				a.wg.Go(func() { a.resume(s) })
+			if req.Resume && here && s.Want == virt.Running && p == virt.Shutdown {
+				a.resume(s)
 			}
 		}
 		delete(power, s.ID)
@@ -170,14 +170,45 @@ func (a *Agent) destroyOwed(s command.MineServer) {
 	a.log.Info("a guest that should not be here was removed", "server", s.ID)
 }
 
-// resume starts a guest that ran when the host went down.
+// resume starts a guest that ran when the host went down. It is a command like another: one with a higher epoch cuts it off.
 func (a *Agent) resume(s command.MineServer) {
+	a.mu.Lock()
+	a.starting[s.ID] = true
+	a.mu.Unlock()
+	a.wg.Go(func() {
+		err := a.powerOnKept(s)
+		a.mu.Lock()
+		delete(a.starting, s.ID)
+		a.mu.Unlock()
+		if err != nil && a.ctx.Err() == nil {
+			a.log.Warn("a guest could not be started again", "server", s.ID, "error", err)
+		}
+	})
+}
+
+func (a *Agent) powerOnKept(s command.MineServer) error {
 	k, err := a.kept(a.ctx, s.ID)
-	if err == nil && k.Spec != nil {
-		err = a.cfg.Driver.PowerOn(a.ctx, k.Spec)
-	}
 	if err != nil {
-		a.log.Warn("a guest could not be started again", "server", s.ID, "error", err)
+		return err
+	}
+	if k.Spec == nil {
+		return fault.New(fault.NotFound, "The host keeps nothing of server %s.", s.ID)
+	}
+	args, err := json.Marshal(command.SpecArgs{Spec: *k.Spec})
+	if err != nil {
+		return err
+	}
+	c := &command.Command{Operation: "start-" + a.start, Step: "power-on", Attempt: 1, Epoch: s.Epoch, Server: s.ID, Verb: command.PowerOn, Args: args}
+	for {
+		r, err := a.do(a.ctx, c)
+		switch {
+		case err != nil:
+			return err
+		case r.Err != nil:
+			return r.Err.Error()
+		case r.Done:
+			return nil
+		}
 	}
 }
 

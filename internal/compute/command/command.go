@@ -315,6 +315,10 @@ type MineRequest struct {
 	Host   string            `json:"host"`
 	Guests []virt.GuestState `json:"guests"`
 	Epochs map[string]int64  `json:"epochs,omitempty"`
+	// Resume says that the agent has just come to the host and starts those guests again that are shut down and run on record; Starting, which it is
+	// starting still. That they are shut down is not taken as news.
+	Resume   bool     `json:"resume,omitempty"`
+	Starting []string `json:"starting,omitempty"`
 }
 
 // MineReply says what becomes of each guest. Guests that it does not name are unknown to the cloud: the agent leaves them alone and reports them.

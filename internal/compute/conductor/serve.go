@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"kilonova/internal/bus"
 	"kilonova/internal/compute"
@@ -199,6 +200,9 @@ func (c *Conductor) powers(ctx context.Context, req *command.MineRequest, here [
 		}
 		var err error
 		if p, ok := seen[s.ID]; ok {
+			if p == virt.Shutdown && (slices.Contains(req.Starting, s.ID) || req.Resume && resumable(s)) {
+				continue
+			}
 			err = c.rec.PowerOf(ctx, req.Host, s, int(p))
 		} else {
 			err = c.rec.Missing(ctx, req.Host, s)
@@ -207,6 +211,11 @@ func (c *Conductor) powers(ctx context.Context, req *command.MineRequest, here [
 			c.log.Warn("a guest's power state was not taken", "host", req.Host, "server", s.ID, "error", err)
 		}
 	}
+}
+
+// resumable tells whether an agent that comes to its host starts the server's guest.
+func resumable(s *compute.Server) bool {
+	return s.VMState == compute.VMActive && s.TaskState == "" && s.PowerState == compute.PowerRunning
 }
 
 func (c *Conductor) addServers(ctx context.Context, known map[string]*compute.Server, ids []string) error {
@@ -266,6 +275,9 @@ func (c *Conductor) verdict(ctx context.Context, host string, s *compute.Server,
 		m.Verdict = "destroy"
 	case s.Host == host:
 		m.Verdict = "keep"
+		if m.Want == virt.Running && !resumable(s) { // on record for another reason: nobody wants it started
+			m.Want = virt.NoState
+		}
 	default:
 		open, err := c.cfg.Store.Migrations(ctx, c.cfg.DB, store.MigrationFilter{ServerID: s.ID, SourceHost: host, Status: []string{"finished"}, Limit: 1})
 		if err != nil {
