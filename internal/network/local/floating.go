@@ -8,6 +8,7 @@ import (
 	"kilonova/internal/id"
 	"kilonova/internal/network"
 	"kilonova/internal/network/ipam"
+	"kilonova/internal/network/wake"
 )
 
 // FloatingIPs lists floating IPs.
@@ -116,7 +117,7 @@ func (c *Change) UpdateFloatingIP(floatingID string, change func(f *network.Floa
 func (c *Change) touchPort(portID string) error {
 	p, err := c.portByID(c.ctx, c.tx, portID)
 	if p != nil {
-		mark(&c.dirty.hosts, p.HostID)
+		wake.Mark(&c.dirty.Hosts, p.HostID)
 	}
 	return err
 }
@@ -149,7 +150,7 @@ func (c *Change) associate(f *network.FloatingIP, portID, fixed string) error {
 			f.NetworkID, ip.SubnetID, portID).WithCode("ExternalGatewayForFloatingIPNotFound")
 	}
 	f.PortID, f.FixedIP, f.RouterID, f.Status = portID, ip.Address, router, "ACTIVE"
-	mark(&c.dirty.hosts, p.HostID)
+	wake.Mark(&c.dirty.Hosts, p.HostID)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"kilonova/internal/id"
 	"kilonova/internal/network"
 	"kilonova/internal/network/secgroup"
+	"kilonova/internal/network/wake"
 )
 
 // DefaultGroupName is the name of the group that every project has.
@@ -203,7 +204,7 @@ func (c *Change) CreateRule(r *network.Rule) error {
 	if len(same) > 0 {
 		return fault.New(fault.Conflict, "Security group rule already exists. Rule id is %s.", same[0].ID).WithCode("SecurityGroupRuleExists")
 	}
-	mark(&c.dirty.groups, r.GroupID)
+	wake.Mark(&c.dirty.Groups, r.GroupID)
 	return c.addRule(r)
 }
 
@@ -227,7 +228,7 @@ func (c *Change) DeleteRule(ruleID string) error {
 }
 
 func (c *Change) removeRule(r *network.Rule) error {
-	mark(&c.dirty.groups, r.GroupID)
+	wake.Mark(&c.dirty.Groups, r.GroupID)
 	if err := c.use(r.ProjectID, "security_group_rule", -1); err != nil {
 		return err
 	}

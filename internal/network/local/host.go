@@ -13,6 +13,7 @@ import (
 
 	"kilonova/internal/network"
 	"kilonova/internal/network/ipam"
+	"kilonova/internal/network/wake"
 )
 
 // Host implements network.Service: about ten queries, whatever the number of ports.
@@ -36,7 +37,7 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 	groups := map[string]bool{}
 	for i := range ports {
 		st.Ports = append(st.Ports, a.hostPort(&ports[i]))
-		mark(&groups, ports[i].SecurityGroups...)
+		wake.Mark(&groups, ports[i].SecurityGroups...)
 	}
 	if st.Networks, err = s.hostNetworks(ctx, a); err != nil {
 		return nil, err
@@ -196,7 +197,7 @@ func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostG
 		r := &rules[i]
 		all[r.GroupID].Rules = append(all[r.GroupID].Rules, r.GroupRule)
 		if r.RemoteGroup != "" {
-			mark(&remote, r.RemoteGroup)
+			wake.Mark(&remote, r.RemoteGroup)
 			if all[r.RemoteGroup] == nil {
 				all[r.RemoteGroup] = &network.HostGroup{ID: r.RemoteGroup}
 			}

@@ -22,6 +22,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
 	"kilonova/internal/network/secgroup"
+	"kilonova/internal/network/wake"
 )
 
 //go:embed migrations/*.sql
@@ -43,7 +44,7 @@ type Service struct {
 	db      *db.DB
 	cfg     Config
 	log     *slog.Logger
-	notify  *notifier
+	notify  *wake.Notifier
 	present presence
 
 	networks *table[network.Network]
@@ -83,13 +84,13 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{db: cfg.DB, cfg: cfg, log: cfg.Log}
 	s.tables()
-	s.notify = newNotifier(s)
+	s.notify = wake.New(s.db, cfg.Bus, cfg.Log)
 	return s, nil
 }
 
 // Close ends the work in the background. Changes that agents have not been told of are found at their next look.
 func (s *Service) Close() error {
-	s.notify.close()
+	s.notify.Close()
 	return nil
 }
 
@@ -139,7 +140,7 @@ type Change struct {
 	*Service
 	ctx   context.Context
 	tx    *db.Tx
-	dirty dirty
+	dirty wake.Dirty
 }
 
 // Do runs fn as one transaction. fn may run more than once and then starts from nothing each time.
@@ -150,8 +151,8 @@ func (s *Service) Do(ctx context.Context, fn func(c *Change) error) error {
 			if err := fn(c); err != nil {
 				return err
 			}
-			if !c.dirty.empty() {
-				tx.AfterCommit(func() { s.notify.add(&c.dirty) })
+			if !c.dirty.Empty() {
+				tx.AfterCommit(func() { s.notify.Add(&c.dirty) })
 			}
 			return nil
 		})

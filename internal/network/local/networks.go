@@ -9,6 +9,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/wake"
 )
 
 // sharedNetworks is the condition for networks that others share with a project, or that are external for it.
@@ -140,7 +141,7 @@ func (c *Change) UpdateNetwork(networkID string, change func(n *network.Network)
 	if err := c.share(n.ID, n.ProjectID, "access_as_external", n.External); err != nil {
 		return nil, err
 	}
-	mark(&c.dirty.networks, n.ID)
+	wake.Mark(&c.dirty.Networks, n.ID)
 	return n, c.networks.update(c.ctx, c.tx, n)
 }
 

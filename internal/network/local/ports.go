@@ -13,6 +13,7 @@ import (
 	"kilonova/internal/id"
 	"kilonova/internal/network"
 	"kilonova/internal/network/ipam"
+	"kilonova/internal/network/wake"
 )
 
 // Ports lists ports. A project sees its own and those on its networks.
@@ -326,4 +327,13 @@ func (s *Service) portByID(ctx context.Context, q db.Querier, portID string) (*n
 		return nil, nil
 	}
 	return p, err
+}
+
+// touch notes what a port that came, went or changed means for hosts.
+func (c *Change) touch(p *network.Port) {
+	wake.Mark(&c.dirty.Hosts, p.HostID)
+	if len(p.FixedIPs) > 0 {
+		wake.Mark(&c.dirty.Networks, p.NetworkID)
+		wake.Mark(&c.dirty.Groups, p.SecurityGroups...)
+	}
 }

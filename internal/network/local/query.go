@@ -51,3 +51,12 @@ func exists(ctx context.Context, q db.Querier, stmt string, args ...any) (bool, 
 	}
 	return true, nil
 }
+
+// strings1 runs a query of one text column whose % becomes the marks of an IN list, a few hundred values at a time.
+func strings1(ctx context.Context, q db.Querier, stmt string, values []string) ([]string, error) {
+	return collect(ctx, q, stmt, values, func(scan func(...any) error) (string, error) {
+		var v string
+		err := scan(&v)
+		return v, err
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"kilonova/internal/id"
 	"kilonova/internal/network"
 	"kilonova/internal/network/ipam"
+	"kilonova/internal/network/wake"
 )
 
 // Routers lists routers.
@@ -132,7 +133,7 @@ func (c *Change) clearGateway(r *network.Router) error {
 // touchRouter notes that the networks that a router joins are reached differently now.
 func (c *Change) touchRouter(routerID string) error {
 	nets, err := strings1(c.ctx, c.tx, "SELECT DISTINCT network_id FROM network_ports WHERE device_id IN (%)", []string{routerID})
-	mark(&c.dirty.networks, nets...)
+	wake.Mark(&c.dirty.Networks, nets...)
 	return err
 }
 
@@ -186,9 +187,9 @@ func (c *Change) AddInterface(routerID, subnetID, portID string) (*Interface, er
 	if err != nil {
 		return nil, err
 	}
-	mark(&c.dirty.networks, p.NetworkID)
+	wake.Mark(&c.dirty.Networks, p.NetworkID)
 	for _, h := range have {
-		mark(&c.dirty.networks, h.network)
+		wake.Mark(&c.dirty.Networks, h.network)
 	}
 	return &Interface{Router: r, Port: p, Subnet: p.FixedIPs[0].SubnetID}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"kilonova/internal/id"
 	"kilonova/internal/network"
 	"kilonova/internal/network/ipam"
+	"kilonova/internal/network/wake"
 )
 
 // sharedSubnets is the condition for subnets of networks that others share with a project.
@@ -72,7 +73,7 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 	if err := c.setPools(s); err != nil {
 		return nil, err
 	}
-	mark(&c.dirty.networks, s.NetworkID)
+	wake.Mark(&c.dirty.Networks, s.NetworkID)
 	if ipam.Automatic(s) {
 		return s, c.addAutomatic(s)
 	}
@@ -131,7 +132,7 @@ func (c *Change) UpdateSubnet(subnetID string, change func(s *network.Subnet) er
 			return nil, err
 		}
 	}
-	mark(&c.dirty.networks, s.NetworkID)
+	wake.Mark(&c.dirty.Networks, s.NetworkID)
 	return s, c.subnets.update(c.ctx, c.tx, s)
 }
 
@@ -191,7 +192,7 @@ func (c *Change) DeleteSubnet(subnetID string) error {
 			return err
 		}
 	}
-	mark(&c.dirty.networks, s.NetworkID)
+	wake.Mark(&c.dirty.Networks, s.NetworkID)
 	return c.removeSubnet(s)
 }
 
