@@ -57,11 +57,7 @@ type moving struct {
 
 func startMoving(t *testing.T, one, two *host) *moving {
 	m := &moving{src: one.open(t), dst: two.open(t), client: one.client(t), h: one.harness(t)}
-	image, err := guestImage()
-	if err != nil {
-		t.Skip(err)
-	}
-	m.spec = spec(image)
+	m.spec = spec(one.image(t))
 	m.spec.ConfigDrive = filepath.Join(t.TempDir(), "config")
 	if err := os.WriteFile(m.spec.ConfigDrive, []byte(strings.Repeat("config drive ", 5000)), 0o600); err != nil {
 		t.Fatal(err)
@@ -83,6 +79,7 @@ func startMoving(t *testing.T, one, two *host) *moving {
 	if err := m.dst.PreLiveMigration(ctx, &there, true); err != nil {
 		t.Fatal(err)
 	}
+	var err error
 	if m.target, err = m.dst.LiveMigrationTarget(ctx, &there); err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,31 @@ type host struct {
 	cfg libvirt.Config
 }
 
-// guestImage builds the guest image once for all tests, or finds it built.
-var guestImage = sync.OnceValues(func() (string, error) {
+// image gives the guest image under a name of the host's own: the shared one may be built anew while guests stand on it.
+func (h *host) image(t *testing.T) string {
+	t.Helper()
+	built, err := builtImage()
+	if err != nil {
+		t.Skipf("the guest image cannot be built here: %v", err)
+	}
+	own := filepath.Join(h.dir, "guest.qcow2")
+	if _, err := os.Stat(own); err == nil {
+		return own
+	}
+	if os.Link(built, own) != nil { // on another file system
+		b, err := os.ReadFile(built)
+		if err == nil {
+			err = os.WriteFile(own, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return own
+}
+
+// builtImage builds the guest image once for all tests, or finds it built.
+var builtImage = sync.OnceValues(func() (string, error) {
 	root, err := filepath.Abs("../../../../")
 	if err != nil {
 		return "", err
@@ -225,10 +248,7 @@ func spec(image string) *virt.Spec {
 
 // harness makes the suite's harness on a host.
 func (h *host) harness(t *testing.T) virttest.Harness {
-	image, err := guestImage()
-	if err != nil {
-		t.Skipf("the guest image cannot be built here: %v", err)
-	}
+	image := h.image(t)
 	// The client that looks into guests goes where they go: to the daemon that has them now.
 	c := h.client(t)
 	return virttest.Harness{
