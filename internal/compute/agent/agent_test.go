@@ -309,6 +309,10 @@ func TestVerdictsAtStart(t *testing.T) {
 	r.verdicts = []command.MineServer{{ID: owed, Epoch: 5, Verdict: "destroy"}, {ID: kept, Epoch: 1, Verdict: "keep", Want: virt.Running}}
 	r.mu.Unlock()
 	r.agent("h1")
+	var all []virt.GuestState
+	if err := r.client.Do(t.Context(), "h1", command.Command{Verb: command.QueryGuests}, nil, &all); err != nil || len(all) < 2 {
+		t.Errorf("guests %v: %v", all, err)
+	}
 	hyper := fake.New(fake.Config{DB: r.hyper, Host: "h1"})
 	waitFor(t, func() bool { _, err := hyper.Guest(t.Context(), owed); return errors.Is(err, fault.NotFound) })
 	for _, s := range []string{kept, unknown} {

@@ -14,6 +14,9 @@ var queries = map[command.Verb]func(a *Agent, ctx context.Context, c *command.Co
 	command.QueryGuest: func(a *Agent, ctx context.Context, c *command.Command) (any, error) {
 		return a.cfg.Driver.Guest(ctx, c.Server)
 	},
+	command.QueryGuests: func(a *Agent, ctx context.Context, _ *command.Command) (any, error) {
+		return a.cfg.Driver.Guests(ctx)
+	},
 	command.QueryConsoleLog: func(a *Agent, ctx context.Context, c *command.Command) (any, error) {
 		var args command.ConsoleLogArgs
 		if err := bind(c, &args); err != nil {

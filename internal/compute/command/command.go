@@ -220,8 +220,17 @@ func FailureOf(err error) *Failure {
 // Subject is where a host's agent takes commands.
 func Subject(host string) string { return "agent." + bus.Token(host) + ".do" }
 
-// Wait is how long an agent holds a call for a command that is still running before it answers Done false.
-const Wait = 20 * time.Second
+// Wait is how long an agent holds a call for a command that is still running before it answers Done false. It bounds, too, how long the death of an agent
+// in the middle of a command goes unnoticed: the caller asks again when even that answer does not come.
+const Wait = 5 * time.Second
+
+// patience is how long an answer is waited for before the host is asked again: questions are not held by the agent, but may take their time.
+func (c *Command) patience() time.Duration {
+	if c.Operation == "" {
+		return 30 * time.Second
+	}
+	return Wait + 3*time.Second
+}
 
 // Client sends commands to agents.
 type Client struct {
@@ -243,7 +252,7 @@ func (c *Client) Do(ctx context.Context, host string, cmd Command, args, out any
 		return fmt.Errorf("command %s: %w", cmd.Verb, err)
 	}
 	for {
-		one, cancel := context.WithTimeout(ctx, Wait+10*time.Second)
+		one, cancel := context.WithTimeout(ctx, cmd.patience())
 		raw, err := c.Bus.Call(one, Subject(host), msg)
 		cancel()
 		switch {
