@@ -50,6 +50,9 @@ func (a *App) enforcer(name string, rules []policy.Rule) (*policy.Enforcer, erro
 }
 
 func (a *App) startIdentity(ctx context.Context) error {
+	if a.cfg.API.Identity != "" && !a.has(Identity) {
+		return a.remoteIdentity()
+	}
 	s, err := identitylocal.New(ctx, identitylocal.Config{DB: a.db, KeyDir: filepath.Join(a.cfg.Default.StateDir, "fernet-keys"),
 		BcryptCost: a.cfg.Identity.BcryptCost, TokenTTL: a.cfg.Identity.TokenTTL, CacheTTL: a.cfg.Identity.CacheTTL})
 	if err != nil {
@@ -146,6 +149,9 @@ func (a *App) startNetwork(ctx context.Context) error {
 }
 
 func (a *App) startPlacement(ctx context.Context) error {
+	if a.cfg.Placement.URL != "" && !a.has(Placement) {
+		return a.remotePlacement()
+	}
 	s, err := placementlocal.New(ctx, placementlocal.Config{DB: a.db})
 	if err != nil {
 		return err

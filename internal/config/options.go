@@ -31,6 +31,7 @@ type Config struct {
 	Identity struct {
 		BcryptCost int           `opt:"bcrypt_cost" default:"12" help:"Cost of password hashes, 4 to 31."`
 		TokenTTL   time.Duration `opt:"token_ttl" default:"1h" help:"Life of a token."`
+		Username   string        `opt:"service_username" default:"kilonova" help:"User as which roles speak to identity, image and placement services in other processes; it needs the roles admin and service on the project service."`
 		Password   string        `opt:"service_password" default:"" secret:"yes" help:"Password of the user kilonova, as which roles on other hosts speak to the image service; empty: the one in STATE/secrets/service_password."`
 		CacheTTL   time.Duration `opt:"cache_ttl" default:"60s" help:"How long a verified token is believed at most; revocations count at once."`
 	} `section:"identity"`
@@ -49,7 +50,8 @@ type Config struct {
 		NAT       bool     `opt:"nat" default:"true" help:"Guests reach the outside through the host's address."`
 	} `section:"network"`
 	Placement struct {
-		Randomize bool `opt:"randomize_allocation_candidates" default:"false" help:"Give candidates in random order."`
+		URL       string `opt:"url" default:"" help:"URL of a Placement to use; empty: the built-in one on the same database."`
+		Randomize bool   `opt:"randomize_allocation_candidates" default:"false" help:"Give candidates in random order."`
 	} `section:"placement"`
 	Compute struct {
 		Driver           string        `opt:"driver" default:"libvirt" help:"libvirt or fake."`

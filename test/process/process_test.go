@@ -205,3 +205,60 @@ func checkSecrets(t *testing.T, dir, log string, round int) {
 		}
 	}
 }
+
+// A compute API that knows identity and placement only by their URLs: tokens are verified and claims made over REST, as with OpenStack's own services.
+func TestServicesByURL(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}
+	nats, first, second := freePort(t), freePort(t), freePort(t)
+	url := fmt.Sprintf("http://127.0.0.1:%d", first)
+	shared := []string{"--set", "api.public_url=" + url, "--set", "compute.driver=fake", "--set", "identity.bcrypt_cost=4", "--set", "compute.report_interval=1s"}
+	one, err := p.Start(ctx, append([]string{"run", "identity", "image", "placement", "network", "--listen", fmt.Sprintf("127.0.0.1:%d", first),
+		"--set", fmt.Sprintf("bus.listen=127.0.0.1:%d", nats)}, shared...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := p.Start(ctx, append([]string{"run", "compute-api", "conductor", "scheduler", "agent", "--listen", fmt.Sprintf("127.0.0.1:%d", second),
+		"--set", fmt.Sprintf("bus.url=nats://127.0.0.1:%d", nats), "--set", "api.identity_url=" + url + "/identity", "--set", "placement.url=" + url + "/placement",
+		"--set", "image.url=" + url + "/image"}, shared...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, x := range []*process.Proc{two, one} {
+			if err := x.Stop(); err != nil {
+				t.Error(err)
+			}
+			if t.Failed() {
+				t.Logf("--- %s\n%s", x.Name, x.Output())
+			}
+		}
+	})
+	c, err := process.Login(ctx, url, p.Dir, "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Roots["compute"] = fmt.Sprintf("http://127.0.0.1:%d/compute/v2.1", second)
+	ground, err := c.Prepare(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := c.Boot(ctx, "far", ground)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.WaitStatus(ctx, id, "ACTIVE"); err != nil {
+		t.Fatal(err)
+	}
+	var held struct{ Allocations map[string]any }
+	if _, _, err := c.Do(ctx, "GET", "placement", "/allocations/"+id, nil, &held); err != nil || len(held.Allocations) != 1 {
+		t.Fatal(held, err)
+	}
+	if _, _, err := c.Do(ctx, "DELETE", "compute", "/servers/"+id, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.WaitStatus(ctx, id, ""); err != nil {
+		t.Fatal(err)
+	}
+}
