@@ -77,6 +77,7 @@ type Backend struct {
 	Services
 	Options
 	transitions map[string]compute.Transition
+	abilities   map[string]ability
 }
 
 // New fills the options' defaults.
@@ -98,7 +99,7 @@ func New(s Services, o Options) *Backend {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Backend{Services: s, Options: o, transitions: compute.Transitions()}
+	return &Backend{Services: s, Options: o, transitions: compute.Transitions(), abilities: abilities()}
 }
 
 // DB is the database, for reads.
@@ -164,8 +165,14 @@ type Request struct {
 	Before func(tx *db.Tx) error
 }
 
-// Accept checks the state again inside the transaction, writes what the request changes and records the operation.
+// Accept checks the state inside a transaction, on the row as it is then, writes what the request changes and records the operation.
 func (b *Backend) Accept(r *httpapi.Request, s *compute.Server, q Request) error {
+	if err := b.Check(r, s, q.Op); err != nil {
+		return err
+	}
+	if err := b.able(r.Context(), s, q.Op); err != nil {
+		return err
+	}
 	return b.DB().Write(r.Context(), func(tx *db.Tx) error { return b.AcceptTx(r, tx, s, q) })
 }
 

@@ -254,3 +254,31 @@ func TestEvacuate(t *testing.T) {
 		t.Fatalf("%s", raw)
 	}
 }
+
+// TestHypervisorLacks: what a host's driver does not have is refused at once, each operation with its own status.
+func TestHypervisorLacks(t *testing.T) {
+	w := newWorld(t)
+	w.host.traits = []string{"COMPUTE_NODE"}
+	for _, c := range []struct {
+		state, token, path, body string
+		minor, code              int
+	}{
+		{"active", "member", "/action", `{"pause":null}`, 1, 501}, {"paused", "member", "/action", `{"unpause":null}`, 1, 501}, {"active", "member", "/action", `{"suspend":null}`, 1, 501},
+		{"suspended", "member", "/action", `{"resume":null}`, 1, 501}, {"active", "member", "/action", `{"rescue":null}`, 1, 501}, {"rescued", "member", "/action", `{"unrescue":null}`, 1, 501},
+		{"active", "member", "/action", `{"changePassword":{"adminPass":"x"}}`, 1, 501}, {"active", "member", "/action", `{"trigger_crash_dump":null}`, 17, 400},
+		{"active", "member", "/action", `{"createImage":{"name":"x"}}`, 1, 409}, {"active", "member", "/action", `{"shelve":null}`, 1, 409}, {"active", "member", "/action", `{"resize":{"flavorRef":"2"}}`, 1, 409},
+		{"active", "manager", "/action", `{"migrate":null}`, 1, 409}, {"active", "member", "/os-interface", `{"interfaceAttachment":{"net_id":"` + netA + `"}}`, 1, 501},
+	} {
+		s := w.boot(func(s *compute.Server) { s.VMState = c.state })
+		if got := w.refused(c.token, "POST", "/servers/"+s.ID+c.path, c.body, c.minor, c.code); !strings.HasPrefix(got, "The hypervisor of instance "+s.ID+" cannot ") {
+			t.Errorf("%s: %s", c.body, got)
+		}
+	}
+	if w.accepted() != 0 || len(w.images.m) != 3 || len(w.net.ports) != 2+13 {
+		t.Fatal("something was left behind", w.accepted(), len(w.images.m), len(w.net.ports))
+	}
+	w.host.traits = append(w.host.traits, "CUSTOM_KILONOVA_PAUSE")
+	w.call("member", "POST", "/servers/"+w.boot().ID+"/action", `{"pause":null}`, 1, 202)
+	w.host.traits = nil // not described yet
+	w.call("member", "POST", "/servers/"+w.boot().ID+"/action", `{"suspend":null}`, 1, 202)
+}

@@ -29,6 +29,7 @@ import (
 	"kilonova/internal/image"
 	"kilonova/internal/network"
 	"kilonova/internal/operation"
+	"kilonova/internal/placement"
 )
 
 // recorder is the real engine, which nobody runs, with the accepted requests kept.
@@ -188,6 +189,16 @@ func (s *networks) ByFixedIP(_ context.Context, _, address string) (*network.Por
 	return nil, fault.New(fault.NotFound, "free")
 }
 
+// provider is a placement service that knows the traits of one host.
+type provider struct {
+	placement.Service
+	traits []string
+}
+
+func (p *provider) Providers(context.Context, ...string) ([]placement.Provider, error) {
+	return []placement.Provider{{Traits: p.traits}}, nil
+}
+
 // agents answers queries.
 type agents struct {
 	asked  []command.Verb
@@ -229,6 +240,7 @@ type world struct {
 	images *images
 	net    *networks
 	agents *agents
+	host   *provider
 }
 
 func newWorld(t testing.TB, options ...func(*backend.Options)) *world {
@@ -242,7 +254,7 @@ func newWorld(t testing.TB, options ...func(*backend.Options)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{TB: t, store: s, ops: &recorder{Engine: e}, agents: &agents{answer: map[command.Verb]any{}}}
+	w := &world{TB: t, store: s, ops: &recorder{Engine: e}, agents: &agents{answer: map[command.Verb]any{}}, host: &provider{}}
 	w.images = &images{m: map[string]image.Image{
 		imageID:  {ID: imageID, Status: image.Active, MinRAM: 64, MinDisk: 1, Size: 1 << 20, DiskFormat: "qcow2", ContainerFormat: "bare", Properties: map[string]string{"hw_disk_bus": "virtio"}},
 		queuedID: {ID: queuedID, Status: image.Queued},
@@ -257,7 +269,7 @@ func newWorld(t testing.TB, options ...func(*backend.Options)) *world {
 	for _, f := range options {
 		f(&o)
 	}
-	b := backend.New(backend.Services{Store: s, Operations: w.ops, Reader: e, Images: w.images, Network: w.net, Agents: w.agents}, o)
+	b := backend.New(backend.Services{Store: s, Operations: w.ops, Reader: e, Images: w.images, Network: w.net, Placement: w.host, Agents: w.agents}, o)
 	handlers, err := api.Handlers(b, proxy.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -327,7 +339,7 @@ func (w *world) boot(change ...func(*compute.Server)) *compute.Server {
 	w.Helper()
 	desc := "a server"
 	s := &compute.Server{ID: id.UUID(), Name: "vm", Description: &desc, Hostname: "vm", ProjectID: apitest.Project, UserID: "member", ReservationID: "r-1", VMState: compute.VMActive,
-		PowerState: compute.PowerRunning, Host: "c1", Node: "c1.example", AvailabilityZone: "nova", LaunchedOn: "c1", DiskConfig: "MANUAL", ImageID: imageID, RootDevice: "/dev/vda",
+		PowerState: compute.PowerRunning, Host: "c1", Node: "c1.example", AvailabilityZone: "nova", LaunchedOn: "c1", ComputeID: id.UUID(), DiskConfig: "MANUAL", ImageID: imageID, RootDevice: "/dev/vda",
 		ImageProps: map[string]string{"hw_disk_bus": "virtio"}, Launched: clock.Now(), KeyName: "k", Metadata: map[string]string{"a": "b"}, Tags: []string{"blue"}, System: map[string]string{},
 		Flavor: compute.Flavor{ID: 1, FlavorID: "1", Name: "m1.tiny", VCPUs: 1, RAMMB: 512, RootGB: 1, ExtraSpecs: map[string]string{"hw:cpu_policy": "shared"}}}
 	s.VIFs = []network.VIF{{PortID: id.UUID(), NetworkID: netA, NetworkName: "a", MAC: "fa:16:3e:00:00:01", SecurityGroups: []string{"default"}, Tag: "eth",
