@@ -198,6 +198,8 @@ type HostNetwork struct {
 	Leases  []Lease  `json:"leases"` // every port of the network with DHCP, on any host: the name service of the network
 	// Peers are the networks that a router joins to this one; the host forwards between them and no others.
 	Peers []string `json:"peers,omitempty"`
+	// Routes are the static routes of the routers that join the network; a next hop is on it or on one of its peers.
+	Routes []Route `json:"routes,omitempty"`
 	// Gateway tells that the hosts themselves have the gateway addresses of the subnets and route for the guests; false for
 	// networks of a physical one, which has a router of its own.
 	Gateway bool `json:"gateway"`

@@ -32,11 +32,40 @@ func (a *API) networkDocs(q *call, f local.Filter) ([]doc, error) {
 	if err != nil {
 		return nil, err
 	}
+	scopes, err := a.scopesOf(q, ns)
+	if err != nil {
+		return nil, err
+	}
 	docs := make([]doc, len(ns))
 	for i := range ns {
 		docs[i] = a.networkDoc(&ns[i])
+		for k := range ns[i].Subnets {
+			s := &ns[i].Subnets[k]
+			if scope := scopes[s.SubnetPoolID]; scope != "" {
+				docs[i][map[int]string{4: "ipv4_address_scope", 6: "ipv6_address_scope"}[s.Version]] = scope
+			}
+		}
 	}
 	return docs, nil
+}
+
+// scopesOf gives the address scope of each subnet pool that subnets of the networks were cut from.
+func (a *API) scopesOf(q *call, ns []network.Network) (map[string]string, error) {
+	cut := false
+	for i := range ns {
+		for k := range ns[i].Subnets {
+			cut = cut || ns[i].Subnets[k].SubnetPoolID != ""
+		}
+	}
+	if !cut {
+		return nil, nil
+	}
+	pools, err := a.svc.SubnetPools(q.Context(), local.Filter{})
+	out := map[string]string{}
+	for i := range pools {
+		out[pools[i].ID] = pools[i].ScopeID
+	}
+	return out, err
 }
 
 func (a *API) networkDoc(n *network.Network) doc {

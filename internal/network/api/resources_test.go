@@ -343,6 +343,13 @@ func TestQuotasTagsPoolsAndRBAC(t *testing.T) {
 		t.Errorf("%v", s)
 	}
 	p1.fails(409, "SubnetPoolInUse", "DELETE", "/v2.0/subnetpools/"+id(pool), "")
+	scope := p1.ok(201, "POST", "/v2.0/address-scopes", `{"address_scope": {"name": "sc", "ip_version": 4}}`, "address_scope")
+	p1.ok(200, "PUT", "/v2.0/subnetpools/"+id(pool), fmt.Sprintf(`{"subnetpool": {"address_scope_id": %q, "default_quota": 100}}`, id(scope)), "subnetpool")
+	if got := p1.ok(200, "GET", "/v2.0/networks/"+net, "", "network"); got["ipv4_address_scope"] != id(scope) {
+		t.Errorf("address scope of the network: %v", got)
+	}
+	p1.fails(409, "SubnetPoolQuotaExceeded", "POST", "/v2.0/subnets", fmt.Sprintf(`{"subnet": {"network_id": %q, "ip_version": 4, "subnetpool_id": %q}}`, net, id(pool)))
+	p1.fails(409, "AddressScopeInUse", "DELETE", "/v2.0/address-scopes/"+id(scope), "")
 	_, doc := admin.send("GET", "/v2.0/network-ip-availabilities/"+net, "")
 	av, _ := doc["network_ip_availability"].(map[string]any)
 	if av["total_ips"] != 253.0+61 || av["used_ips"] != 0.0 {

@@ -296,6 +296,41 @@ func TestRoutingAndNAT(t *testing.T) {
 	}
 }
 
+// A router's static route leads through a guest that forwards.
+func TestStaticRoutes(t *testing.T) {
+	needRoot(t)
+	p := plane(t, nil)
+	p1, p2 := hostPort(netA, "10.77.0.", 48), hostPort(netA, "10.77.0.", 49)
+	p2.Pairs = []network.AddressPair{{IP: "10.123.0.0/16"}} // what is behind the second guest
+	st := hostState([]network.HostPort{p1, p2}, network.GroupRule{Direction: "ingress", EtherType: "IPv4"})
+	g1, g2 := boot(t, p1), boot(t, p2)
+	g1.static("10.77.0.48/24", "10.77.0.1")
+	g2.static("10.77.0.49/24", "10.77.0.1")
+	g2.ip("addr", "add", "10.123.0.1/16", "dev", "lo")
+	apply(t, p, st)
+	if g1.ping("10.123.0.1") {
+		t.Error("there is a way without a route")
+	}
+	st.Networks[0].Routes = []network.Route{{Destination: "10.123.0.0/16", NextHop: "10.77.0.49"}, {Destination: "10.124.0.0/16", NextHop: "172.31.0.1"}}
+	for range 2 {
+		apply(t, p, st)
+	}
+	if !g1.ping("10.123.0.1") {
+		t.Errorf("no way by the route:\n%s%s", run(t, "ip", "rule"), run(t, "ip", "route", "show", "table", "all"))
+	}
+	if out, err := exec.Command("ip", "route", "get", "10.123.0.1").CombinedOutput(); err == nil && strings.Contains(string(out), "10.77.0.49") {
+		t.Errorf("the host's own packets take a guest's route: %s", out)
+	}
+	st.Networks[0].Routes = nil
+	apply(t, p, st)
+	if g1.ping("10.123.0.1") {
+		t.Error("a route that was taken away still leads")
+	}
+	if out := run(t, "ip", "rule"); strings.Contains(out, "21216") {
+		t.Errorf("a rule is left:\n%s", out)
+	}
+}
+
 // Two networks with the same addresses, on one host: each is a world of its own and both reach the outside.
 func TestNetworksWithTheSameAddresses(t *testing.T) {
 	needRoot(t)

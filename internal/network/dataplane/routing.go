@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +22,9 @@ const (
 	routeMark     = 0x00ffffff // bits of the packet mark that choose a network
 	routeTables   = 0x4b000000 // the table of a network is this and its mark
 	routePriority = 21217      // of our routing rules
+
+	extraTables   = 0x4c000000 // the table of a network's static routes is this and its mark
+	extraPriority = 21216
 )
 
 // netMark is the mark of a network: six digits of its id.
@@ -124,7 +128,85 @@ func (p *Plane) route(st *network.HostState) error {
 		want[routeTables|int(netMark(n.ID))] = true
 		errs = append(errs, p.routeNetwork(n, link))
 	}
+	for i := range st.Networks {
+		n := &st.Networks[i]
+		if !n.Gateway || len(n.Routes) == 0 {
+			continue
+		}
+		want[extraTables|int(netMark(n.ID))] = true
+		if err := extraRoutes(st, n); err != nil {
+			errs = append(errs, fmt.Errorf("static routes of network %s: %w", n.ID, err))
+		}
+	}
 	return errors.Join(append(errs, dropRules(want))...)
+}
+
+// extraRoutes makes the static routes of the routers that join a network. They are for what comes from that network alone: no
+// owner of a router can turn the host's own packets, or other networks', somewhere else.
+func extraRoutes(st *network.HostState, n *network.HostNetwork) error {
+	table := extraTables | int(netMark(n.ID))
+	have, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return err
+	}
+	families, wanted := map[int]bool{}, map[string]bool{}
+	for _, r := range n.Routes {
+		_, dst, err := net.ParseCIDR(r.Destination)
+		hop := net.ParseIP(r.NextHop)
+		if err != nil || hop == nil {
+			continue
+		}
+		link, err := netlink.LinkByName(hopBridge(st, n, r.NextHop))
+		if missing(err) {
+			continue // the next hop is on a network that has no port on this host
+		}
+		if err != nil {
+			return err
+		}
+		family := netlink.FAMILY_V6
+		if dst.IP.To4() != nil {
+			family = netlink.FAMILY_V4
+		}
+		if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Gw: hop, Table: table, Flags: int(netlink.FLAG_ONLINK)}); err != nil {
+			return fmt.Errorf("%s by %s: %w", r.Destination, r.NextHop, err)
+		}
+		families[family], wanted[dst.String()] = true, true
+	}
+	for i := range have {
+		if have[i].Dst == nil || !wanted[have[i].Dst.String()] {
+			if err := netlink.RouteDel(&have[i]); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+	}
+	for f := range families {
+		rule := netlink.NewRule()
+		rule.Family, rule.IifName, rule.Table, rule.Priority = f, n.Bridge, table, extraPriority
+		if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	return nil
+}
+
+// hopBridge is the bridge of the network that a next hop is on: the network itself or one that a router joins to it.
+func hopBridge(st *network.HostState, n *network.HostNetwork, hop string) string {
+	a, err := netip.ParseAddr(hop)
+	if err != nil {
+		return ""
+	}
+	for i := range st.Networks {
+		o := &st.Networks[i]
+		if o.ID != n.ID && !slices.Contains(n.Peers, o.ID) {
+			continue
+		}
+		for k := range o.Subnets {
+			if p, err := netip.ParsePrefix(o.Subnets[k].CIDR); err == nil && p.Contains(a) {
+				return o.Bridge
+			}
+		}
+	}
+	return ""
 }
 
 func (p *Plane) routeNetwork(n *network.HostNetwork, link netlink.Link) error {
@@ -173,7 +255,9 @@ func dropRules(want map[int]bool) error {
 		}
 		for i := range rules {
 			r := &rules[i]
-			if r.Priority != routePriority || r.Table&^routeMark != routeTables || want[r.Table] {
+			chosen := r.Priority == routePriority && r.Table&^routeMark == routeTables
+			static := r.Priority == extraPriority && r.Table&^routeMark == extraTables
+			if !chosen && !static || want[r.Table] {
 				continue
 			}
 			if err := netlink.RuleDel(r); err != nil {

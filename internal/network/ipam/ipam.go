@@ -262,3 +262,15 @@ func Version(addr string) int {
 	}
 	return 6
 }
+
+// QuotaUnits is how much of a subnet pool's default_quota a prefix uses: addresses for IPv4, /64 prefixes for IPv6.
+func QuotaUnits(p netip.Prefix) int64 {
+	bits := 32 - p.Bits()
+	if p.Addr().Is6() {
+		bits = max(0, 64-p.Bits())
+	}
+	if bits > 62 {
+		bits = 62
+	}
+	return 1 << bits
+}

@@ -80,7 +80,7 @@ func (s *Service) hostNetworks(ctx context.Context, a *around) ([]network.HostNe
 			leases[p.NetworkID] = append(leases[p.NetworkID], a.leases(p)...)
 		}
 	}
-	peers, snat, err := s.routing(ctx, members)
+	joined, err := s.routing(ctx, members)
 	if err != nil {
 		return nil, err
 	}
@@ -88,11 +88,11 @@ func (s *Service) hostNetworks(ctx context.Context, a *around) ([]network.HostNe
 	for _, nid := range ids {
 		n := a.networks[nid]
 		h := network.HostNetwork{ID: nid, Bridge: n.Bridge, MTU: n.MTU, Domain: strings.TrimSuffix(n.DNSDomain, "."), Subnets: n.Subnets,
-			Leases: leases[nid], Peers: peers[nid], Gateway: n.ProviderType == "local", Physical: n.ProviderPhysical}
+			Leases: leases[nid], Peers: joined.peers[nid], Routes: joined.routes[nid], Gateway: n.ProviderType == "local", Physical: n.ProviderPhysical}
 		if h.Domain == "" {
 			h.Domain = s.cfg.DNSDomain
 		}
-		if masked, routed := snat[nid]; h.Gateway && (masked || !routed) {
+		if masked, routed := joined.snat[nid]; h.Gateway && (masked || !routed) {
 			h.NAT = true
 		}
 		slices.SortFunc(h.Leases, func(x, y network.Lease) int { return strings.Compare(x.Address, y.Address) })
@@ -134,52 +134,60 @@ func Hostname(p *network.Port, addr string) string {
 	return "host-" + strings.ReplaceAll(a.StringExpanded(), ":", "-")
 }
 
-// routing finds, for networks with router interfaces among the given ports, which other networks the same routers join, and
-// whether a router hides them behind its gateway.
-func (s *Service) routing(ctx context.Context, members []network.Port) (peers map[string][]string, snat map[string]bool, err error) {
+// joinery is what routers do for networks, by network.
+type joinery struct {
+	peers  map[string][]string        // the other networks that the same routers join
+	snat   map[string]bool            // there is a router; it hides the network behind its gateway
+	routes map[string][]network.Route // static routes
+}
+
+// routing finds what routers do for the networks whose router interfaces are among the given ports.
+func (s *Service) routing(ctx context.Context, members []network.Port) (*joinery, error) {
+	out := &joinery{peers: map[string][]string{}, snat: map[string]bool{}, routes: map[string][]network.Route{}}
 	var routerIDs []string
 	for i := range members {
 		if members[i].DeviceOwner == network.OwnerRouterInterface && !slices.Contains(routerIDs, members[i].DeviceID) {
 			routerIDs = append(routerIDs, members[i].DeviceID)
 		}
 	}
-	peers, snat = map[string][]string{}, map[string]bool{}
 	if len(routerIDs) == 0 {
-		return peers, snat, nil
+		return out, nil
 	}
 	routers, err := s.routers.in(ctx, s.db, "id", routerIDs)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	ifs, err := s.ports.in(ctx, s.db, "device_id", routerIDs)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	joined := map[string][]string{} // router -> networks
+	nets := map[string][]string{} // router -> networks
 	for i := range ifs {
 		if ifs[i].DeviceOwner == network.OwnerRouterInterface {
-			joined[ifs[i].DeviceID] = append(joined[ifs[i].DeviceID], ifs[i].NetworkID)
+			nets[ifs[i].DeviceID] = append(nets[ifs[i].DeviceID], ifs[i].NetworkID)
 		}
 	}
+	slices.SortFunc(routers, func(a, b network.Router) int { return strings.Compare(a.ID, b.ID) })
 	for i := range routers {
 		r := &routers[i]
 		if !r.AdminStateUp {
 			continue
 		}
-		for _, n := range joined[r.ID] {
-			snat[n] = snat[n] || r.Gateway != nil && r.Gateway.SNAT
-			for _, o := range joined[r.ID] {
+		for _, n := range nets[r.ID] {
+			out.snat[n] = out.snat[n] || r.Gateway != nil && r.Gateway.SNAT
+			out.routes[n] = append(out.routes[n], r.Routes...)
+			for _, o := range nets[r.ID] {
 				if o != n {
-					peers[n] = append(peers[n], o)
+					out.peers[n] = append(out.peers[n], o)
 				}
 			}
 		}
 	}
-	for n := range peers {
-		slices.Sort(peers[n])
-		peers[n] = slices.Compact(peers[n])
+	for n := range out.peers {
+		slices.Sort(out.peers[n])
+		out.peers[n] = slices.Compact(out.peers[n])
 	}
-	return peers, snat, nil
+	return out, nil
 }
 
 func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostGroup, error) {

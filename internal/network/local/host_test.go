@@ -134,6 +134,15 @@ func TestHostState(t *testing.T) {
 	if err != nil || len(as) != 1 || as[0].Host != "h1" {
 		t.Errorf("agents %+v, %v", as, err)
 	}
+	static := []network.Route{{Destination: "10.9.0.0/16", NextHop: "10.2.0.77"}}
+	do(t, s, func(c *local.Change) error {
+		_, err := c.UpdateRouter(router.ID, func(r *network.Router) error { r.Routes = static; return nil })
+		return err
+	})
+	b.waits(t, "h1", "h2")
+	if st, err = s.Host(t.Context(), "h1"); err != nil || !cmp.Equal(st.Networks[0].Routes, static) || !cmp.Equal(st.Networks[1].Routes, static) {
+		t.Errorf("static routes: %+v, %v", st.Networks, err)
+	}
 	do(t, s, func(c *local.Change) error {
 		_, err := c.UpdateRouter(router.ID, func(r *network.Router) error { r.AdminStateUp = false; return nil })
 		return err

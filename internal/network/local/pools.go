@@ -187,9 +187,13 @@ func (c *Change) cut(r *SubnetRequest) error {
 			b.AddPrefix(v)
 		}
 	}
+	var used int64
 	for i := range taken {
 		if v, err := ipam.Prefix(&taken[i]); err == nil {
 			b.RemovePrefix(v)
+			if taken[i].ProjectID == r.ProjectID {
+				used += ipam.QuotaUnits(v)
+			}
 		}
 	}
 	free, err := b.IPSet()
@@ -210,6 +214,9 @@ func (c *Change) cut(r *SubnetRequest) error {
 	}
 	if bits < p.MinLen || bits > p.MaxLen {
 		return fault.New(fault.Invalid, "Unable to allocate subnet with prefix length %d, the pool allows %d to %d.", bits, p.MinLen, p.MaxLen).WithCode("MinPrefixSubnetAllocationError")
+	}
+	if p.DefaultQuota != nil && used+ipam.QuotaUnits(netip.PrefixFrom(netip.MustParsePrefix(p.Prefixes[0]).Addr(), bits)) > int64(*p.DefaultQuota) {
+		return fault.New(fault.Conflict, "Per-tenant subnet pool prefix quota exceeded.").WithCode("SubnetPoolQuotaExceeded")
 	}
 	if want.IsValid() {
 		if !free.ContainsPrefix(want) {
