@@ -35,6 +35,7 @@ type cloud struct {
 	signer      ssh.Signer
 	ground      process.Ground
 	open        string // security group that lets ping and SSH in
+	before      string // the host's network before the program was first started
 }
 
 // start starts the program, or starts it again on what it left.
@@ -85,6 +86,8 @@ func newCloud(t *testing.T) *cloud {
 			t.Error(err)
 		}
 	})
+	outside(t)
+	c.before = hostNetwork(t)
 	c.start(t)
 	_, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -105,6 +108,22 @@ func newCloud(t *testing.T) *cloud {
 	c.rule(t, c.open, "icmp", 0)
 	c.rule(t, c.open, "tcp", 22)
 	return c
+}
+
+// The world outside is a namespace of its own, to which the host's default route leads. It knows no way back to guests.
+const hostOutside, worldOutside = "198.19.0.1", "198.19.0.2"
+
+func outside(t *testing.T) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "sh", "-ec", `mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns
+ip netns add world
+ip link add uplink0 type veth peer name host0 netns world
+echo 1 > /proc/sys/net/ipv6/conf/uplink0/disable_ipv6
+ip addr add `+hostOutside+`/24 dev uplink0 && ip link set uplink0 up && ip route add default via `+worldOutside+`
+ip -n world addr add `+worldOutside+`/24 dev host0 && ip -n world link set host0 up`).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 }
 
 func readFile(t *testing.T, path string) []byte {

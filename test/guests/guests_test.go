@@ -36,6 +36,7 @@ func (c *cloud) visitors(t *testing.T) {
 		{"metadata service", func(t *testing.T) { toldByService(t, a) }},
 		{"security groups", func(t *testing.T) { groups(t, a, b, gate) }},
 		{"config drive", func(t *testing.T) { toldByDrive(t, b) }},
+		{"outside", func(t *testing.T) { toTheOutside(t, a) }},
 		{"spoofing", func(t *testing.T) { spoofing(t, a, b) }},
 		{"console log", func(t *testing.T) { consoleLog(t, a) }},
 		{"screen", func(t *testing.T) { screen(t, a) }},
@@ -145,6 +146,14 @@ func groups(t *testing.T, a, b *guest, gate string) {
 	b.reachable(t, false, "outside the group")
 	b.act(t, "addSecurityGroup", map[string]any{"name": "gate"}, "")
 	b.reachable(t, true, "in the group")
+}
+
+// toTheOutside: what is beyond the host answers, because guests go there under the host's address; and names of servers are known.
+func toTheOutside(t *testing.T, g *guest) {
+	g.run(t, "ping -c 2 -W 5 "+worldOutside)
+	if out := g.run(t, "nslookup beta.openstacklocal 169.254.169.254"); !strings.Contains(out, "198.18.64.") {
+		t.Errorf("the name server does not know beta: %s", out)
+	}
 }
 
 // spoofing: a guest that takes another address, or another MAC, loses the network until it takes its own again.

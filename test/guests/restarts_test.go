@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // restarts: the program ends in good order and without, while guests are running, paused and suspended; then the whole host goes down and comes up again.
@@ -72,7 +74,7 @@ func (c *cloud) restarts(t *testing.T) {
 		if !strings.Contains(said, run.id) {
 			t.Errorf("it does not tell which guests it shuts down:\n%s", said)
 		}
-		nothingLeft(t)
+		c.nothingLeft(t)
 		c.start(t)
 		for g, before := range map[*guest]string{run: boot, still: rest} {
 			g.rebooted(t, before)
@@ -100,17 +102,22 @@ func untouched(t *testing.T, g *guest, pid int, boot, when string) {
 	}
 }
 
-// nothingLeft: no process but the tests', no device but loopback, no rule.
-func nothingLeft(t *testing.T) {
+// hostNetwork tells the devices, addresses, rules and settings of the host.
+func hostNetwork(t *testing.T) string {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "ip", "-o", "link").CombinedOutput(); err != nil || strings.Count(string(out), "\n") != 1 {
-		t.Errorf("devices are left: %v\n%s", err, out)
+	out, err := exec.CommandContext(t.Context(), "sh", "-ec", `ip -o link | awk '{print $2}'; ip -o addr | awk '{print $2, $4}'; ip route; nft list ruleset
+cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	if out, err := exec.CommandContext(t.Context(), "nft", "list", "ruleset").CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "" {
-		t.Errorf("rules are left: %v\n%s", err, out)
-	}
-	if out, err := exec.CommandContext(t.Context(), "ip", "-4", "-o", "addr", "show", "dev", "lo").CombinedOutput(); err != nil || strings.Count(string(out), "\n") != 1 {
-		t.Errorf("addresses are left: %v\n%s", err, out)
+	return string(out)
+}
+
+// nothingLeft: the network is as it was, and no process is there but the tests'.
+func (c *cloud) nothingLeft(t *testing.T) {
+	t.Helper()
+	if d := cmp.Diff(strings.Split(c.before, "\n"), strings.Split(hostNetwork(t), "\n")); d != "" {
+		t.Errorf("the host's network is not as it was:\n%s", d)
 	}
 	if rest := processes(t); len(rest) > 0 {
 		t.Errorf("processes are left: %s", strings.Join(rest, "; "))
