@@ -5,7 +5,7 @@ export STATE LISTEN
 
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo development)
 
-.PHONY: up down clean build test bench conformance guest lint help
+.PHONY: up down clean build test bench conformance guest guests lint help
 
 help:      ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/'
@@ -27,6 +27,9 @@ test:      ## all tests that need no hypervisor guests: unit, every step of ever
 
 guest:     ## build the small guest image into STATE/guest
 	@scripts/install.sh guest && test/guest/build.sh $(STATE)/guest
+
+guests:    ## the suite of real guests on QEMU; it needs root and touches nothing outside its own namespaces
+	@scripts/install.sh hypervisor guest browser && KILONOVA_GUESTS=1 go test -count=1 -timeout 30m -v ./test/guests
 
 conformance: build ## Tempest's smoke tests on the fake driver
 	@scripts/install.sh conformance && test/conformance/run.sh smoke

@@ -59,6 +59,20 @@ func missing() string {
 	return ""
 }
 
+// program puts the program into dir: the one that KILONOVA_BINARY names, or a new build.
+func program(ctx context.Context, dir string) error {
+	built := os.Getenv("KILONOVA_BINARY")
+	if built == "" {
+		_, err := process.Build(ctx, dir)
+		return err
+	}
+	b, err := os.ReadFile(built)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "kilonova"), b, 0o755)
+}
+
 // outer builds the program and the guest image, which may need the network, then runs the tests in new namespaces.
 func outer() (code int, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -72,7 +86,7 @@ func outer() (code int, err error) {
 		return 1, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if _, err := process.Build(ctx, dir); err != nil {
+	if err := program(ctx, dir); err != nil {
 		return 1, err
 	}
 	images := os.Getenv("KILONOVA_GUEST_DIR")
