@@ -189,6 +189,9 @@ func (d *Driver) joinMigration(ctx context.Context, dom rpc.Domain, progress fun
 		if joined && errors.Is(err, fault.NotFound) {
 			return true, nil // undefined: it has moved
 		}
+		if joined && errors.Is(err, fault.Conflict) {
+			kind, err = rpc.JobNone, nil // a guest that does not run has no job
+		}
 		if err != nil {
 			return joined, err
 		}
