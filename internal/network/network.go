@@ -176,6 +176,14 @@ type Service interface {
 	ByFixedIP(ctx context.Context, networkID, address string) (*Port, error)
 }
 
+// AutoAllocator is a Service that can make a network for a project that has none: what compute's "networks": "auto" stands for.
+type AutoAllocator interface {
+	// CanAutoAllocate fails (fault.Conflict) when the caller's project has no such network and none can be made.
+	CanAutoAllocate(ctx context.Context, c *auth.Caller) error
+	// AutoAllocate gives the id of the project's automatic network and makes it when it is not there.
+	AutoAllocate(ctx context.Context, c *auth.Caller) (networkID string, err error)
+}
+
 // ChangedSubject is where a Fanout tells agents that the data plane of hosts changed: the message is a host name, or empty for all.
 const ChangedSubject = "network.changed"
 

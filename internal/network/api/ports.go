@@ -7,6 +7,7 @@ import (
 
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
+	"kilonova/internal/network/ipam"
 	"kilonova/internal/network/local"
 )
 
@@ -122,7 +123,7 @@ func (a *API) portDoc(p *network.Port, domain string) doc {
 	}
 	names := []map[string]string{}
 	for _, f := range p.FixedIPs {
-		h := local.Hostname(p, f.Address)
+		h := ipam.Hostname(p, f.Address)
 		names = append(names, map[string]string{"hostname": h, "ip_address": f.Address, "fqdn": a.svc.FQDN(h, domain)})
 	}
 	return standard(doc{"id": p.ID, "name": p.Name, "network_id": p.NetworkID, "mac_address": p.MAC, "admin_state_up": p.AdminStateUp, "status": p.Status,

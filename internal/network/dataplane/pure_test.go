@@ -28,6 +28,7 @@ func TestMatch(t *testing.T) {
 	}{
 		{network.GroupRule{Direction: "ingress", EtherType: "IPv4"}, "ether type ip"},
 		{network.GroupRule{Direction: "ingress", EtherType: "IPv4", RemoteIP: "0.0.0.0/0"}, "ether type ip"},
+		{network.GroupRule{Direction: "ingress", EtherType: "IPv4", RemoteIP: "10.2.3.124/24"}, "ether type ip ip saddr 10.2.3.0/24"},
 		{network.GroupRule{Direction: "egress", EtherType: "IPv6", RemoteIP: "2001:db8::/32"}, "ether type ip6 ip6 daddr 2001:db8::/32"},
 		{network.GroupRule{Direction: "ingress", EtherType: "IPv4", Protocol: "tcp", PortMin: num(22), PortMax: num(22)}, "ether type ip meta l4proto 6 th dport 22"},
 		{network.GroupRule{Direction: "ingress", EtherType: "IPv4", Protocol: "17", PortMin: num(1), PortMax: num(9)}, "ether type ip meta l4proto 17 th dport 1-9"},

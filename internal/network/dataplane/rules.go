@@ -303,8 +303,12 @@ func match(r *network.GroupRule) (string, bool) {
 		if family(r.RemoteIP) != fam {
 			return "", false
 		}
-		if p, err := netip.ParsePrefix(r.RemoteIP); err != nil || p.Bits() > 0 {
-			words = append(words, fam, side, r.RemoteIP)
+		p, err := netip.ParsePrefix(r.RemoteIP)
+		if err != nil {
+			return "", false
+		}
+		if p.Bits() > 0 {
+			words = append(words, fam, side, p.Masked().String())
 		}
 	}
 	if r.RemoteGroup != "" {

@@ -274,3 +274,18 @@ func QuotaUnits(p netip.Prefix) int64 {
 	}
 	return 1 << bits
 }
+
+// Hostname is the name of a port in the name service of its network: its dns_name, or one made of the address.
+func Hostname(p *network.Port, addr string) string {
+	if p.DNSName != "" {
+		return p.DNSName
+	}
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return ""
+	}
+	if a.Is4() {
+		return "host-" + strings.ReplaceAll(addr, ".", "-")
+	}
+	return "host-" + strings.ReplaceAll(a.StringExpanded(), ":", "-")
+}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -108,7 +107,7 @@ func (a *around) leases(p *network.Port) []network.Lease {
 		if sub == nil || !sub.DHCP {
 			continue
 		}
-		l := network.Lease{MAC: p.MAC, Address: f.Address, SubnetID: f.SubnetID, Hostname: Hostname(p, f.Address)}
+		l := network.Lease{MAC: p.MAC, Address: f.Address, SubnetID: f.SubnetID, Hostname: ipam.Hostname(p, f.Address)}
 		for _, o := range p.ExtraDHCP {
 			if o.Version == sub.Version {
 				l.Options = append(l.Options, o)
@@ -117,21 +116,6 @@ func (a *around) leases(p *network.Port) []network.Lease {
 		out = append(out, l)
 	}
 	return out
-}
-
-// Hostname is the name of a port in the name service of its network: its dns_name, or one made of the address.
-func Hostname(p *network.Port, addr string) string {
-	if p.DNSName != "" {
-		return p.DNSName
-	}
-	a, err := netip.ParseAddr(addr)
-	if err != nil {
-		return ""
-	}
-	if a.Is4() {
-		return "host-" + strings.ReplaceAll(addr, ".", "-")
-	}
-	return "host-" + strings.ReplaceAll(a.StringExpanded(), ":", "-")
 }
 
 // joinery is what routers do for networks, by network.

@@ -182,19 +182,9 @@ func notFound(kind, id string) *fault.Error {
 
 // kindText is the kind as Neutron's sentences have it.
 func kindText(kind string) string {
-	switch kind {
-	case "SecurityGroup":
-		return "Security group"
-	case "SecurityGroupRule":
-		return "Security group rule"
-	case "FloatingIP":
-		return "Floating IP"
-	case "AddressScope":
-		return "Address scope"
-	case "SubnetPool":
-		return "Subnet pool"
-	case "RbacPolicy":
-		return "RBAC policy of type network with ID"
+	if s := map[string]string{"SecurityGroup": "Security group", "SecurityGroupRule": "Security group rule", "FloatingIP": "Floating IP",
+		"AddressScope": "Address scope", "SubnetPool": "Subnet pool", "RbacPolicy": "RBAC policy of type network with ID"}[kind]; s != "" {
+		return s
 	}
 	return kind
 }

@@ -34,7 +34,11 @@ func Signature(r *network.Rule) string {
 		}
 		return strconv.Itoa(*p)
 	}
-	return strings.Join([]string{r.Direction, r.EtherType, proto, num(r.PortMin), num(r.PortMax), r.RemoteIP, r.RemoteGroup}, "|")
+	remote := r.RemoteIP // shown as it was given, the same when its network is
+	if p, err := remotePrefix(remote); err == nil {
+		remote = p.String()
+	}
+	return strings.Join([]string{r.Direction, r.EtherType, proto, num(r.PortMin), num(r.PortMax), remote, r.RemoteGroup}, "|")
 }
 
 // Check verifies a rule and brings it to its usual form. The sentences and types are those that clients know from Neutron.
@@ -61,7 +65,9 @@ func Check(r *network.GroupRule) error {
 		if p.Addr().Is4() != (r.EtherType == "IPv4") {
 			return bad("SecurityGroupRuleParameterConflict", "Conflicting value ethertype %s for CIDR %s", r.EtherType, r.RemoteIP)
 		}
-		r.RemoteIP = p.String()
+		if !strings.Contains(r.RemoteIP, "/") {
+			r.RemoteIP = p.String()
+		}
 	}
 	return checkProtocol(r, bad)
 }
