@@ -79,7 +79,8 @@ func (j *judge) settle(ctx context.Context, patience time.Duration) []operation 
 // healthy demands that the doctor finds nothing; the loops that tidy up have as long as patience.
 func (j *judge) healthy(ctx context.Context, patience time.Duration) {
 	j.t.Helper()
-	for end := time.Now().Add(patience); ; {
+	began := time.Now()
+	for end, first := began.Add(patience), true; ; first = false {
 		var r struct {
 			Findings []finding
 			Notes    []string
@@ -89,8 +90,13 @@ func (j *judge) healthy(ctx context.Context, patience time.Duration) {
 			j.t.Fatal(err)
 		}
 		if len(r.Findings) == 0 {
-			j.t.Logf("doctor: healthy; %v %q", r.Counts, r.Notes)
+			j.t.Logf("doctor: healthy after %s; %v %q", time.Since(began).Round(time.Second), r.Counts, r.Notes)
 			return
+		}
+		for _, f := range r.Findings {
+			if first {
+				j.t.Logf("to be tidied up: %d %s: %s", f.Invariant, f.Object, f.Text)
+			}
 		}
 		if time.Now().After(end) {
 			for _, f := range r.Findings {
@@ -374,6 +380,7 @@ func (j *judge) images(ctx context.Context, patience time.Duration) {
 // clear deletes everything that the storm left and demands that nothing is left of it.
 func (j *judge) clear(ctx context.Context) {
 	j.t.Helper()
+	began := time.Now()
 	left := j.servers(ctx, "")
 	for id := range left {
 		if _, _, err := j.admin.Do(ctx, http.MethodDelete, "compute", "/servers/"+id, nil, nil); err != nil {
@@ -393,6 +400,7 @@ func (j *judge) clear(ctx context.Context) {
 		}
 	}
 	j.settle(ctx, 30*time.Second)
+	j.t.Logf("everything was deleted after %s", time.Since(began).Round(time.Millisecond))
 	j.healthy(ctx, 45*time.Second)
 	var r struct{ Counts map[string]int64 }
 	if err := j.command(ctx, &r, "doctor", "--looks", "1"); err != nil {
