@@ -51,6 +51,7 @@ type hostTable struct {
 	since   time.Time
 
 	loading sync.Mutex
+	syncing sync.Mutex
 	mu      sync.RWMutex
 	byName  map[string]*host
 	byNode  map[string]*host

@@ -68,11 +68,8 @@ func (c *Conductor) plan(ctx context.Context, req *scheduler.Request) (*schedule
 		return nil, err
 	}
 	cloud, signature := c.hosts.cloud()
-	if c.hosts.changed(signature) { // aggregates or states changed: placement has to know before it is asked
-		if err := c.rec.SyncAll(ctx); err != nil {
-			return nil, err
-		}
-		c.hosts.synced(signature)
+	if err := c.tellPlacement(ctx, signature); err != nil {
+		return nil, err
 	}
 	queries, err := scheduler.Queries(c.planner.Config(), req, cloud)
 	if err != nil {
@@ -104,6 +101,24 @@ func (c *Conductor) plan(ctx context.Context, req *scheduler.Request) (*schedule
 	}
 	plan.Explanation.Total = total
 	return plan, nil
+}
+
+// tellPlacement brings placement in line when aggregates or states of hosts changed: it has to know before it is asked. Requests at the same moment wait for one
+// of them to do it.
+func (c *Conductor) tellPlacement(ctx context.Context, signature string) error {
+	if !c.hosts.changed(signature) {
+		return nil
+	}
+	c.hosts.syncing.Lock()
+	defer c.hosts.syncing.Unlock()
+	if !c.hosts.changed(signature) {
+		return nil
+	}
+	if err := c.rec.SyncAll(ctx); err != nil {
+		return err
+	}
+	c.hosts.synced(signature)
+	return nil
 }
 
 // request makes the scheduler's request of a want.
