@@ -18,6 +18,7 @@ func TestGuests(t *testing.T) {
 	})
 	t.Run("refused", c.refused)
 	t.Run("restarts", c.restarts)
+	t.Run("commands", c.commands)
 }
 
 // visitors: what a guest is told, who reaches it, its consoles, what can be changed while it runs, and what a snapshot of it holds.

@@ -3,6 +3,7 @@ package guests_test
 import (
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -15,7 +16,7 @@ func (c *cloud) life(t *testing.T) {
 		name string
 		test func(*testing.T, *guest)
 	}{
-		{"soft reboot", softReboot}, {"hard reboot", hardReboot}, {"stop and start", stopStart}, {"pause", pause},
+		{"soft reboot", softReboot}, {"hard reboot", hardReboot}, {"stop and start", stopStart}, {"shut down from inside", fromInside}, {"crash", crash}, {"pause", pause},
 		{"suspend", suspend}, {"rescue", rescue}, {"resize and revert", resizeRevert}, {"resize and confirm", resizeConfirm}, {"shelve", shelve}, {"rebuild", rebuild},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, g) })
@@ -69,6 +70,31 @@ func stopStart(t *testing.T, g *guest) {
 	if out := g.run(t, "cat /root/by-itself"); out != "by itself" {
 		t.Errorf("the guest was not given the time to shut down: %q", out)
 	}
+}
+
+// fromInside: what the owner does in the guest is taken for what it is.
+func fromInside(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	g.run(t, "(sleep 1; poweroff) >/dev/null 2>&1 </dev/null &")
+	g.wait(t, "SHUTOFF")
+	g.act(t, "os-start", nil, "ACTIVE")
+	g.rebooted(t, boot)
+	mine(t, g)
+}
+
+// crash: QEMU dies under the guest; the server is found stopped, and a hard reboot brings it back.
+func crash(t *testing.T, g *guest) {
+	boot, pid := g.bootID(t), g.qemu(t)
+	if pid == 0 {
+		t.Fatal("no QEMU")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	g.wait(t, "SHUTOFF")
+	g.act(t, "reboot", map[string]any{"type": "HARD"}, "ACTIVE")
+	g.rebooted(t, boot)
+	mine(t, g)
 }
 
 func pause(t *testing.T, g *guest) {

@@ -139,3 +139,18 @@ func processes(t *testing.T) (out []string) {
 	}
 	return out
 }
+
+// commands: what users type, with the openstack client as Debian has it.
+func (c *cloud) commands(t *testing.T) {
+	const python = "/usr/bin/python3" // the client is a package of Debian's python
+	if err := exec.CommandContext(t.Context(), python, "-c", "import openstackclient").Run(); err != nil {
+		t.Skip("python3-openstackclient is not installed")
+	}
+	cmd := exec.CommandContext(t.Context(), python, "../client/commands.py", c.prog.Dir, "--guests")
+	cmd.Env = append(os.Environ(), "PATH=/usr/bin:/bin", "PYTHONPATH=", "PYTHONDONTWRITEBYTECODE=1")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+}
