@@ -14,6 +14,7 @@ import (
 
 const (
 	typeA, typePTR, typeAAAA = 1, 12, 28
+	failed, noName           = 2, 3 // response codes
 	dnsTTL                   = 60
 	dnsWait                  = 4 * time.Second
 	dnsParallel              = 64 // questions that wait for the outside, per network; more are dropped and asked again
@@ -62,9 +63,11 @@ func (p *Plane) answerDNS(ctx context.Context, conn net.PacketConn, c *current) 
 		msg := append([]byte(nil), buf[:n]...)
 		go func() {
 			defer func() { <-slots }()
-			if r := forward(ctx, msg, p.cfg.DNS); r != nil {
-				_, _ = conn.WriteTo(r, peer)
+			r := forward(ctx, msg, p.cfg.DNS)
+			if q, ok := parseQuestion(msg); ok && r == nil {
+				r = reply(q, nil, failed) // so that the guest need not wait
 			}
+			_, _ = conn.WriteTo(r, peer)
 		}()
 	}
 }
@@ -159,7 +162,7 @@ func (v *view) answer(q question) []byte {
 	addrs, known := v.names[host]
 	if !known {
 		if inDomain {
-			return reply(q, nil, 3) // no such name
+			return reply(q, nil, noName)
 		}
 		return nil
 	}

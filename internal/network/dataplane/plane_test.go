@@ -69,6 +69,7 @@ func TestGuestGetsAddressNameMetadata(t *testing.T) {
 		fmt.Fprintf(w, "%s %s %s %s", r.Header.Get("X-Instance-ID"), r.Header.Get("X-Tenant-ID"), r.Header.Get("X-Neutron-Network-ID"), r.Header.Get("X-Forwarded-For"))
 	})
 	p := plane(t, meta)
+	p.cfg.DNS = nil
 	p1, p2 := hostPort(netA, "10.77.0.", 11), hostPort(netA, "10.77.0.", 12)
 	st := hostState([]network.HostPort{p1, p2})
 	g1, g2 := boot(t, p1), boot(t, p2)
@@ -96,6 +97,9 @@ func TestGuestGetsAddressNameMetadata(t *testing.T) {
 	}
 	if out, err := g1.try("", "busybox", "nslookup", "host12.test.local", "169.254.169.254"); err != nil || !strings.Contains(out, "10.77.0.12") {
 		t.Errorf("name of the other guest: %v\n%s", err, out)
+	}
+	if out, _ := g1.try("", "busybox", "nslookup", "nobody.example.org", "169.254.169.254"); !strings.Contains(out, "SERVFAIL") {
+		t.Errorf("a name that nobody can be asked for:\n%s", out)
 	}
 	wired, err := p.Wired()
 	if diff := cmp.Diff(map[string]bool{p1.ID: true, p2.ID: true}, wired); err != nil || diff != "" {
