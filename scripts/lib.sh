@@ -2,6 +2,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 STATE=${STATE:-$PWD/state}
+PATH=$PATH:/usr/sbin:/sbin # su keeps a PATH without them
 case $STATE in /*) ;; *) STATE=$PWD/$STATE ;; esac
 LISTEN=${LISTEN:-127.0.0.1:8774}
 PIDFILE=$STATE/kilonova.pid

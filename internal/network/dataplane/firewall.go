@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +23,7 @@ const nftTimeout = 30 * time.Second
 func nft(ctx context.Context, input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, nftTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "nft", args...)
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd := exec.CommandContext(ctx, systemProgram("nft"), args...)
 	cmd.Stdin = strings.NewReader(input)
 	var out, problem bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problem
@@ -33,6 +32,19 @@ func nft(ctx context.Context, input string, args ...string) (string, error) {
 		return "", fmt.Errorf("nft %s: %w: %s", strings.Join(args, " "), err, text)
 	}
 	return out.String(), nil
+}
+
+// systemProgram finds a program of the system's administration also where a user's PATH, as su keeps it, does not lead.
+func systemProgram(name string) string {
+	if _, err := exec.LookPath(name); err == nil {
+		return name
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path
+		}
+	}
+	return name
 }
 
 // firewall puts the ruleset of a state in force, unless it is already.

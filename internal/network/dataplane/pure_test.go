@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -300,5 +301,16 @@ func TestMetadataKnowsTheGuest(t *testing.T) {
 		if w.Body.String() != want {
 			t.Errorf("%s: %q, want %q", from, w.Body.String(), want)
 		}
+	}
+}
+
+// A user who becomes root with su keeps a PATH without the directories of the system's administration.
+func TestNftIsFoundOutsideThePath(t *testing.T) {
+	if _, err := os.Stat("/usr/sbin/nft"); err != nil {
+		t.Skip("nft is not installed in /usr/sbin")
+	}
+	t.Setenv("PATH", t.TempDir())
+	if out, err := nft(t.Context(), "", "--version"); err != nil || !strings.Contains(out, "nftables") {
+		t.Errorf("%q, %v", out, err)
 	}
 }

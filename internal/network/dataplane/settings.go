@@ -111,7 +111,7 @@ func writeSetting(name, value string) error {
 // prepareHost switches on what the kernel needs: packets of bridges reach the firewall, and the host routes.
 func (p *Plane) prepareHost(st *network.HostState) error {
 	if _, err := os.Stat(settings + "net/bridge"); err != nil {
-		_ = exec.Command("modprobe", "br_netfilter").Run() // judged by what it leaves
+		_ = exec.Command(systemProgram("modprobe"), "br_netfilter").Run() // judged by what it leaves
 		if _, err := os.Stat(settings + "net/bridge"); err != nil {
 			return errors.New("the kernel module br_netfilter is missing: security groups need it; load it with modprobe br_netfilter")
 		}
