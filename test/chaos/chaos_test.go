@@ -131,7 +131,7 @@ func TestWholeProcessKilled(t *testing.T) {
 	}
 	admin := login("admin")
 	ground, flavors, bigger := furnish(t, admin, "fake-1")
-	s := &storm{ledger: newLedger(), ground: ground, flavors: flavors, bigger: bigger, seed: seed, pause: 25 * time.Millisecond}
+	s := &storm{ledger: newLedger(), ground: ground, flavors: flavors, bigger: bigger, seed: seed, pause: 25 * time.Millisecond, moves: allMoves}
 	stormCtx, calm := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() { defer close(done); s.run(stormCtx, 8, func() *process.Client { return sameSession(admin) }) }()

@@ -187,7 +187,7 @@ func splitStorm(t *testing.T, kills int, strike func(f *fleet, rnd *rand.Rand) i
 	f := newFleet(t, ctx, program(t))
 	ground, flavors, bigger := furnish(t, f.admin, "fake-1")
 	f.waitHosts(3)
-	s := &storm{ledger: newLedger(), ground: ground, flavors: flavors, bigger: bigger, seed: seed, pause: 60 * time.Millisecond}
+	s := &storm{ledger: newLedger(), ground: ground, flavors: flavors, bigger: bigger, seed: seed, pause: 60 * time.Millisecond, moves: allMoves}
 	stormCtx, calm := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() { defer close(done); s.run(stormCtx, 6, func() *process.Client { return sameSession(f.admin) }) }()

@@ -19,13 +19,15 @@ type storm struct {
 	bigger  []string // what they are resized to
 	seed    uint64
 	pause   time.Duration // of a client between two requests, at most
+	moves   map[string][]string
+	name    string // put before the clients' names, so that two storms on one cloud are told apart
 }
 
 // run lets n clients work until ctx ends. login gives each its session.
 func (s *storm) run(ctx context.Context, n int, login func() *process.Client) {
 	var wg sync.WaitGroup
 	for i := range n {
-		w := &worker{storm: s, client: client{login(), s.ledger}, name: fmt.Sprintf("w%d", i), rnd: rand.New(rand.NewPCG(s.seed, uint64(i)))}
+		w := &worker{storm: s, client: client{login(), s.ledger}, name: fmt.Sprintf("%sw%d", s.name, i), rnd: rand.New(rand.NewPCG(s.seed, uint64(i)))}
 		wg.Go(func() { w.run(ctx) })
 	}
 	wg.Wait()
@@ -147,8 +149,8 @@ func (w *worker) delete(ctx context.Context, server string) {
 	}
 }
 
-// moves are what can be asked of a server by its status; a name that stands twice is asked for more often.
-var moves = map[string][]string{
+// allMoves are what can be asked of a server by its status; a name that stands twice is asked for more often.
+var allMoves = map[string][]string{
 	"ACTIVE": {"resize", "resize", "resize", "createImage", "createImage", "createImage", "pause", "reboot-soft", "reboot-hard", "shelve", "os-stop", "suspend",
 		"rebuild", "migrate", "os-migrateLive", "rescue"},
 	"VERIFY_RESIZE":     {"confirmResize", "revertResize"},
@@ -162,7 +164,7 @@ var moves = map[string][]string{
 }
 
 func (w *worker) act(ctx context.Context, server, status string) {
-	options := moves[status]
+	options := w.moves[status]
 	if len(options) == 0 {
 		return
 	}
