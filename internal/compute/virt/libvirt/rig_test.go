@@ -59,6 +59,12 @@ func (h *host) image(t *testing.T) string {
 
 // builtImage builds the guest image once for all tests, or finds it built.
 var builtImage = sync.OnceValues(func() (string, error) {
+	if os.Getenv(envInside) != "" {
+		if image := os.Getenv(envImage); image != "" {
+			return image, nil
+		}
+		return "", errors.New("building it failed")
+	}
 	root, err := filepath.Abs("../../../../")
 	if err != nil {
 		return "", err
@@ -76,7 +82,7 @@ var builtImage = sync.OnceValues(func() (string, error) {
 func shared(name string) string {
 	dir := os.Getenv("KILONOVA_GUEST_DIR")
 	if dir == "" {
-		dir = filepath.Join(os.TempDir(), "kilonova-guest")
+		dir = "/tmp/kilonova-guest" // TMPDIR is a run's own
 	}
 	return filepath.Join(dir, name)
 }
@@ -87,7 +93,7 @@ func startHost(t *testing.T, c libvirt.DaemonConfig) *host {
 	if os.Geteuid() != 0 {
 		t.Skip("starting libvirtd needs root")
 	}
-	for _, p := range libvirt.DaemonPrograms() {
+	for _, p := range programs() {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("%s is not installed", p)
 		}
@@ -309,6 +315,9 @@ func bridge(t *testing.T) string {
 	}
 	return name
 }
+
+// programs are what a daemon and its guests need.
+func programs() []string { return libvirt.DaemonPrograms() }
 
 // booting skips tests that wait for guests to boot, unless they are asked for.
 func booting(t *testing.T) {
