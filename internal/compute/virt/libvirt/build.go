@@ -64,6 +64,9 @@ func (d *Driver) buildSystem(x *definition.Domain, spec *virt.Spec, o *definitio
 			o.CDROMBus = "sata"
 		}
 	}
+	if known := d.caps.machines; len(known) > 0 && !slices.Contains(known, machine) {
+		return fault.New(fault.NotImplemented, "The host's QEMU has no machine type %q.", machine).WithHint("Set hw_machine_type to pc or q35, or to a version that the host has.")
+	}
 	x.OS = definition.OS{Type: definition.OSType{Arch: d.caps.arch, Machine: machine, Value: "hvm"}, SMBIOS: &definition.Mode{Mode: "sysinfo"}}
 	if o.Menu {
 		x.OS.Menu = &definition.Enable{Enable: "yes"}

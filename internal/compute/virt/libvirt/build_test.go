@@ -100,6 +100,28 @@ func TestDisksInOrder(t *testing.T) {
 	}
 }
 
+func TestMachineTypeThatTheHostLacks(t *testing.T) {
+	d := offline(t)
+	d.caps.machines = []string{"pc", "q35", "pc-i440fx-7.2"}
+	for machine, known := range map[string]bool{"": true, "q35": true, "pc-i440fx-7.2": true, "pc-i440fx-99.0": false} {
+		spec := small()
+		if machine != "" {
+			spec.ImageProps = map[string]string{"hw_machine_type": machine}
+		}
+		o, err := definition.ParseOptions(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = d.buildSystem(&definition.Domain{}, spec, o)
+		if known && err != nil {
+			t.Errorf("%q: %v", machine, err)
+		}
+		if !known && (!errors.Is(err, fault.NotImplemented) || !strings.Contains(fault.PublicText(err), machine)) {
+			t.Errorf("%q: %v", machine, err)
+		}
+	}
+}
+
 func TestSecrets(t *testing.T) {
 	v := volume("v1", -1, "iscsi", map[string]any{"auth_password": "chap"})
 	v.Secrets = map[string]string{"luks": "pass"}

@@ -25,6 +25,7 @@ type hostCaps struct {
 	uefi, tpm      bool
 	version        uint64
 	features       []string // CPU features that guests can have
+	machines       []string // machine types, short and versioned names; empty: not known
 	host           capabilitiesXML
 	domain         domainCapsXML
 }
@@ -47,8 +48,9 @@ type capabilitiesXML struct {
 	Guests []struct {
 		OSType string `xml:"os_type"`
 		Arch   struct {
-			Name     string `xml:"name,attr"`
-			Emulator string `xml:"emulator"`
+			Name     string   `xml:"name,attr"`
+			Emulator string   `xml:"emulator"`
+			Machines []string `xml:"machine"`
 			Domains  []struct {
 				Type string `xml:"type,attr"`
 			} `xml:"domain"`
@@ -109,7 +111,7 @@ func (d *Driver) probe(ctx context.Context) (hostCaps, error) {
 	types := map[string]bool{}
 	for _, g := range h.host.Guests {
 		if g.Arch.Name == h.arch && g.OSType == "hvm" {
-			h.emulator = g.Arch.Emulator
+			h.emulator, h.machines = g.Arch.Emulator, g.Arch.Machines
 			for _, t := range g.Arch.Domains {
 				types[t.Type] = true
 			}
