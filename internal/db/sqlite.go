@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"net/url"
 	"sync"
+
+	"modernc.org/sqlite"
+
+	"kilonova/internal/fault"
 )
 
 const maxGroup = 256 // Writes that one commit may carry
@@ -117,8 +121,13 @@ func (w *groupWriter) run() {
 func (w *groupWriter) commit(batch []*job) {
 	ctx := context.Background()
 	if err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		err = fmt.Errorf("begin: %w", err)
+		var s *sqlite.Error
+		if errors.As(err, &s) && s.Code()&0xff == 5 { // SQLITE_BUSY: nothing was done, and it passes
+			err = fault.Wrap(err, fault.Unavailable, "The database is busy: another process has held it for long. Try again.")
+		}
 		for _, j := range batch {
-			j.err = fmt.Errorf("begin: %w", err)
+			j.err = err
 		}
 		return
 	}

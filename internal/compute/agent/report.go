@@ -82,8 +82,11 @@ func (a *Agent) report(ctx context.Context, full bool) error {
 		}
 		r.Info, r.Traits = info, Traits(a.cfg.Driver, info)
 	}
+	// A conductor that hangs must not cost the host its good name: the next try reaches another one.
+	one, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	var reply command.RegisterReply
-	if err := a.call(ctx, command.RegisterSubject, r, &reply); err != nil {
+	if err := a.call(one, command.RegisterSubject, r, &reply); err != nil {
 		return err
 	}
 	if reply.Refused != "" {
