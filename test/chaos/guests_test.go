@@ -108,8 +108,8 @@ func TestInsideNamespaces(t *testing.T) {
 	led := newLedger()
 	began, at := time.Now(), []time.Time{}
 	for round, victim := range []string{"agent", "conductor"} {
-		s := &storm{ledger: led, ground: ground, flavors: []string{ground.Flavor}, bigger: []string{ground.Bigger}, seed: seed + uint64(round), pause: 2 * time.Second,
-			name: victim, moves: map[string][]string{
+		s := &storm{ledger: led, ground: ground, flavors: []string{ground.Flavor}, bigger: []string{ground.Bigger}, seed: seed + uint64(round), pause: 700 * time.Millisecond,
+			name: victim, deletes: 4, moves: map[string][]string{
 				"ACTIVE": {"reboot-hard", "pause", "os-stop", "createImage", "resize"}, "PAUSED": {"unpause"}, "SHUTOFF": {"os-start"},
 				"VERIFY_RESIZE": {"confirmResize", "revertResize"}}}
 		stormCtx, calm := context.WithCancel(ctx)

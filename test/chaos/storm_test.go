@@ -1,6 +1,7 @@
 package chaos_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -20,6 +21,7 @@ type storm struct {
 	seed    uint64
 	pause   time.Duration // of a client between two requests, at most
 	moves   map[string][]string
+	deletes int    // one request of so many is a delete; 0: 12
 	name    string // put before the clients' names, so that two storms on one cloud are told apart
 }
 
@@ -61,7 +63,7 @@ func (w *worker) step(ctx context.Context) {
 		w.create(ctx)
 		return
 	}
-	if w.rnd.IntN(12) == 0 {
+	if w.rnd.IntN(cmp.Or(w.deletes, 12)) == 0 {
 		w.delete(ctx, server)
 		return
 	}
