@@ -9,12 +9,13 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// One cloud for all: what can share a guest does, and two stories go on at once. The order matters where the whole host is stopped.
+// One cloud for all: what can share a guest does, and stories go on at once. The order matters where the whole host is stopped.
 func TestGuests(t *testing.T) {
 	c := newCloud(t)
 	t.Run("together", func(t *testing.T) {
 		t.Run("visitors", c.visitors)
 		t.Run("life", c.life)
+		t.Run("moves", c.moves)
 	})
 	t.Run("refused", c.refused)
 	t.Run("restarts", c.restarts)

@@ -7,19 +7,32 @@ import (
 	"testing"
 )
 
-// life takes one server through what can be done to it as a whole. A file on its disk shows which disk it is.
+// step is one thing that is done to a server.
+type step struct {
+	name string
+	do   func(*testing.T, *guest)
+}
+
+// life takes a server through what can be done to it where it is.
 func (c *cloud) life(t *testing.T) {
 	t.Parallel()
-	g := c.boot(t, "delta", nil).ready(t)
+	c.story(t, "delta", []step{{"soft reboot", softReboot}, {"hard reboot", hardReboot}, {"stop and start", stopStart}, {"shut down from inside", fromInside}, {"crash", crash},
+		{"pause", pause}, {"suspend", suspend}, {"rescue", rescue}})
+}
+
+// moves takes another through what makes its machine anew.
+func (c *cloud) moves(t *testing.T) {
+	t.Parallel()
+	c.story(t, "epsilon", []step{{"resize and revert", resizeRevert}, {"resize and confirm", resizeConfirm}, {"shelve", shelve}, {"rebuild", rebuild}})
+}
+
+// story boots a server and does the steps. A file on its disk shows which disk it is.
+func (c *cloud) story(t *testing.T, name string, steps []step) {
+	t.Helper()
+	g := c.boot(t, name, nil).ready(t)
 	g.run(t, "echo mine > /root/mark; sync")
-	for _, x := range []struct {
-		name string
-		test func(*testing.T, *guest)
-	}{
-		{"soft reboot", softReboot}, {"hard reboot", hardReboot}, {"stop and start", stopStart}, {"shut down from inside", fromInside}, {"crash", crash}, {"pause", pause},
-		{"suspend", suspend}, {"rescue", rescue}, {"resize and revert", resizeRevert}, {"resize and confirm", resizeConfirm}, {"shelve", shelve}, {"rebuild", rebuild},
-	} {
-		t.Run(x.name, func(t *testing.T) { x.test(t, g) })
+	for _, x := range steps {
+		t.Run(x.name, func(t *testing.T) { x.do(t, g) })
 	}
 	if !t.Failed() {
 		g.delete(t)
@@ -212,7 +225,7 @@ func rebuild(t *testing.T, g *guest) {
 	boot := g.bootID(t)
 	g.act(t, "rebuild", map[string]any{"imageRef": g.ground.Image, "name": "new-name"}, "ACTIVE")
 	g.rebooted(t, boot)
-	if out := g.run(t, "cat /root/mark 2>/dev/null; hostname | cut -d. -f1"); out != "delta" {
+	if out := g.run(t, "cat /root/mark 2>/dev/null; hostname | cut -d. -f1"); out != g.name {
 		t.Errorf("after the rebuild: %q", out)
 	}
 }
