@@ -4,11 +4,8 @@ package definition
 
 import "encoding/xml"
 
-// MetadataNS is the namespace of our element in a domain's metadata; MetadataKey its prefix there.
-const (
-	MetadataNS  = "urn:kilonova:server:1"
-	MetadataKey = "kilonova"
-)
+// MetadataNS is the namespace of our element in a domain's metadata.
+const MetadataNS = "urn:kilonova:server:1"
 
 // Domain is a whole definition.
 type Domain struct {

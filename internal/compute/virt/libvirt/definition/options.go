@@ -42,11 +42,9 @@ type Options struct {
 	Bandwidth            Bandwidth
 	RescueBus            string
 	RescueDevice         string
-	CPUModel             string
 }
 
-// setting is one way to ask for something: an extra spec and an image property of the same meaning. The flavor wins where both are given,
-// unless they contradict each other in what only one of them may decide.
+// setting is one way to ask for something: an extra spec and an image property of the same meaning. The flavor wins where both are given.
 type setting struct {
 	spec, prop string
 	set        func(o *Options, v string) error

@@ -41,6 +41,29 @@ type offer struct {
 	l     net.Listener
 	token string
 	path  string
+
+	mu     sync.Mutex
+	conn   net.Conn // the sender that is being heard
+	closed bool
+}
+
+// end closes the offer and breaks off a sender.
+func (o *offer) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.l.Close()
+	if o.conn != nil {
+		o.conn.Close()
+	}
+}
+
+// hear notes who is being heard; false when the offer has ended.
+func (o *offer) hear(c net.Conn) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.conn = c
+	return !o.closed
 }
 
 // Open opens a port for the file that is to become path. An earlier offer for the guest ends.
@@ -60,7 +83,7 @@ func (u *Offers) Open(host, guest, path string) (address, token string, err erro
 		u.offers = map[string]*offer{}
 	}
 	if old := u.offers[guest]; old != nil {
-		old.l.Close()
+		old.end()
 	}
 	u.offers[guest] = o
 	u.group.Go(func() {
@@ -79,7 +102,7 @@ func (u *Offers) Cancel(guest string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if o := u.offers[guest]; o != nil {
-		o.l.Close()
+		o.end()
 	}
 }
 
@@ -88,7 +111,7 @@ func (u *Offers) Close() {
 	u.mu.Lock()
 	u.closed = true
 	for _, o := range u.offers {
-		o.l.Close()
+		o.end()
 	}
 	u.mu.Unlock()
 	u.group.Wait()
@@ -103,6 +126,10 @@ func (o *offer) serve() {
 	for {
 		c, err := o.l.Accept()
 		if err != nil {
+			return
+		}
+		if !o.hear(c) {
+			c.Close()
 			return
 		}
 		err = o.take(c)

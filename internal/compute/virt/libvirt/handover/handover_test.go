@@ -87,6 +87,17 @@ func TestOffersEnd(t *testing.T) {
 		c.Close()
 		t.Error("a cancelled offer still listens")
 	}
+	// A sender that says nothing keeps nobody from closing.
+	d, token, err := o.Open("127.0.0.1", "guest", filepath.Join(dir, "d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, token)
 	o.Close()
 	if _, _, err := o.Open("127.0.0.1", "guest", filepath.Join(dir, "c")); err == nil {
 		t.Error("a closed driver makes offers")
