@@ -129,6 +129,7 @@ func New(ctx context.Context, c Config) (*Driver, error) {
 		client.Close()
 		return nil, fmt.Errorf("ask libvirt what the host can do: %w", err)
 	}
+	d.pruneDeparted()
 	return d, nil
 }
 

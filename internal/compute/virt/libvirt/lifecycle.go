@@ -148,6 +148,7 @@ func (d *Driver) Destroy(ctx context.Context, guest string, keepDisks bool) erro
 	if err := d.removeSecrets(ctx, f.old); err != nil {
 		return err
 	}
+	os.Remove(d.departed(guest))
 	if err := os.RemoveAll(d.path(guest)); err != nil {
 		return fmt.Errorf("remove the guest's files: %w", err)
 	}

@@ -37,6 +37,16 @@ func (d *Driver) departed(guest string) string {
 	return filepath.Join(d.c.InstancesDir, ".departed-"+guest)
 }
 
+// pruneDeparted drops marks that nobody will ask for any more.
+func (d *Driver) pruneDeparted() {
+	marks, _ := filepath.Glob(filepath.Join(d.c.InstancesDir, ".departed-*"))
+	for _, m := range marks {
+		if st, err := os.Stat(m); err == nil && time.Since(st.ModTime()) > 7*24*time.Hour {
+			_ = os.Remove(m) // the next start tries again
+		}
+	}
+}
+
 // PreLiveMigration makes disks (block) and secrets for a guest that is to come.
 func (d *Driver) PreLiveMigration(ctx context.Context, spec *virt.Spec, block bool) error {
 	unlock, err := d.guest(ctx, spec.ID)
