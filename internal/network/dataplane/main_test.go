@@ -67,7 +67,7 @@ func beGuest(what string) error {
 			}()
 		}
 	case "dial":
-		c, err := net.DialTimeout("tcp", arg, time.Second)
+		c, err := net.DialTimeout("tcp", arg, 3*time.Second)
 		if err != nil {
 			return err
 		}
@@ -76,7 +76,7 @@ func beGuest(what string) error {
 		fmt.Print(strings.TrimSpace(line))
 		return err
 	case "hold":
-		c, err := net.DialTimeout("tcp", arg, time.Second)
+		c, err := net.DialTimeout("tcp", arg, 3*time.Second)
 		if err != nil {
 			return err
 		}
