@@ -212,8 +212,8 @@ exec libvirtd -d $3 -p /run/libvirt/libvirtd.pid
 
 // ownCgroups moves the shell into control groups named $1, in every hierarchy that is mounted, before it goes on with the rest.
 const ownCgroups = `name=$1; shift
-for d in /sys/fs/cgroup/*/cgroup.procs; do
-  d=${d%/cgroup.procs}; mkdir -p "$d/$name"
+for d in $(awk '$3=="cgroup" || $3=="cgroup2" {print $2}' /proc/self/mounts); do
+  mkdir -p "$d/$name"
   if [ -e "$d/cpuset.cpus" ]; then cat "$d/cpuset.cpus" > "$d/$name/cpuset.cpus"; cat "$d/cpuset.mems" > "$d/$name/cpuset.mems"; fi
   echo $$ > "$d/$name/cgroup.procs" || true
 done
@@ -327,6 +327,9 @@ func (d *Daemon) Stop(ctx context.Context) error {
 func (d *Daemon) removeCgroups(ctx context.Context) {
 	for try := 0; try < 20 && ctx.Err() == nil; try++ {
 		dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + d.cgroup())
+		if one := "/sys/fs/cgroup/" + d.cgroup(); exists(one) { // a single hierarchy
+			dirs = append(dirs, one)
+		}
 		if len(dirs) == 0 {
 			return
 		}
