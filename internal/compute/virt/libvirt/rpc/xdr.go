@@ -38,7 +38,7 @@ type Param struct {
 // opt is a string that may be absent; an empty one is sent as absent.
 type opt string
 
-// padded is a fixed opaque field of the size of the array.
+// none is an optional value that is absent.
 type none struct{}
 
 // The types of a typed parameter.
@@ -231,13 +231,6 @@ func (d *decoder) domain() Domain  { return Domain{d.string(), d.uuid(), int32(d
 func (d *decoder) secret() Secret  { return Secret{d.uuid(), int32(d.u32()), d.string()} }
 func (d *decoder) boolean() bool   { return d.u32() != 0 }
 func (d *decoder) double() float64 { return math.Float64frombits(d.u64()) }
-func (d *decoder) optDomain() *Domain {
-	if d.u32() == 0 {
-		return nil
-	}
-	x := d.domain()
-	return &x
-}
 
 func (d *decoder) param() Param {
 	p := Param{Name: d.string()}
