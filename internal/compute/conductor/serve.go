@@ -134,18 +134,12 @@ func (c *Conductor) verdicts(ctx context.Context, req *command.MineRequest) (*co
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]*compute.Server{}
+	ids := make([]string, 0, len(here)+len(req.Guests))
 	for _, s := range here {
-		known[s.ID] = s
+		ids = append(ids, s.ID)
 	}
-	var ids []string
 	for _, g := range req.Guests {
-		if known[g.ID] == nil {
-			ids = append(ids, g.ID)
-		}
-	}
-	if err := c.addServers(ctx, known, ids); err != nil {
-		return nil, err
+		ids = append(ids, g.ID)
 	}
 	owes := map[string]int64{}
 	debts, err := c.owed.OfHost(ctx, c.cfg.DB, req.Host)
@@ -155,17 +149,26 @@ func (c *Conductor) verdicts(ctx context.Context, req *command.MineRequest) (*co
 	for _, d := range debts {
 		if d.Verb == command.Destroy {
 			owes[d.Server] = d.Epoch
+			ids = append(ids, d.Server)
 		}
 	}
-	for _, s := range here {
-		ids = append(ids, s.ID)
-	}
-	for server := range owes {
-		ids = append(ids, server)
-	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	// The epochs come before the records: a verdict may carry an epoch that is too old, and then it is refused, but never an epoch that is newer than the
+	// record it was made of. A server that was stopped meanwhile would be started again.
 	tops, err := c.epochs(ctx, ids)
 	if err != nil {
 		return nil, err
+	}
+	known := map[string]*compute.Server{}
+	if err := c.addServers(ctx, known, ids); err != nil {
+		return nil, err
+	}
+	here = here[:0]
+	for _, s := range known {
+		if s.Host == req.Host && s.Deleted.IsZero() {
+			here = append(here, s)
+		}
 	}
 	c.powers(ctx, req, here, tops)
 	if len(debts) > 0 {
