@@ -57,8 +57,22 @@ func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 	return nil
 }
 
+// createPlaced writes the host. The policy of the server's group is judged where that is done: of members that are placed at the same moment the later ones choose again.
 func (f *flows) createPlaced(ctx context.Context, tx *db.Tx, r *operation.Run) error {
-	return f.update(ctx, tx, r, func(s *compute.Server) { settle(s, placeOf(r)) })
+	p := placeOf(r)
+	s := f.fresh.get(r.ID)
+	if s == nil {
+		var err error
+		if s, err = f.Store.Server(ctx, tx, r.Object); err != nil {
+			return gone(err)
+		}
+	}
+	if s.GroupID != "" {
+		if err := f.Store.GuardGroup(ctx, tx, s.GroupID, s.ID, p.Host); err != nil {
+			return operation.Back("schedule", err)
+		}
+	}
+	return f.update(ctx, tx, r, func(s *compute.Server) { settle(s, p) })
 }
 
 // settle writes into the server where it is.
@@ -107,9 +121,6 @@ func (f *flows) createPorts(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	place := placeOf(r)
-	if err := f.lateGroupCheck(ctx, s); err != nil {
-		return f.another(r, "schedule", place.Host, err)
-	}
 	vifs, err := f.plug(ctx, r, s, place, in.NICs, in.SecurityGroups)
 	if err != nil {
 		return err
@@ -298,44 +309,6 @@ func (f *flows) createUndone(ctx context.Context, tx *db.Tx, r *operation.Run, c
 		settle(s, Place{Zone: s.AvailabilityZone})
 		s.VIFs = nil
 	})
-}
-
-// lateGroupCheck finds the server's group broken by another server that was placed at the same moment. Of two that see each other, the
-// later one (by creation, then id) yields.
-func (f *flows) lateGroupCheck(ctx context.Context, s *compute.Server) error {
-	if s.GroupID == "" {
-		return nil
-	}
-	g, err := f.Store.Group(ctx, f.Store.DB, s.GroupID)
-	if err != nil {
-		return gone(err)
-	}
-	limit := max(g.MaxPerHost, 1)
-	here := 0
-	for _, m := range g.Members {
-		if m == s.ID {
-			continue
-		}
-		o, err := f.Store.Server(ctx, f.Store.DB, m)
-		if err != nil {
-			if gone(err) == nil {
-				continue
-			}
-			return err
-		}
-		first := o.VMState != compute.VMBuilding || o.Created.Before(s.Created) || (o.Created.Equal(s.Created) && o.ID < s.ID)
-		switch {
-		case o.Host == "" || !first:
-		case g.Policy == "affinity" && o.Host != s.Host:
-			return fault.New(fault.Conflict, "Affinity instance group policy was violated.")
-		case g.Policy == "anti-affinity" && o.Host == s.Host:
-			here++
-		}
-	}
-	if here >= limit {
-		return fault.New(fault.Conflict, "Anti-affinity instance group policy was violated.")
-	}
-	return nil
 }
 
 const longAgo = 90 * time.Second // longer than service_down_time: by then a silent host is known to be down
