@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,13 +59,42 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// workshop is where the program is built, once for all tests.
+type workshop struct {
+	once sync.Once
+	dir  string
+	bin  string
+	err  error
+}
+
+var shop workshop
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shop.dir != "" {
+		if err := os.RemoveAll(shop.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// program gives the program with a new state directory.
 func program(t *testing.T) process.Program {
 	t.Helper()
-	bin, err := process.Build(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+	shop.once.Do(func() {
+		if shop.bin = os.Getenv("KILONOVA_BINARY"); shop.bin != "" {
+			return
+		}
+		if shop.dir, shop.err = os.MkdirTemp("", "kc"); shop.err == nil { // short: sockets have their place in it
+			shop.bin, shop.err = process.Build(context.Background(), shop.dir)
+		}
+	})
+	if shop.err != nil {
+		t.Fatal(shop.err)
 	}
-	return process.Program{Path: bin, Dir: filepath.Join(t.TempDir(), "state")}
+	return process.Program{Path: shop.bin, Dir: filepath.Join(t.TempDir(), "state")}
 }
 
 // furnish makes what the storm needs: flavors of guests that are slow, that fail on one host, and that fail everywhere.
