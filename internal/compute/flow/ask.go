@@ -35,7 +35,10 @@ func (f *flows) ask(ctx context.Context, r *operation.Run, host string, verb com
 	}
 	until, pause := time.Now().Add(f.Patience), 50*time.Millisecond
 	for {
-		err := f.try(ctx, r, host, verb, args, out)
+		err := f.payFirst(ctx, r, host)
+		if err == nil {
+			err = f.try(ctx, r, host, verb, args, out)
+		}
 		if !errors.Is(err, fault.Unavailable) {
 			return err
 		}
@@ -56,6 +59,31 @@ func (f *flows) ask(ctx context.Context, r *operation.Run, host string, verb com
 		}
 		pause = min(2*pause, time.Second)
 	}
+}
+
+// payFirst has a host that was down do what it still owes for the server before anything else is asked of it: the host would refuse it afterwards, for it
+// carries an older epoch. Servers that were never active owe nothing but destruction, which is not done here: Place keeps them from such hosts.
+func (f *flows) payFirst(ctx context.Context, r *operation.Run, host string) error {
+	if r.Kind == compute.OpCreate {
+		return nil
+	}
+	debts, err := f.Owed.OfServer(ctx, f.Store.DB, r.Object)
+	if err != nil {
+		return err
+	}
+	for _, d := range debts {
+		if d.Host != host || d.Verb == command.Destroy {
+			continue
+		}
+		err := f.Agents.Do(ctx, host, command.Command{Operation: r.ID, Step: "owed." + string(d.Verb), Attempt: r.Attempt, Epoch: r.Epoch, Server: r.Object, RequestID: r.RequestID, Verb: d.Verb}, d.Args, nil)
+		if gone(err) != nil {
+			return err
+		}
+		if err := f.Owed.SettleNow(ctx, host, r.Object, r.Epoch); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // undoOn asks a host to take something back. A host that is down owes it; one that is only silent is asked again by the engine.

@@ -6,6 +6,8 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/owed"
+	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/image"
 	"kilonova/internal/operation"
@@ -211,6 +213,21 @@ func TestUnsupportedVerbLeavesTheServerAsItIs(t *testing.T) {
 	w.ended(w.do(e, compute.OpPause, s.ID, nil), operation.Undone)
 	if got := w.get(s.ID); got.VMState != compute.VMActive || got.Fault == nil || got.Fault.Message != "The driver cannot pause." {
 		t.Errorf("%s, %+v", got.VMState, got.Fault)
+	}
+	w.mustBeWhole()
+}
+
+func TestAHostPaysBeforeItIsAskedForMore(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine(nil)
+	s := w.active(e)
+	w.write(func(tx *db.Tx) error {
+		return w.owed.Add(t.Context(), tx, owed.Debt{Host: "h1", Server: s.ID, Epoch: 1, Verb: command.RevertResize, Args: []byte(`{"spec":{"id":"` + s.ID + `","vcpus":1}}`)})
+	})
+	w.hosts["h1"].log = nil
+	w.ended(w.do(e, compute.OpStop, s.ID, nil), operation.Done)
+	if got := w.hosts["h1"].log; len(got) != 2 || got[0] != string(command.RevertResize) || got[1] != string(command.PowerOff) {
+		t.Errorf("h1 was asked %v; it owed %s", got, command.RevertResize)
 	}
 	w.mustBeWhole()
 }
