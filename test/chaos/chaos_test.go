@@ -84,9 +84,6 @@ func TestMain(m *testing.M) {
 func program(t *testing.T) process.Program {
 	t.Helper()
 	shop.once.Do(func() {
-		if shop.bin = os.Getenv("KILONOVA_BINARY"); shop.bin != "" {
-			return
-		}
 		if shop.dir, shop.err = os.MkdirTemp("", "kc"); shop.err == nil { // short: sockets have their place in it
 			shop.bin, shop.err = process.Build(context.Background(), shop.dir)
 		}
@@ -220,6 +217,68 @@ func TestWholeProcessKilled(t *testing.T) {
 	checkLog(t, x.Output())
 	if err := x.Stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestKilledAtItsFirstStart kills a new cloud again and again while it makes its keys, secrets, tables and first users. Then it starts, and works.
+func TestKilledAtItsFirstStart(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	rnd := rand.New(rand.NewPCG(seeded(t), 1<<32))
+	p := program(t)
+	early, ready := 0, 0
+	for range times(t, 4, 40) {
+		p.Dir = filepath.Join(t.TempDir(), "state")
+		args := []string{"up", "--listen", "127.0.0.1:0", "--compute-driver", "fake", "--set", "identity.bcrypt_cost=4"}
+		for range 4 {
+			short, cancel := context.WithTimeout(ctx, time.Duration(5+rnd.IntN(300))*time.Millisecond)
+			x, err := p.Start(short, args...)
+			cancel()
+			switch {
+			case err == nil:
+				ready++
+				err = x.Kill()
+			case errors.Is(err, context.DeadlineExceeded):
+				early++
+				err = nil
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		x, err := p.Start(ctx, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		func() {
+			defer func() {
+				if err := x.Stop(); err != nil {
+					t.Error(err)
+				}
+			}()
+			admin, err := process.Login(ctx, x.URL, p.Dir, "admin")
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := admin.Prepare(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, err := admin.Boot(ctx, "first", g)
+			if err == nil {
+				_, err = admin.WaitStatus(ctx, id, "ACTIVE")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := process.Login(ctx, x.URL, p.Dir, "demo"); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	t.Logf("killed %d times before it was ready and %d times then", early, ready)
+	if early == 0 {
+		t.Error("it was never killed while it started")
 	}
 }
 

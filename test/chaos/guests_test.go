@@ -109,7 +109,7 @@ func TestInsideNamespaces(t *testing.T) {
 	began, at := time.Now(), []time.Time{}
 	for round, victim := range []string{"agent", "conductor"} {
 		s := &storm{ledger: led, ground: ground, flavors: []string{ground.Flavor}, bigger: []string{ground.Bigger}, seed: seed + uint64(round), pause: 700 * time.Millisecond,
-			name: victim, deletes: 4, moves: map[string][]string{
+			name: victim, deletes: 8, moves: map[string][]string{
 				"ACTIVE": {"reboot-hard", "pause", "os-stop", "createImage", "resize"}, "PAUSED": {"unpause"}, "SHUTOFF": {"os-start"},
 				"VERIFY_RESIZE": {"confirmResize", "revertResize"}}}
 		stormCtx, calm := context.WithCancel(ctx)
