@@ -137,6 +137,7 @@ func (a *App) startNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.onStop("network", func(context.Context) error { return s.Close() })
 	a.parts.network = s
 	if !a.has(Network) {
 		return nil

@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -56,7 +57,7 @@ func (c *creation) onlyNetwork(ctx context.Context, auto bool) error {
 	switch len(nets) {
 	case 0:
 		if auto {
-			return fault.New(fault.Invalid, "Unable to automatically allocate a network for project %s", c.r.Caller.ProjectID).WithHint("Create a network, or ask for networks: none.")
+			return c.automaticNetwork(ctx)
 		}
 		return nil
 	case 1:
@@ -67,6 +68,25 @@ func (c *creation) onlyNetwork(ctx context.Context, auto bool) error {
 		return c.portsLeft(ctx)
 	}
 	return fault.New(fault.Conflict, "Multiple possible networks found, use a Network ID to be more specific.")
+}
+
+// automaticNetwork takes the project's automatic network, which the network service makes when it is not there. Asking again gives the same one, so a
+// request that fails afterwards leaves nothing that the next one would not use.
+func (c *creation) automaticNetwork(ctx context.Context) error {
+	cannot := "Unable to automatically allocate a network for project " + c.r.Caller.ProjectID
+	a, ok := c.Network.(network.AutoAllocator)
+	if !ok {
+		return fault.New(fault.Invalid, "%s", cannot).WithHint("Create a network, or ask for networks: none.")
+	}
+	made, err := a.AutoAllocate(ctx, c.r.Caller)
+	if errors.Is(err, fault.Conflict) {
+		return fault.Wrap(err, fault.Invalid, "%s", cannot).WithHint("%s", fault.PublicText(err))
+	}
+	if err != nil {
+		return err
+	}
+	c.input.NICs = []compute.NICRequest{{NetworkID: made}}
+	return c.portsLeft(ctx)
 }
 
 // nic resolves one entry.
