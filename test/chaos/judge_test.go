@@ -312,7 +312,7 @@ func statusAfter(ops []operation) string {
 			if status == "ERROR" {
 				status = "ACTIVE"
 			}
-		case "snapshot", "backup", "live-migrate", "shelve-offload", "delete", "password":
+		case "snapshot", "backup", "attach-interface", "live-migrate", "shelve-offload", "delete", "password":
 		default:
 			return ""
 		}

@@ -154,7 +154,7 @@ func (w *worker) delete(ctx context.Context, server string) {
 // allMoves are what can be asked of a server by its status; a name that stands twice is asked for more often.
 var allMoves = map[string][]string{
 	"ACTIVE": {"resize", "resize", "resize", "createImage", "createImage", "createImage", "pause", "reboot-soft", "reboot-hard", "shelve", "os-stop", "suspend",
-		"rebuild", "migrate", "os-migrateLive", "rescue"},
+		"rebuild", "migrate", "os-migrateLive", "rescue", "createBackup", "attach", "attach"},
 	"VERIFY_RESIZE":     {"confirmResize", "revertResize"},
 	"PAUSED":            {"unpause", "createImage", "shelve"},
 	"SUSPENDED":         {"resume", "shelve"},
@@ -171,13 +171,18 @@ func (w *worker) act(ctx context.Context, server, status string) {
 		return
 	}
 	verb := options[w.rnd.IntN(len(options))]
-	body := map[string]any{verb: nil}
+	path, body := "/servers/"+server+"/action", map[string]any{verb: nil}
 	switch verb {
 	case "resize":
 		body[verb] = map[string]any{"flavorRef": w.bigger[w.rnd.IntN(len(w.bigger))]}
 	case "createImage":
 		w.made++
 		body[verb] = map[string]any{"name": fmt.Sprintf("%s-i%d", w.name, w.made)}
+	case "createBackup":
+		w.made++
+		body[verb] = map[string]any{"name": fmt.Sprintf("%s-b%d", w.name, w.made), "backup_type": "daily", "rotation": 1}
+	case "attach":
+		path, body = "/servers/"+server+"/os-interface", map[string]any{"interfaceAttachment": map[string]any{"net_id": w.ground.Network}}
 	case "reboot-soft":
 		body = map[string]any{"reboot": map[string]any{"type": "SOFT"}}
 	case "reboot-hard":
@@ -194,10 +199,10 @@ func (w *worker) act(ctx context.Context, server, status string) {
 			Image string `json:"image_id"`
 		}
 		var into any
-		if verb == "createImage" {
+		if verb == "createImage" || verb == "createBackup" {
 			into = &out
 		}
-		r := w.ask(ctx, request{Verb: verb, Server: server}, http.MethodPost, "/servers/"+server+"/action", body, into)
+		r := w.ask(ctx, request{Verb: verb, Server: server}, http.MethodPost, path, body, into)
 		r.Image = out.Image
 		w.storm.ledger.add(r)
 		if r.Class != unknown {
