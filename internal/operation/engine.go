@@ -205,6 +205,7 @@ func (e *Engine) clearHolder(ctx context.Context, tx *db.Tx, o *row, s Spec) (st
 		return "", &h
 	}
 	if h.Kind == s.Kind {
+		tx.AfterCommit(func() { e.again(h.Operation) })
 		return h.Operation, nil
 	}
 	if _, err := tx.Exec(ctx, "UPDATE operations SET state = ?, holds = NULL, task_state = '', epoch = ?, owner = '', finished = ?, updated = ? WHERE id = ?",
@@ -218,6 +219,15 @@ func (e *Engine) clearHolder(ctx context.Context, tx *db.Tx, o *row, s Spec) (st
 	o.Supersedes, o.Position = h.Operation, -1
 	tx.AfterCommit(func() { e.stopLocal(h.Operation) })
 	return "", nil
+}
+
+// again gives an operation that needs attention another try, because it was asked for once more.
+func (e *Engine) again(op string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := e.Retry(ctx, op); err != nil && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.NotFound) {
+		e.cfg.Log.Warn("an operation that was asked for again could not be woken", "operation", op, "error", err)
+	}
 }
 
 func (e *Engine) isActive() bool {

@@ -408,6 +408,32 @@ func TestRefusedCommitUndoes(t *testing.T) {
 	}
 }
 
+func TestSkippedStepsLeaveNoEventAndFailingOnesMay(t *testing.T) {
+	r := newRig(t, func(w *world) []operation.Flow {
+		f := w.flow("make")
+		f.Steps[0].Skip = func(*operation.Run) bool { return true }
+		f.Steps[1].Skip = f.Steps[0].Skip
+		f.Steps[2].Event, f.Steps[2].FailEvent = "", "went_wrong"
+		f.Steps[2].Do = func(context.Context, *operation.Run) error { return fault.New(fault.Conflict, "No.") }
+		return []operation.Flow{f}
+	})
+	e := r.engine(nil)
+	op, err := r.accept(e, operation.Spec{Kind: "make", Object: "s1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := r.wait(e, op)
+	var events []string
+	for _, s := range rec.Steps {
+		if !s.Undo {
+			events = append(events, s.Event)
+		}
+	}
+	if rec.State != operation.Undone || !slices.Equal(events, []string{"went_wrong"}) {
+		t.Fatalf("%s %v %+v", rec.State, events, rec.Steps)
+	}
+}
+
 func TestFinishedAndSharedDoNotHold(t *testing.T) {
 	r := newRig(t, one)
 	e := r.engine(nil)

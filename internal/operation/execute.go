@@ -156,8 +156,12 @@ func (e *Engine) turn(ctx context.Context, o *row, f *Flow, r *Run, cause error)
 		next.State, next.UndoTo, next.Cause, next.Public = Undoing, -1, cause.Error(), public
 	}
 	e.cfg.Log.Warn("operation turns back", "operation", o.ID, "kind", o.Kind, "object", o.Object, "step", r.StepName, "epoch", o.Epoch, "request", o.RequestID, "error", cause)
+	event := ""
+	if o.Position < int64(len(f.Steps)) {
+		event = f.Steps[o.Position].FailEvent
+	}
 	return e.write(ctx, o, &next, func(tx *db.Tx) error {
-		if err := closeStep(ctx, tx, o, r.Host, "", cause, public); err != nil {
+		if err := closeStepAs(ctx, tx, o, event, r.Host, "", cause, public); err != nil {
 			return err
 		}
 		return e.openUndo(ctx, tx, f, &next)

@@ -107,6 +107,9 @@ func (e *Engine) openStep(ctx context.Context, tx *db.Tx, f *Flow, o *row) error
 		return nil
 	}
 	s := &f.Steps[o.Position]
+	if o.State == Running && s.Skip != nil && s.Skip(o.run()) {
+		return nil // what is left out leaves no event
+	}
 	if o.State == Running && s.TaskState != "" {
 		o.TaskState = s.TaskState
 	}
@@ -119,6 +122,16 @@ func (e *Engine) openStep(ctx context.Context, tx *db.Tx, f *Flow, o *row) error
 
 // closeStep journals how the open step of o ended.
 func closeStep(ctx context.Context, tx *db.Tx, o *row, host, details string, cause error, public string) error {
+	return closeStepAs(ctx, tx, o, "", host, details, cause, public)
+}
+
+// closeStepAs also gives the step an event that it did not have.
+func closeStepAs(ctx context.Context, tx *db.Tx, o *row, event, host, details string, cause error, public string) error {
+	if event != "" {
+		if _, err := tx.Exec(ctx, "UPDATE operation_steps SET event = ? WHERE operation = ? AND finished = 0 AND event = ''", event, o.ID); err != nil {
+			return fmt.Errorf("journal step: %w", err)
+		}
+	}
 	text := ""
 	if cause != nil {
 		text = cause.Error()

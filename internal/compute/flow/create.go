@@ -23,7 +23,7 @@ func (f *flows) create() operation.Flow {
 	return operation.Flow{
 		Kind: compute.OpCreate,
 		Steps: []operation.Step{
-			{Name: "schedule", TaskState: compute.TaskScheduling, Do: f.createSchedule, Commit: f.createPlaced, Undo: f.releaseClaim},
+			{Name: "schedule", FailEvent: "conductor_schedule_and_build_instances", TaskState: compute.TaskScheduling, Do: f.createSchedule, Commit: f.createPlaced, Undo: f.releaseClaim},
 			{Name: "network", TaskState: compute.TaskNetworking, Do: f.createPorts, Undo: f.removePorts},
 			{Name: "build", Event: "compute__do_build_and_run_instance", TaskState: compute.TaskSpawning, Deadline: 4 * f.BuildDeadline,
 				Do: f.createBuild, Undo: f.destroyBuilt},
