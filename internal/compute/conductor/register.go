@@ -176,6 +176,11 @@ func inventoryOf(i *virt.HostInfo, o InventoryOptions) map[string]placement.Inve
 		out[class] = placement.Inventory{Total: total, Reserved: max(min(reserved, total-1), 0), MinUnit: 1, MaxUnit: total, StepSize: 1, AllocationRatio: ratio}
 	}
 	put("VCPU", int64(i.VCPUs), o.ReservedCPUs, o.CPURatio)
+	if inv, ok := out["VCPU"]; ok && i.Stats["virt_type"] == "qemu" {
+		// An emulated CPU is a thread like others: one server may have all that the host gives out. With hardware CPUs, no more than there are.
+		inv.MaxUnit = max(inv.MaxUnit, int64(float64(inv.Total-inv.Reserved)*inv.AllocationRatio))
+		out["VCPU"] = inv
+	}
 	put("MEMORY_MB", i.MemoryMB, *o.ReservedMemoryMB, o.RAMRatio)
 	put("DISK_GB", i.DiskGB, int64(math.Ceil(float64(o.ReservedDiskMB)/1024)), o.DiskRatio)
 	return out
