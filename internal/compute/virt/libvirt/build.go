@@ -5,8 +5,8 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
+	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -450,10 +450,10 @@ func (d *Driver) portFree(port int) bool {
 	return true
 }
 
-// freePort looks for a port nobody listens on, starting at a place that depends on the process so that two agents on one machine rarely meet.
+// freePort looks for a port nobody listens on, starting anywhere, so that two agents on one machine rarely meet.
 func (d *Driver) freePort(not map[int]bool) (int, error) {
 	first, n := d.c.SerialPorts[0], d.c.SerialPorts[1]-d.c.SerialPorts[0]+1
-	start := int(d.nextPort.Add(1)) + os.Getpid()*17
+	start := rand.IntN(n)
 	for i := range n {
 		port := first + (start+i)%n
 		if !not[port] && d.portFree(port) {

@@ -138,10 +138,26 @@ func (d *Driver) reach(listen string) string {
 	return listen
 }
 
-// isPortClash tells whether a guest did not start because somebody listens on its serial console's port.
-func isPortClash(err error) bool {
+// inUse tells whether QEMU said that a port was taken: that of a serial console or of the display, which libvirt chooses.
+func inUse(err error) bool {
 	var e *rpc.Error
 	return errors.As(err, &e) && strings.Contains(e.Message, "Address already in use")
+}
+
+// vanished tells whether QEMU ended while libvirt was starting it, before it said why: worth another try or two.
+func vanished(err error, try int) bool {
+	return try < 3 && rpc.HasCode(err, rpc.InternalError, rpc.OperationFailed)
+}
+
+// portClash tells whether a guest may have failed to start because somebody listens on a port of its serial consoles. QEMU's own words do not always
+// reach libvirt in time, so the ports are tried.
+func (d *Driver) portClash(text string) bool {
+	for _, m := range servicePort.FindAllStringSubmatch(text, -1) {
+		if port, err := strconv.Atoi(m[1]); err == nil && !d.portFree(port) {
+			return true
+		}
+	}
+	return false
 }
 
 var servicePort = regexp.MustCompile(`service='(\d+)'`)
@@ -166,17 +182,17 @@ func (d *Driver) movePorts(text string) (string, error) {
 	return text, failed
 }
 
-// movePort mends the definition that belongs to saved memory.
-func (d *Driver) movePort(ctx context.Context, dom rpc.Domain) error {
+// movePort mends the definition that belongs to saved memory; false when its ports are free.
+func (d *Driver) movePort(ctx context.Context, dom rpc.Domain) (bool, error) {
 	text, err := d.rpc.ManagedSaveXML(ctx, dom, 1) // 1: with secrets
-	if err == nil {
-		text, err = d.movePorts(text)
+	if err != nil || !d.portClash(text) {
+		return false, err
 	}
-	if err != nil {
-		return err
+	if text, err = d.movePorts(text); err != nil {
+		return false, err
 	}
 	if err := xml.Unmarshal([]byte(text), &definition.Domain{}); err != nil {
-		return fmt.Errorf("read saved definition: %w", err)
+		return false, fmt.Errorf("read saved definition: %w", err)
 	}
-	return d.rpc.SetManagedSaveXML(ctx, dom, text)
+	return true, d.rpc.SetManagedSaveXML(ctx, dom, text)
 }

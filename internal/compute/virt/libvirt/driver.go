@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"kilonova/internal/compute/virt"
@@ -59,8 +58,6 @@ type Driver struct {
 	caps  hostCaps
 	cache string // cache mode of file disks
 	pins  chan struct{}
-
-	nextPort atomic.Int32
 
 	mu   sync.Mutex
 	ours map[string]bool // by UUID: whether the domain has our metadata; what is known need not be asked again

@@ -16,6 +16,9 @@ import (
 // pressEvery is how often a guest is asked again to shut down: one that is still booting may have missed the button.
 const pressEvery = 5 * time.Second
 
+// clashTries is how often a guest is started anew when another program on the host was quicker to take a port of its consoles.
+const clashTries = 5
+
 // found is a guest's domain with its state and definition; there is false for a guest that has none.
 type found struct {
 	there bool
@@ -108,11 +111,11 @@ func (d *Driver) start(ctx context.Context, spec *virt.Spec, f found) error {
 		if on, err2 := d.rpc.IsActive(context.WithoutCancel(ctx), dom); err2 == nil && on {
 			return nil
 		}
-		if try < 3 && isPortClash(err) {
-			f.old = nil
-			continue
+		text, err2 := d.rpc.XML(ctx, dom, rpc.XMLInactive)
+		if try == clashTries || err2 != nil || (!inUse(err) && !vanished(err, try) && !d.portClash(text)) {
+			return d.explain(spec, err)
 		}
-		return d.explain(spec, err)
+		f.old = nil
 	}
 }
 
@@ -347,13 +350,15 @@ func (d *Driver) wake(ctx context.Context, spec *virt.Spec, f found) error {
 		return err
 	}
 	_, err := d.rpc.Create(ctx, f.dom, 0)
-	if err != nil && isPortClash(err) {
-		if err = d.movePort(ctx, f.dom); err == nil {
-			_, err = d.rpc.Create(ctx, f.dom, 0)
-		}
+	if err == nil {
+		return nil
 	}
-	if err != nil {
-		return d.explain(spec, err)
+	for try := 1; err != nil; try++ {
+		moved, err2 := d.movePort(ctx, f.dom)
+		if try == clashTries || err2 != nil || (!inUse(err) && !vanished(err, try) && !moved) {
+			return d.explain(spec, err)
+		}
+		_, err = d.rpc.Create(ctx, f.dom, 0)
 	}
 	return nil
 }
