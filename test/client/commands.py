@@ -241,7 +241,7 @@ def operator():
     rows = get("compute", "service", "list", "--service", "nova-compute", cloud="admin")
     name = rows[0]["Host"]
     do("compute", "service", "set", "--disable", "--disable-reason", "looking", name, "nova-compute", cloud="admin")
-    check("disabled", get("compute", "service", "list", "--host", name, cloud="admin")[0]["Status"] == "disabled")
+    check("disabled", get("compute", "service", "list", "--host", name, "--service", "nova-compute", cloud="admin")[0]["Status"] == "disabled")
     do("compute", "service", "set", "--enable", name, "nova-compute", cloud="admin")
     check("zones", "nova" in {z["Zone Name"] for z in get("availability", "zone", "list", "--compute")})
     project = get("token", "issue")["project_id"]
