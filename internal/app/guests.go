@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +27,11 @@ func instancesDir(cfg *config.Config) string {
 }
 
 func daemonConfig(cfg *config.Config) libvirt.DaemonConfig {
-	return libvirt.DaemonConfig{Dir: filepath.Join(cfg.Default.StateDir, "libvirt")}
+	c := libvirt.DaemonConfig{Dir: filepath.Join(cfg.Default.StateDir, "libvirt"), MigrationAddress: cfg.Compute.MyIP}
+	if cfg.Compute.MyIP != "" {
+		c.ListenTCP = net.JoinHostPort(cfg.Compute.MyIP, "16509")
+	}
+	return c
 }
 
 func planeConfig(cfg *config.Config) (dataplane.Config, error) {
@@ -49,7 +55,15 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (v
 			return nil, err
 		}
 	}
-	d, err := libvirt.New(ctx, libvirt.Config{Socket: socket, InstancesDir: filepath.Join(dir, "guests"), VirtType: a.cfg.Compute.VirtType})
+	lc := libvirt.Config{Socket: socket, InstancesDir: filepath.Join(dir, "guests"), VirtType: a.cfg.Compute.VirtType, HostIP: a.cfg.Compute.MyIP,
+		VNCListen: a.cfg.Compute.VNCListen, SerialListen: a.cfg.Compute.VNCListen}
+	if ip := a.cfg.Compute.MyIP; ip != "" {
+		lc.MigrationURI, lc.MigrationAddress = "qemu+tcp://"+ip+"/system", ip
+		if !strings.HasPrefix(lc.VNCListen, "127.") {
+			lc.ConsoleHost = ip
+		}
+	}
+	d, err := libvirt.New(ctx, lc)
 	if err != nil {
 		return nil, err
 	}

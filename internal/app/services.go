@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 
 	"kilonova/internal/auth"
@@ -14,12 +15,14 @@ import (
 	"kilonova/internal/image"
 	imageapi "kilonova/internal/image/api"
 	imagelocal "kilonova/internal/image/local"
+	imagestore "kilonova/internal/image/store"
 	"kilonova/internal/network"
 	networkapi "kilonova/internal/network/api"
 	networklocal "kilonova/internal/network/local"
 	"kilonova/internal/operation"
 	"kilonova/internal/placement"
 	placementapi "kilonova/internal/placement/api"
+	"kilonova/internal/placement/candidate"
 	placementlocal "kilonova/internal/placement/local"
 	"kilonova/internal/policy"
 )
@@ -112,7 +115,15 @@ func (a *App) startImage(ctx context.Context) error {
 	if dir == "" {
 		dir = filepath.Join(a.cfg.Default.StateDir, "images")
 	}
-	s, err := imagelocal.New(ctx, imagelocal.Config{DB: a.db, Dir: dir, MaxSize: a.cfg.Image.MaxSize, MaxVirtual: a.cfg.Image.MaxVirtual})
+	guard := imagestore.Guard{}
+	for _, n := range a.cfg.Image.WebNets {
+		net, err := netip.ParsePrefix(n)
+		if err != nil {
+			return fmt.Errorf("[image] web_download_networks: %w", err)
+		}
+		guard.Nets = append(guard.Nets, net)
+	}
+	s, err := imagelocal.New(ctx, imagelocal.Config{DB: a.db, Dir: dir, MaxSize: a.cfg.Image.MaxSize, MaxVirtual: a.cfg.Image.MaxVirtual, Web: guard})
 	if err != nil {
 		return err
 	}
@@ -153,7 +164,7 @@ func (a *App) startPlacement(ctx context.Context) error {
 	if a.cfg.Placement.URL != "" && !a.has(Placement) {
 		return a.remotePlacement()
 	}
-	s, err := placementlocal.New(ctx, placementlocal.Config{DB: a.db})
+	s, err := placementlocal.New(ctx, placementlocal.Config{DB: a.db, Search: candidate.Options{Randomize: a.cfg.Placement.Randomize}})
 	if err != nil {
 		return err
 	}

@@ -40,14 +40,13 @@ type Config struct {
 		MaxSize    int64    `opt:"max_size" default:"1099511627776" help:"Bytes of one image at most."`
 		MaxVirtual int64    `opt:"max_virtual_size" default:"17592186044416" help:"Bytes of the disk that an image describes at most."`
 		URL        string   `opt:"url" default:"" help:"URL of the image service for roles that have no access to its store; empty: the built-in one."`
-		WebHosts   []string `opt:"web_download_hosts" default:"" help:"Hosts that web-download may read from although they are on loopback or private networks."`
+		WebNets    []string `opt:"web_download_networks" default:"" help:"Networks (CIDR) that web-download may read from although they are loopback or private."`
 	} `section:"image"`
 	Network struct {
 		MTU       int      `opt:"default_mtu" default:"1500" help:"MTU of networks that do not name one."`
 		DNSDomain string   `opt:"dns_domain" default:"openstacklocal" help:"Domain of ports whose network has none."`
 		DNS       []string `opt:"dns_servers" default:"" help:"Name servers given to guests whose subnet names none; empty: those of this host that are not on loopback."`
 		DataPlane bool     `opt:"data_plane" default:"true" help:"Build bridges, DHCP, metadata and firewall on hosts with real guests."`
-		NAT       bool     `opt:"nat" default:"true" help:"Guests reach the outside through the host's address."`
 	} `section:"network"`
 	Placement struct {
 		URL       string `opt:"url" default:"" help:"URL of a Placement to use; empty: the built-in one on the same database."`
@@ -61,6 +60,8 @@ type Config struct {
 		Dir              string        `opt:"instances_path" default:"" help:"Directory of guests' disks and the image cache; empty: STATE/instances."`
 		VirtType         string        `opt:"virt_type" default:"" help:"kvm or qemu; empty: kvm where it works."`
 		LibvirtSocket    string        `opt:"libvirt_socket" default:"" help:"Socket of libvirtd; empty: the system's when it answers, else one that Kilonova starts itself under STATE/libvirt."`
+		MyIP             string        `opt:"my_ip" default:"" help:"Address under which other hosts reach this one, on a trusted network; with it guests can be moved here while they run (libvirtd then listens there on port 16509 without authentication). Empty: they cannot."`
+		VNCListen        string        `opt:"vnc_listen" default:"127.0.0.1" help:"Address at which the VNC and serial consoles of guests listen; console proxies on other hosts need one that they reach."`
 		CPURatio         float64       `opt:"cpu_allocation_ratio" default:"4.0" help:"Virtual CPUs given out per CPU."`
 		RAMRatio         float64       `opt:"ram_allocation_ratio" default:"1.0" help:"Memory given out per byte."`
 		DiskRatio        float64       `opt:"disk_allocation_ratio" default:"1.0" help:"Disk given out per byte."`
@@ -71,14 +72,12 @@ type Config struct {
 		ServiceDownTime  time.Duration `opt:"service_down_time" default:"60s" help:"Silence after which a service is down."`
 		ShutdownTimeout  time.Duration `opt:"shutdown_timeout" default:"60s" help:"Time a guest has to shut down by itself."`
 		DefaultZone      string        `opt:"default_availability_zone" default:"nova" help:"Zone of hosts in no aggregate with a zone."`
-		InternalZone     string        `opt:"internal_service_availability_zone" default:"internal" help:"Zone shown for services that are not compute hosts."`
 		ScheduleZone     string        `opt:"default_schedule_zone" default:"" help:"Zone of servers that ask for none; empty: any."`
 		ReclaimInterval  time.Duration `opt:"reclaim_instance_interval" default:"0" help:"Time that a deleted server can be restored; 0: deletes are final."`
 		ShelvedOffload   time.Duration `opt:"shelved_offload_time" default:"0" help:"Time until a shelved server leaves its host; negative: never."`
 		ResizeSameHost   bool          `opt:"allow_resize_to_same_host" default:"true" help:"A resize may stay on the host."`
 		ResizeConfirm    time.Duration `opt:"resize_confirm_window" default:"0" help:"Resizes are confirmed after this time; 0: by users only."`
 		DHCPDomain       string        `opt:"dhcp_domain" default:"novalocal" help:"Domain of host names in metadata."`
-		ForceConfigDrive bool          `opt:"force_config_drive" default:"false" help:"Every server gets a config drive."`
 		ResumeGuests     bool          `opt:"resume_guests_state_on_host_boot" default:"true" help:"Start guests again that ran when their host went down."`
 		Workers          int           `opt:"conductor_workers" default:"256" help:"Operations carried out at once by one conductor."`
 	} `section:"compute"`
