@@ -93,7 +93,8 @@ func (a *App) bootstrap(ctx context.Context, s *identitylocal.Service) error {
 		password["service_password"] = p
 	}
 	users := identitylocal.StandardUsers(password["admin_password"], password["demo_password"])
-	users = append(users, identitylocal.BootstrapUser{Name: "kilonova", Password: password["service_password"], Project: "service", Roles: []string{"admin", "service"}})
+	users = append(users, identitylocal.BootstrapUser{Name: a.cfg.Identity.Username, Password: password["service_password"], Project: "service", Roles: []string{"admin", "service"},
+		Generated: a.cfg.Identity.Password == ""})
 	url := a.URL()
 	return s.Bootstrap(ctx, identitylocal.BootstrapConfig{Region: a.cfg.Default.Region, Users: users, Endpoints: []identitylocal.BootstrapEndpoint{
 		{Type: "identity", Name: "keystone", Public: url + "/identity/v3"},

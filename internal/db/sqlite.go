@@ -17,7 +17,7 @@ const maxGroup = 256 // Writes that one commit may carry
 
 func sqliteDSN(path string) string {
 	v := url.Values{}
-	for _, p := range []string{"busy_timeout(15000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "cache_size(-16000)", "mmap_size(268435456)", "temp_store(MEMORY)"} {
+	for _, p := range []string{"busy_timeout(15000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "cache_size(-16000)", "mmap_size(268435456)", "temp_store(MEMORY)", "wal_autocheckpoint(4000)"} {
 		v.Add("_pragma", p)
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + v.Encode()
@@ -133,7 +133,7 @@ func (w *groupWriter) commit(batch []*job) {
 	}
 	good := 0
 	for _, j := range batch {
-		j.err = w.one(ctx, j)
+		j.err = w.one(ctx, j, len(batch) == 1)
 		if j.err == nil {
 			good++
 		}
@@ -152,9 +152,14 @@ func (w *groupWriter) commit(batch []*job) {
 	}
 }
 
-func (w *groupWriter) one(ctx context.Context, j *job) error {
+// one runs a job in a savepoint; one that is alone needs none: the whole transaction is rolled back with it.
+func (w *groupWriter) one(ctx context.Context, j *job, alone bool) error {
 	if err := j.ctx.Err(); err != nil {
 		return err
+	}
+	if alone {
+		j.tx = &Tx{dialect: SQLite, on: w}
+		return call(j.fn, j.tx)
 	}
 	if err := w.exec(ctx, "SAVEPOINT w"); err != nil {
 		return fmt.Errorf("savepoint: %w", err)
