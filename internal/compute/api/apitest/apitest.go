@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -130,11 +129,11 @@ func (a *Answers) schema(key string, minor int) (httpapi.Schema, error) {
 	if len(f) > 2 {
 		name += "-" + f[2]
 	}
-	_, here, _, ok := runtime.Caller(0)
-	if !ok {
-		return nil, errors.New("this file's folder is not known")
+	root, err := moduleRoot()
+	if err != nil {
+		return nil, err
 	}
-	dir := filepath.Join(filepath.Dir(here), "..", "testdata", "responses")
+	dir := filepath.Join(root, "internal", "compute", "api", "testdata", "responses")
 	for m := minor; m > 0; m-- {
 		file := filepath.Join(dir, fmt.Sprintf("%s.resp.2.%d.json", name, m))
 		if s := a.known[file]; s != nil {
@@ -158,4 +157,22 @@ func (a *Answers) schema(key string, minor int) (httpapi.Schema, error) {
 		return s, nil
 	}
 	return nil, errors.New("the description has no answer of it")
+}
+
+// moduleRoot is the folder of go.mod above the folder of the test that runs.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("there is no go.mod above the working folder")
+		}
+		dir = up
+	}
 }
