@@ -50,6 +50,11 @@ func (s *Service) readBody(req *Request, rt *Route) error {
 // readJSON reads at most limit bytes and decodes them.
 func (s *Service) readJSON(req *Request, kind BodyKind, limit int64) error {
 	r := req.HTTP
+	if kind == JSONBody || kind == OptionalJSON && r.ContentLength != 0 {
+		if err := s.checkType(r.Header.Get("Content-Type")); err != nil {
+			return err
+		}
+	}
 	if r.ContentLength > limit {
 		return tooLarge(limit)
 	}
@@ -70,14 +75,12 @@ func (s *Service) readJSON(req *Request, kind BodyKind, limit int64) error {
 		}
 		return fault.New(fault.Invalid, "Malformed request body: a JSON object is expected and the body is empty.")
 	}
-	if kind != AnyJSON {
-		if err := s.checkType(r.Header.Get("Content-Type")); err != nil {
-			return err
-		}
-	}
 	doc, err := DecodeJSON(body)
 	if err != nil {
 		return fault.Wrap(err, fault.Invalid, "Malformed request body: %s.", err)
+	}
+	if doc == nil && kind == OptionalJSON {
+		return nil
 	}
 	if _, ok := doc.(map[string]any); !ok && kind != AnyJSON {
 		return fault.New(fault.Invalid, "Malformed request body: a JSON object is expected.")
@@ -90,7 +93,7 @@ func tooLarge(limit int64) error {
 	return fault.New(fault.TooLarge, "Request is too large: at most %d bytes are taken.", limit)
 }
 
-// checkType accepts application/json and its vendor forms.
+// checkType accepts application/json and its vendor forms. Text/plain is what some clients send when they mean nothing.
 func (s *Service) checkType(header string) error {
 	if header == "" {
 		if s.StrictTypes {
@@ -99,7 +102,7 @@ func (s *Service) checkType(header string) error {
 		return nil
 	}
 	t, _, err := mime.ParseMediaType(header)
-	if err == nil && (t == "application/json" || strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json")) {
+	if err == nil && (t == "application/json" || t == "text/plain" && s.PolicyLast || strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json")) {
 		return nil
 	}
 	return fault.New(fault.UnsupportedMedia, "Unsupported Content-Type: %q. Send application/json.", header)

@@ -44,7 +44,7 @@ const (
 	AutoBody     BodyKind = iota
 	NoBody                // ignored
 	JSONBody              // must be a JSON object (415 for another content type, 400 when it does not parse)
-	OptionalJSON          // JSON object or empty
+	OptionalJSON          // JSON object, null or empty
 	AnyJSON               // any JSON value, any content type (placement aggregates, image PATCH)
 	RawBody               // Handle reads Request.HTTP.Body itself
 )
@@ -218,6 +218,11 @@ type Service struct {
 	StrictSlash bool
 	// StrictTypes asks more of headers: JSON bodies need a Content-Type, and an Accept that excludes application/json is 406.
 	StrictTypes bool
+	// PolicyLast is the order of compute and block storage: the media type of every request, then query and body, then Route.Rule, so
+	// that a body that does not fit is told as such to everybody who has a token. Without it Route.Rule is asked before the body is read.
+	PolicyLast bool
+	// HideMethods answers a method that a path does not have as if there were no such path: 404, not 405.
+	HideMethods bool
 	// Log receives panics, internal errors and, at debug level, one line for each request. Nil: slog.Default().
 	Log *slog.Logger
 	// Observe, when set, is told of every finished request (metrics). r.Route is nil when none matched.

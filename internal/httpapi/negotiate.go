@@ -27,7 +27,11 @@ func (s *Service) negotiate(req *Request) error {
 		req.Version = m.Max
 		return nil
 	}
-	v, err := ParseVersion(asked)
+	parse := ParseVersion
+	if m.Loose {
+		parse = parseLoose
+	}
+	v, err := parse(asked)
 	if err != nil {
 		return err
 	}

@@ -296,6 +296,11 @@ func (v *server) dispatch(x *exchange, e *endpoint) (*Reply, error) {
 	if v.StrictTypes && !acceptsJSON(req.HTTP) {
 		return nil, fault.New(fault.NotAcceptable, "Only application/json is provided.")
 	}
+	if v.PolicyLast {
+		if err := v.checkType(req.HTTP.Header.Get("Content-Type")); err != nil {
+			return nil, err
+		}
+	}
 	rt, names, err := v.choose(req, e)
 	if err != nil {
 		return nil, err
@@ -308,18 +313,24 @@ func (v *server) dispatch(x *exchange, e *endpoint) (*Reply, error) {
 		return nil, fault.New(fault.Invalid, "Malformed request URL: URL's project_id '%s' doesn't match Context's project_id '%s'.",
 			req.Project, req.Caller.ProjectID)
 	}
-	if rt.Rule != "" {
-		if err := req.Authorize(rt.Rule, req.Own()); err != nil {
+	steps := []func(*Request, *Route) error{coarse, v.readBody, validate}
+	if v.PolicyLast {
+		steps = []func(*Request, *Route) error{v.readBody, validate, coarse}
+	}
+	for _, step := range steps {
+		if err := step(req, rt); err != nil {
 			return nil, err
 		}
 	}
-	if err := v.readBody(req, rt); err != nil {
-		return nil, err
-	}
-	if err := validate(req, rt); err != nil {
-		return nil, err
-	}
 	return rt.Handle(req)
+}
+
+// coarse asks the route's own rule, about the caller's project and user.
+func coarse(req *Request, rt *Route) error {
+	if rt.Rule == "" {
+		return nil
+	}
+	return req.Authorize(rt.Rule, req.Own())
 }
 
 // choose picks the route by version and, on action endpoints, by the body's single key.
@@ -403,7 +414,7 @@ func (v *server) missed(x *exchange) (*Reply, error) {
 			return nil, err
 		}
 	}
-	if status == http.StatusMethodNotAllowed {
+	if status == http.StatusMethodNotAllowed && !v.HideMethods {
 		e := fault.New(fault.NotAllowed, "The method %s is not allowed for this resource.", req.HTTP.Method)
 		e.Header = map[string]string{"Allow": allow}
 		return nil, e

@@ -151,6 +151,7 @@ func TestStatus(t *testing.T) {
 		{"invalid UTF-8", "POST", "/v2.1/servers", "{\"a\":\"\xff\"}", nil, 400, "UTF-8"},
 		{"too large", "POST", "/v2.1/servers", `{"a":"` + strings.Repeat("x", 200) + `"}`, nil, 413, "overLimit"},
 		{"content type", "POST", "/v2.1/servers", "{}", []string{"Content-Type: text/plain"}, 415, "badMediaType"},
+		{"content type of nothing", "POST", "/v2.1/servers", "", []string{"Content-Type: text/xml"}, 415, "badMediaType"},
 		{"vendor content type", "POST", "/v2.1/servers", "{}", []string{"Content-Type: application/vnd.openstack.compute+json; charset=utf-8"}, 200, ""},
 		{"panic", "GET", "/v2.1/panic", "", nil, 500, "computeFault"},
 		{"internal error", "GET", "/v2.1/fail", "", nil, 500, "computeFault"},
@@ -183,6 +184,47 @@ func TestStatus(t *testing.T) {
 				t.Fatalf("request ids %v", w.Header())
 			}
 		})
+	}
+}
+
+// refuse is a schema that takes nothing.
+type refuse struct{}
+
+func (refuse) Validate(any) error { return fault.New(fault.Invalid, "It does not fit.") }
+
+// TestOrder asks a route that would refuse the request for several reasons at once: which is told first is part of the API.
+func TestOrder(t *testing.T) {
+	s := service()
+	schema := func(httpapi.Version) httpapi.Schema { return refuse{} }
+	s.Routes = append(s.Routes, httpapi.Route{Method: "POST", Path: "/v2.1/no", Rule: "admin", Since: httpapi.V(5), Schema: schema, Handle: echo},
+		httpapi.Route{Method: "GET", Path: "/v2.1/no", Rule: "admin", Since: httpapi.V(5), Query: schema, Handle: echo})
+	version := func(v string) string { return "OpenStack-API-Version: compute " + v }
+	const xml, none, other = "Content-Type: text/xml", "X-Auth-Token:", "/v2.1/ffffffffffffffffffffffffffffffff/no"
+	for _, c := range []struct {
+		name, method, path, body string
+		headers                  []string
+		first, last              int // policy first, policy last
+	}{
+		{"token before version", "POST", "/v2.1/no", "{", []string{none, version("9.9"), xml}, 401, 401},
+		{"version before media type", "POST", "/v2.1/no", "{", []string{version("9.9"), xml}, 406, 406},
+		{"malformed version", "POST", "/v2.1/no", "{", []string{version("0.5"), xml}, 400, 400},
+		{"media type before range", "POST", "/v2.1/no", "{", []string{version("2.4"), xml}, 404, 415},
+		{"range before body", "POST", "/v2.1/no", "{", []string{version("2.4")}, 404, 404},
+		{"project before schema", "POST", other, "{}", []string{version("2.5")}, 400, 400},
+		{"body", "POST", "/v2.1/no", "{", []string{version("2.5")}, 403, 400},
+		{"schema", "POST", "/v2.1/no", "{}", []string{version("2.5")}, 403, 400},
+		{"query", "GET", "/v2.1/no?a=b", "", []string{version("2.5")}, 403, 400},
+		{"media type of a read", "GET", "/v2.1/servers", "", []string{xml}, 200, 415},
+		{"text means nothing", "POST", "/v2.1/servers", "{}", []string{"Content-Type: text/plain"}, 415, 200},
+		{"no path", "GET", "/v2.1/nothing", "", []string{version("9.9"), xml}, 404, 404},
+		{"no method", "PATCH", "/v2.1/no", "", []string{version("9.9"), xml}, 405, 404},
+	} {
+		for last, want := range map[bool]int{false: c.first, true: c.last} {
+			s.PolicyLast, s.HideMethods = last, last
+			if w := call(handler(t, s), c.method, c.path, c.body, c.headers...); w.Code != want {
+				t.Errorf("%s, policy last %v: %d %s, want %d", c.name, last, w.Code, w.Body, want)
+			}
+		}
 	}
 }
 

@@ -23,6 +23,17 @@ func ParseVersion(s string) (Version, error) {
 	return v, nil
 }
 
+// parseLoose reads any two whole numbers with a dot between them, as placement does: "0.5" and "01.2" are versions, if unsupported ones.
+func parseLoose(s string) (Version, error) {
+	a, b, ok := strings.Cut(s, ".")
+	major, e1 := strconv.Atoi(strings.TrimSpace(a))
+	minor, e2 := strconv.Atoi(strings.TrimSpace(b))
+	if !ok || e1 != nil || e2 != nil {
+		return Version{}, fault.New(fault.Invalid, "API Version String %s is of invalid format. Must be of format MajorNum.MinorNum.", s)
+	}
+	return Version{major, minor}, nil
+}
+
 // V is Version{2, minor}: compute's only major.
 func V(minor int) Version { return Version{2, minor} }
 
@@ -47,5 +58,6 @@ type Microversions struct {
 	Legacy   string // older header that carries the bare version; may be ""
 	Min, Max Version
 	Default  Version // without a header
+	Loose    bool    // any two numbers are a version ("0.5": 406); otherwise only what Version.String writes is ("0.5": 400)
 	Vary     string  // value of the Vary header; "": the names of the version headers
 }

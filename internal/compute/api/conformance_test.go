@@ -255,6 +255,9 @@ func TestUnknownKeysAreRefused(t *testing.T) {
 				continue
 			}
 			s := loadSchema(t, "schemas/"+schemaName(source(t, e), "body", minor))
+			if s["type"] == "null" {
+				continue
+			}
 			doc, ok := example(s).(map[string]any)
 			if !ok {
 				t.Fatalf("%s: the body is no object", e.key())

@@ -84,7 +84,7 @@ func entries() []entry {
 		{Method: "DELETE", Path: "/os-floating-ip-dns/{domain_id}/entries/{id}", Since: 1, Gone: true, NoBody: true},
 		{Method: "GET", Path: "/os-floating-ip-pools", Since: 1, Until: 35, Rule: "os_compute_api:os-floating-ip-pools", Success: []success{{1, 200}}},
 		{Method: "GET", Path: "/os-floating-ips", Since: 1, Until: 35, Rule: "os_compute_api:os-floating-ips:list", Success: []success{{1, 200}}},
-		{Method: "POST", Path: "/os-floating-ips", Since: 1, Until: 35, Rule: "os_compute_api:os-floating-ips:create", Success: []success{{1, 200}}, Body: []int{1}},
+		{Method: "POST", Path: "/os-floating-ips", Since: 1, Until: 35, Rule: "os_compute_api:os-floating-ips:create", Optional: true, Success: []success{{1, 200}}, Body: []int{1}},
 		{Method: "GET", Path: "/os-floating-ips/{id}", Since: 1, Until: 35, Rule: "os_compute_api:os-floating-ips:show", Success: []success{{1, 200}}},
 		{Method: "DELETE", Path: "/os-floating-ips/{id}", Since: 1, Until: 35, Rule: "os_compute_api:os-floating-ips:delete", Success: []success{{1, 202}}},
 		{Method: "GET", Path: "/os-floating-ips-bulk", Since: 1, Gone: true, NoBody: true},
@@ -267,7 +267,7 @@ func entries() []entry {
 		{Method: "PUT", Path: "/servers/{server_id}/tags", Since: 26, Rule: "os_compute_api:os-server-tags:update_all", Success: []success{{26, 200}}, Body: []int{26}},
 		{Method: "DELETE", Path: "/servers/{server_id}/tags", Since: 26, Rule: "os_compute_api:os-server-tags:delete_all", Success: []success{{26, 204}}},
 		{Method: "GET", Path: "/servers/{server_id}/tags/{id}", Since: 26, Rule: "os_compute_api:os-server-tags:show", Success: []success{{26, 204}}},
-		{Method: "PUT", Path: "/servers/{server_id}/tags/{id}", Since: 26, Rule: "os_compute_api:os-server-tags:update", NoBody: true, Success: []success{{26, 201}}},
+		{Method: "PUT", Path: "/servers/{server_id}/tags/{id}", Since: 26, Rule: "os_compute_api:os-server-tags:update", Optional: true, Success: []success{{26, 201}}, Body: []int{26}},
 		{Method: "DELETE", Path: "/servers/{server_id}/tags/{id}", Since: 26, Rule: "os_compute_api:os-server-tags:delete", Success: []success{{26, 204}}},
 		{Method: "GET", Path: "/servers/{server_id}/topology", Since: 78, Rule: "compute:server:topology:index", Success: []success{{78, 200}}, Query: []int{78, 102}},
 	}

@@ -32,7 +32,7 @@ func Fill(s *httpapi.Service, handlers map[string]Handler) error {
 		Min: httpapi.V(1), Max: Newest(), Default: httpapi.V(1)}
 	s.ProjectSegment = []string{versionRoot}
 	s.Fallback = multipleChoices
-	s.StrictSlash = true
+	s.StrictSlash, s.PolicyLast, s.HideMethods = true, true, true
 	s.LegacyRoots = map[string]string{legacyRoot: versionRoot}
 	return nil
 }

@@ -93,6 +93,7 @@ type entry struct {
 	Rule                 string    // asked before the handler
 	Public               bool      // no token needed
 	NoBody               bool      // POST or PUT without a body
+	Optional             bool      // a POST or PUT whose body may be left out
 	Success              []success // by version, oldest first; several of one version: the first is the usual one
 	Body, Query          []int     // minors from which a schema holds, oldest first; nil: not validated
 }
@@ -127,8 +128,11 @@ func (e entry) route(handlers map[string]Handler, schemas *schemas) (httpapi.Rou
 	if e.Until > 0 {
 		rt.Until = httpapi.V(e.Until)
 	}
-	if e.NoBody {
+	switch {
+	case e.NoBody:
 		rt.Body = httpapi.NoBody
+	case e.Optional:
+		rt.Body = httpapi.OptionalJSON
 	}
 	key := e.key()
 	source := e

@@ -64,8 +64,12 @@ func entryLine(r *route, s *spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if (r.Method == "POST" || r.Method == "PUT") && r.Action == "" && asked == nil {
+	switch {
+	case r.Method != "POST" && r.Method != "PUT" || r.Action != "":
+	case asked == nil:
 		b.WriteString(", NoBody: true")
+	case mayBeNull(source.Request):
+		b.WriteString(", Optional: true")
 	}
 	b.WriteString(", Success: []success{")
 	for i, c := range source.Success {
@@ -95,6 +99,16 @@ func entryLine(r *route, s *spec) (string, error) {
 	}
 	b.WriteString("},\n")
 	return b.String(), nil
+}
+
+// mayBeNull tells whether a body may be left out: the description then says that it may be null.
+func mayBeNull(fields []field) bool {
+	for i := range fields {
+		if fields[i].Path == "$" {
+			return fields[i].Type == "null" || mayBe(fields[i].Type, "null")
+		}
+	}
+	return false
 }
 
 func (s *spec) find(key string) *route {

@@ -235,7 +235,8 @@ func TestExternalEvents(t *testing.T) {
 		t.Fatal(got)
 	}
 	w.refused("admin", "POST", "/os-server-external-events", `{"events":[{"name":"network-changed","server_uuid":"`+id.UUID()+`"}]}`, 1, 404)
-	w.refused("member", "POST", "/os-server-external-events", `{"events":[]}`, 1, 403)
+	w.refused("member", "POST", "/os-server-external-events", `{"events":[]}`, 1, 400)
+	w.refused("member", "POST", "/os-server-external-events", `{"events":[{"name":"network-changed","server_uuid":"`+s.ID+`"}]}`, 1, 403)
 }
 
 func TestVolumesNeedAService(t *testing.T) {
