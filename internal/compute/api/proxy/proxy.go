@@ -37,6 +37,8 @@ func Handlers(b *backend.Backend, o Options) map[string]backend.Handler {
 		"PUT /images/{image_id}/metadata/{id}":    a.setImageMeta,
 		"DELETE /images/{image_id}/metadata/{id}": a.deleteImageMeta,
 
+		"GET /os-baremetal-nodes":                               a.noIronic,
+		"GET /os-baremetal-nodes/{id}":                          a.noIronic,
 		"POST /os-baremetal-nodes":                              a.useIronic,
 		"DELETE /os-baremetal-nodes/{id}":                       a.useIronic,
 		"POST /os-baremetal-nodes/{id}/action add_interface":    a.useIronic,
@@ -111,6 +113,11 @@ func decode[T any](r *httpapi.Request, key string) (T, error) {
 		return v, fault.Wrap(err, fault.Invalid, "The content of %s does not fit.", key)
 	}
 	return v, nil
+}
+
+// noIronic answers the reading half of what useIronic answers: a cloud with a bare metal service would be asked for its nodes.
+func (a api) noIronic(*httpapi.Request) (*httpapi.Reply, error) {
+	return nil, fault.New(fault.NotImplemented, "This cloud has no bare metal service whose nodes could be shown.")
 }
 
 // useIronic answers the calls by which compute once managed bare metal.

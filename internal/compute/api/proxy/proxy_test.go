@@ -393,5 +393,9 @@ func TestNetworkServiceTrouble(t *testing.T) {
 func TestBareMetal(t *testing.T) {
 	w := newWorld(t)
 	w.ask("admin", "POST", "/os-baremetal-nodes", "", 1, 400)
-	w.ask("admin", "GET", "/os-baremetal-nodes", "", 1, 501)
+	for _, path := range []string{"/os-baremetal-nodes", "/os-baremetal-nodes/x"} {
+		w.ask("admin", "GET", path, "", 35, 501)
+		w.ask("admin", "GET", path, "", 36, 404)
+		w.ask("member", "GET", path, "", 35, 403)
+	}
 }
