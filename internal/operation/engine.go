@@ -40,6 +40,8 @@ type Config struct {
 	Sole bool
 	// UndoLimit is how long an undo is retried before the operation needs attention; 0: 10 min.
 	UndoLimit time.Duration
+	// Unknown is how long an operation of a kind that no engine carries out may wait for one that does, an upgrade for instance; 0: 1 min.
+	Unknown time.Duration
 	// Pause is the first pause between two tries of a step; it doubles. 0: 100 ms.
 	Pause time.Duration
 	// Inject is called at each Point of each step; tests make faults with it. Returning ErrCrash makes the engine forget the operation at
@@ -99,6 +101,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	setDefault(&cfg.UndoLimit, 10*time.Minute)
 	setDefault(&cfg.Pause, 100*time.Millisecond)
 	setDefault(&cfg.Workers, 512)
+	setDefault(&cfg.Unknown, time.Minute)
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -138,6 +141,9 @@ func (e *Engine) Accept(ctx context.Context, tx *db.Tx, s Spec) (string, error) 
 	input, err := json.Marshal(s.Input)
 	if err != nil {
 		return "", fmt.Errorf("accept %s: %w", s.Kind, err)
+	}
+	if len(e.flows) > 0 && e.flows[s.Kind] == nil && !s.Finished {
+		return "", fault.New(fault.NotImplemented, "This cloud has nothing that carries out the operation %s.", s.Kind)
 	}
 	now := clock.Now()
 	o := &row{ID: id.Ordered(), Kind: s.Kind, ObjectType: s.ObjectType, Object: s.Object, Action: s.Action, Project: s.Project, User: s.User,
@@ -344,8 +350,9 @@ func (e *Engine) claim(ctx context.Context, op string) {
 		}
 		flow := e.flows[o.Kind]
 		if flow == nil {
+			err := e.giveUp(ctx, tx, o, now)
 			o = nil
-			return nil
+			return err
 		}
 		o.Epoch++
 		o.Owner, o.Lease, o.Updated = e.owner, clock.Micros(now.Add(e.cfg.Lease)), clock.Micros(now)
@@ -367,6 +374,26 @@ func (e *Engine) claim(ctx context.Context, op string) {
 	if err == nil && o != nil {
 		e.start(o)
 	}
+}
+
+// giveUp ends an operation of a kind that this engine does not carry out, when nobody else has taken it for Config.Unknown: one that has not begun is undone and lets
+// go of its object, one that has begun needs attention.
+func (e *Engine) giveUp(ctx context.Context, tx *db.Tx, o *row, now time.Time) error {
+	since := clock.FromMicros(max(o.Due, o.Updated))
+	if now.Sub(since) < e.cfg.Unknown {
+		return nil
+	}
+	o.Cause = "nothing carries out operations of the kind " + o.Kind
+	o.Public = "This cloud has nothing that carries out the operation " + o.Kind + "."
+	o.Epoch++
+	o.Owner, o.Lease = "", 0
+	if o.State == Pending {
+		o.State, o.TaskState, o.Finished = Undone, "", clock.Micros(now)
+	} else {
+		o.State = Attention
+	}
+	e.cfg.Log.Error("operation given up", "operation", o.ID, "kind", o.Kind, "object", o.Object, "state", string(o.State), "error", o.Cause)
+	return o.update(ctx, tx, -1)
 }
 
 func (e *Engine) start(o *row) {

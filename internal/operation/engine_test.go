@@ -86,7 +86,7 @@ func newRig(t *testing.T, flows func(*world) []operation.Flow) *rig {
 // engine starts one more engine on the same database, as another process would.
 func (r *rig) engine(inject func(context.Context, operation.Point, string, *operation.Run) error) *operation.Engine {
 	e, err := operation.New(r.t.Context(), operation.Config{DB: r.db, Owner: "t", Lease: 300 * time.Millisecond, Sweep: 20 * time.Millisecond,
-		Pause: time.Millisecond, UndoLimit: 50 * time.Millisecond, Inject: inject})
+		Pause: time.Millisecond, UndoLimit: 50 * time.Millisecond, Unknown: 50 * time.Millisecond, Inject: inject})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -490,5 +490,32 @@ func BenchmarkOperation(b *testing.B) {
 	}
 	if err := d.Close(); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// An operation that nothing carries out is refused where that is known, and otherwise lets go of its object after a while.
+func TestUnknownKind(t *testing.T) {
+	r := newRig(t, one)
+	e := r.engine(nil)
+	if _, err := r.accept(e, operation.Spec{Kind: "other", Object: "s1"}); !errors.Is(err, fault.NotImplemented) {
+		t.Errorf("an engine with flows accepted an operation that it has no flow for: %v", err)
+	}
+	door, err := operation.New(t.Context(), operation.Config{DB: r.db, Owner: "door"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	op, err := r.accept(door, operation.Spec{Kind: "other", Object: "s1", TaskState: "waiting"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec := r.wait(e, op); rec.State != operation.Undone || rec.TaskState != "" {
+		t.Errorf("%+v", rec)
+	}
+	op, err = r.accept(e, operation.Spec{Kind: "make", Object: "s1"})
+	if err != nil {
+		t.Fatalf("the object is still held: %v", err)
+	}
+	if rec := r.wait(e, op); rec.State != operation.Done {
+		t.Errorf("%+v", rec)
 	}
 }

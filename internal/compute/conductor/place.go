@@ -150,17 +150,11 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 	if err != nil {
 		return nil, err
 	}
-	members, err := c.cfg.Store.ServersByID(ctx, c.cfg.DB, g.Members...)
+	places, err := c.cfg.Store.GroupPlaces(ctx, c.cfg.DB, g.ID)
 	if err != nil {
 		return nil, err
 	}
-	at := map[string]string{}
-	for _, m := range members {
-		if m.Deleted.IsZero() {
-			at[m.ID] = m.Host
-		}
-	}
-	req.Group = scheduler.GroupOf(g, at, s.ID)
+	req.Group = scheduler.GroupOf(g, places, s.ID, s.Host)
 	return req, nil
 }
 

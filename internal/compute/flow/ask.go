@@ -140,7 +140,10 @@ func (f *flows) update(ctx context.Context, tx *db.Tx, r *operation.Run, change 
 
 // keepFault records why an operation was undone and leaves the server as it is.
 func (f *flows) keepFault(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
-	return f.update(ctx, tx, r, func(s *compute.Server) { s.Fault = faultOf(cause, s.Host) })
+	return f.update(ctx, tx, r, func(s *compute.Server) {
+		s.Fault = faultOf(cause, s.Host)
+		s.HoldQuota(0, 0)
+	})
 }
 
 // lookAgain is the undo of commands that cannot be taken back, or need not be: it sees what became of the guest. What it cannot see, the power sync
@@ -213,6 +216,7 @@ const (
 	varPower    = "power"    // virt.PowerState after the last command
 	varPlace    = "place"    // Place chosen
 	varExclude  = "exclude"  // []string: hosts that failed
+	varGuarded  = "guarded"  // []string: hosts that the policy of the server's group refused
 	varVIFs     = "vifs"     // []network.VIF
 	varFrom     = "from"     // origin: where and how the server was
 	varTarget   = "target"   // map[string]string of a live migration

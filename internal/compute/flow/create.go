@@ -49,7 +49,7 @@ func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 		}
 	}
 	p, err := f.Placer.Place(ctx, Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Zone: in.Zone, Host: in.Host, Node: in.Node,
-		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: excluded(r)})
+		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: append(excluded(r), guarded(r)...)})
 	if err != nil {
 		return f.exhausted(r, err)
 	}
@@ -67,12 +67,32 @@ func (f *flows) createPlaced(ctx context.Context, tx *db.Tx, r *operation.Run) e
 			return gone(err)
 		}
 	}
-	if s.GroupID != "" {
-		if err := f.Store.GuardGroup(ctx, tx, s.GroupID, s.ID, p.Host); err != nil {
-			return operation.Back("schedule", err)
-		}
+	if err := f.guard(ctx, tx, r, s, p.Host); err != nil {
+		return err
 	}
 	return f.update(ctx, tx, r, func(s *compute.Server) { settle(s, p) })
+}
+
+// guard judges the policy of the server's group in the transaction that writes where the server goes. A host that breaks it is left out, and the operation goes back
+// to choose another.
+func (f *flows) guard(ctx context.Context, tx *db.Tx, r *operation.Run, s *compute.Server, host string) error {
+	if s.GroupID == "" {
+		return nil
+	}
+	err := f.Store.GuardGroup(ctx, tx, s.GroupID, s.ID, host)
+	if !errors.Is(err, fault.Conflict) {
+		return err
+	}
+	r.Set(varGuarded, append(guarded(r), host))
+	r.Set(varLastFail, host+": "+fault.PublicText(err))
+	return operation.Back("schedule", err)
+}
+
+// guarded are the hosts that the policy of the server's group refused when it was too late.
+func guarded(r *operation.Run) []string {
+	var hosts []string
+	r.Get(varGuarded, &hosts)
+	return hosts
 }
 
 // settle writes into the server where it is.

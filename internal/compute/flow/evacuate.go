@@ -59,7 +59,7 @@ func (f *flows) evacuateSchedule(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
-	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(excluded(r), s.Host), Migration: migrationID(r)}
+	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(append(excluded(r), guarded(r)...), s.Host), Migration: migrationID(r)}
 	if in.Force {
 		w.ForceHost = in.Host
 	} else {

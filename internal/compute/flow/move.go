@@ -100,6 +100,13 @@ func (f *flows) status(status string) func(context.Context, *db.Tx, *operation.R
 func (f *flows) destined(status string) func(context.Context, *db.Tx, *operation.Run) error {
 	return func(ctx context.Context, tx *db.Tx, r *operation.Run) error {
 		p := placeOf(r)
+		s, err := f.Store.Server(ctx, tx, r.Object)
+		if err != nil {
+			return err
+		}
+		if err := f.guard(ctx, tx, r, s, p.Host); err != nil {
+			return err
+		}
 		return f.Store.UpdateMigration(ctx, tx, migrationID(r), func(m *compute.Migration) error {
 			err := notCancelled(m)
 			m.Status, m.DestHost, m.DestNode = status, p.Host, p.Node

@@ -45,7 +45,7 @@ func (f *flows) resizeSchedule(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
-	ex := excluded(r)
+	ex := append(excluded(r), guarded(r)...)
 	if (in.Migrate && !f.ColdMigrateSame) || (!in.Migrate && !f.AllowSameHost) {
 		ex = append(ex, s.Host)
 	}
@@ -154,6 +154,7 @@ func (f *flows) resizeDone(ctx context.Context, tx *db.Tx, r *operation.Run) err
 		old := s.Flavor
 		s.OldFlavor = &old
 		s.Flavor = newFlavor(s, in)
+		s.HoldQuota(0, 0)
 		if in.AutoDisk != "" {
 			s.DiskConfig = in.AutoDisk
 		}
@@ -230,6 +231,7 @@ func (f *flows) resizeEnded(ctx context.Context, tx *db.Tx, r *operation.Run, st
 			more(s)
 		}
 		s.OldFlavor = nil
+		s.HoldQuota(0, 0)
 		setSystem(s, map[string]string{SysOldVMState: "", SysMigration: "", SysResizedAt: ""})
 	})
 	if err != nil {

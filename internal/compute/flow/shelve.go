@@ -200,9 +200,10 @@ func (f *flows) unshelveSchedule(ctx context.Context, r *operation.Run) error {
 	case !in.Unpin && s.PinnedZone != nil:
 		w.Zone = *s.PinnedZone
 	}
+	w.Exclude = guarded(r)
 	p, err := f.Placer.Place(ctx, w)
 	if err != nil {
-		return err
+		return f.exhausted(r, err)
 	}
 	r.Set(varPlace, p)
 	return nil
@@ -211,6 +212,13 @@ func (f *flows) unshelveSchedule(ctx context.Context, r *operation.Run) error {
 func (f *flows) unshelvePlaced(ctx context.Context, tx *db.Tx, r *operation.Run) error {
 	if stays(r) {
 		return nil
+	}
+	s, err := f.Store.Server(ctx, tx, r.Object)
+	if err != nil {
+		return err
+	}
+	if err := f.guard(ctx, tx, r, s, placeOf(r).Host); err != nil {
+		return err
 	}
 	return f.update(ctx, tx, r, func(s *compute.Server) { settle(s, placeOf(r)) })
 }

@@ -60,15 +60,15 @@ func Defaults() Config {
 	}
 }
 
-// GroupOf makes a Group of a server group: hosts are where its members are, by server id; server is the one that is scheduled.
-func GroupOf(g *compute.ServerGroup, hosts map[string]string, server string) *Group {
-	out := &Group{ID: g.ID, Policy: g.Policy, MaxPerHost: g.MaxPerHost, Hosts: map[string]int{}}
-	for _, m := range g.Members {
-		h := hosts[m]
-		switch {
-		case m == server:
-			out.OwnHost = h
-		case h != "":
+// GroupOf makes a Group of a server group: places are the hosts of each member, by server id (two while it moves); server is the one that is scheduled and own where
+// it is.
+func GroupOf(g *compute.ServerGroup, places map[string][]string, server, own string) *Group {
+	out := &Group{ID: g.ID, Policy: g.Policy, MaxPerHost: g.MaxPerHost, Hosts: map[string]int{}, OwnHost: own}
+	for member, hosts := range places {
+		if member == server {
+			continue
+		}
+		for _, h := range hosts {
 			out.Hosts[h]++
 		}
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/db"
@@ -113,8 +114,31 @@ func (s *Store) ReserveMembers(ctx context.Context, tx *db.Tx, groupID, user str
 	return nil
 }
 
-// GuardGroup fails with fault.Conflict when a server of a group may not be on host beside, or apart from, the members that are on hosts now. It locks the group
-// until the transaction ends: called in the transaction that writes a server's host, it lets no two servers past each other. A group that is gone forbids
+// moving are the states of migrations whose destination counts as a place of the server.
+var moving = []string{"accepted", "queued", "preparing", "running", "pre-migrating", "migrating", "post-migrating"}
+
+// groupPlaces selects where the members of a group are, and where those are going that move.
+var groupPlaces = "SELECT s.id, s.host FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id WHERE m.group_id = ? AND s.deleted = 0 AND s.host > ''" +
+	" UNION SELECT s.id, g.dest_host FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id JOIN compute_migrations g ON g.server_id = m.server_id" +
+	" WHERE m.group_id = ? AND s.deleted = 0 AND g.dest_host > '' AND g.status IN (" + db.In(len(moving)) + ")"
+
+// GroupPlaces gives the hosts of each member of a group that is on a host: the one where it is and, while it moves, the one where it is going.
+func (s *Store) GroupPlaces(ctx context.Context, q db.Querier, groupID string) (map[string][]string, error) {
+	out := map[string][]string{}
+	err := scan(ctx, q, groupPlaces, append([]any{groupID, groupID}, db.Args(moving)...), func(scan func(...any) error) error {
+		var server, host string
+		err := scan(&server, &host)
+		out[server] = append(out[server], host)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("members of server group %s: %w", groupID, err)
+	}
+	return out, nil
+}
+
+// GuardGroup fails with fault.Conflict when a server of a group may not be on host beside, or apart from, the members that are on hosts now or on their way. It locks
+// the group until the transaction ends: called in the transaction that writes a server's host, or the destination of its move, it lets no two servers past each other. A group that is gone forbids
 // nothing; the soft policies are wishes and forbid nothing either.
 func (s *Store) GuardGroup(ctx context.Context, tx *db.Tx, groupID, serverID, host string) error {
 	if groupID == "" || host == "" {
@@ -128,22 +152,20 @@ func (s *Store) GuardGroup(ctx context.Context, tx *db.Tx, groupID, serverID, ho
 	} else if err != nil {
 		return fmt.Errorf("guard server group: %w", err)
 	}
-	here, elsewhere := 0, 0
-	err = scan(ctx, tx, "SELECT s.host, COUNT(*) FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id"+
-		" WHERE m.group_id = ? AND m.server_id <> ? AND s.deleted = 0 AND s.host > '' GROUP BY s.host", []any{groupID, serverID}, func(scan func(...any) error) error {
-		var at string
-		var n int
-		err := scan(&at, &n)
-		if at == host {
-			here += n
-		} else {
-			elsewhere += n
-		}
+	places, err := s.GroupPlaces(ctx, tx, groupID)
+	if err != nil {
 		return err
-	})
+	}
+	delete(places, serverID)
+	here, elsewhere := 0, 0
+	for _, at := range places {
+		if slices.Contains(at, host) {
+			here++
+		} else {
+			elsewhere++
+		}
+	}
 	switch {
-	case err != nil:
-		return fmt.Errorf("guard server group: %w", err)
 	case policy == "affinity" && elsewhere > 0:
 		return fault.New(fault.Conflict, "Affinity instance group policy was violated.")
 	case policy == "anti-affinity" && here >= max(limit, 1):

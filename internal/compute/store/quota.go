@@ -37,7 +37,8 @@ func usageOf(v *compute.Server) Usage {
 	if !v.Deleted.IsZero() {
 		return Usage{}
 	}
-	return Usage{Instances: 1, Cores: int64(v.Flavor.VCPUs), RAM: v.Flavor.RAMMB}
+	cores, ram := v.HeldQuota()
+	return Usage{Instances: 1, Cores: int64(v.Flavor.VCPUs) + cores, RAM: v.Flavor.RAMMB + ram}
 }
 
 const zeroUsage = "INSERT INTO compute_quota_usage (project_id, user_id, instances, cores, ram, server_groups, key_pairs) VALUES (?, ?, 0, 0, 0, 0, 0)"

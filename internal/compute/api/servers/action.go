@@ -28,13 +28,12 @@ func (a api) actions() map[string]backend.Handler {
 		"migrate": a.migrate, "os-migrateLive": a.liveMigrate, "evacuate": a.evacuate, "rescue": a.rescue, "shelve": a.shelve, "unshelve": a.unshelve,
 		"os-getConsoleOutput": a.consoleOutput, "os-getVNCConsole": a.oldConsole("vnc", "os-getVNCConsole"), "os-getSPICEConsole": a.oldConsole("spice", "os-getSPICEConsole"),
 		"os-getSerialConsole": a.oldConsole("serial", "os-getSerialConsole"), "addSecurityGroup": a.addSecurityGroup, "removeSecurityGroup": a.removeSecurityGroup,
-		"addFixedIp": a.addFixedIP, "removeFixedIp": a.removeFixedIP,
+		"addFixedIp": a.addFixedIP, "removeFixedIp": a.removeFixedIP, "revertResize": a.revertResize,
 	}
 	for key, line := range map[string]simple{
 		"os-start":           {"servers:start", compute.OpStart, "start", compute.TaskPoweringOn},
 		"os-stop":            {"servers:stop", compute.OpStop, "stop", compute.TaskPoweringOff},
 		"confirmResize":      {"servers:confirm_resize", compute.OpConfirmResize, "confirmResize", ""},
-		"revertResize":       {"servers:revert_resize", compute.OpRevertResize, "revertResize", compute.TaskResizeReverting},
 		"pause":              {"os-pause-server:pause", compute.OpPause, "pause", compute.TaskPausing},
 		"unpause":            {"os-pause-server:unpause", compute.OpUnpause, "unpause", compute.TaskUnpausing},
 		"suspend":            {"os-suspend-server:suspend", compute.OpSuspend, "suspend", compute.TaskSuspending},

@@ -46,13 +46,47 @@ func (a api) resize(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := a.hostWorks(r.Context(), s); err != nil {
 		return nil, err
 	}
-	more := store.Usage{Cores: int64(max(0, f.VCPUs-s.Flavor.VCPUs)), RAM: max(0, f.RAMMB-s.Flavor.RAMMB)}
-	err = a.Accept(r, s, backend.Request{Op: compute.OpResize, Action: "resize", TaskState: compute.TaskResizePrep, Before: a.reserve(r.Context(), s, more),
+	more := larger(f, &s.Flavor)
+	err = a.Accept(r, s, backend.Request{Op: compute.OpResize, Action: "resize", TaskState: compute.TaskResizePrep, Before: a.reserve(r.Context(), s, more), Change: hold(s, more),
 		Input: compute.ResizeInput{Flavor: *f, AutoDisk: in.Resize.DiskConfig}})
 	if err != nil {
 		return nil, err
 	}
 	return empty()
+}
+
+// revertResize gives a resized server its old flavor back, if the quota has room for what that had more.
+func (a api) revertResize(r *httpapi.Request) (*httpapi.Reply, error) {
+	s, err := a.Server(r, "id", backend.Rule("servers:revert_resize"))
+	if err != nil {
+		return nil, err
+	}
+	req := backend.Request{Op: compute.OpRevertResize, Action: "revertResize", TaskState: compute.TaskResizeReverting}
+	if s.OldFlavor != nil {
+		if more := larger(s.OldFlavor, &s.Flavor); more != (store.Usage{}) {
+			req.Before, req.Change = a.reserve(r.Context(), s, more), hold(s, more)
+		}
+	}
+	if err := a.Accept(r, s, req); err != nil {
+		return nil, err
+	}
+	return empty()
+}
+
+// larger is what a server of flavor f needs beyond what one of flavor old counts for.
+func larger(f, old *compute.Flavor) store.Usage {
+	return store.Usage{Cores: int64(max(0, f.VCPUs-old.VCPUs)), RAM: max(0, f.RAMMB-old.RAMMB)}
+}
+
+// hold counts more for the server from the moment the operation is accepted, in the transaction that found room for it; the end of the operation lets go of it.
+func hold(s *compute.Server, more store.Usage) func(*compute.Server) error {
+	return func(now *compute.Server) error {
+		if now.Flavor.FlavorID != s.Flavor.FlavorID {
+			return fault.New(fault.Conflict, "Instance %s got another flavor while the request was judged; ask again.", s.ID)
+		}
+		now.HoldQuota(more.Cores, more.RAM)
+		return nil
+	}
 }
 
 // hostWorks fails with fault.Conflict when the server's host is down: its disks cannot be read.

@@ -1,0 +1,129 @@
+package servers_test
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/api/apitest"
+	"kilonova/internal/compute/api/backend"
+	"kilonova/internal/compute/store"
+	"kilonova/internal/db"
+	"kilonova/internal/id"
+)
+
+const publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBtQZuvL9JHB0CaQ8Q7lIfXPZ5RKvMG4Nn4y4q1YlGqk x"
+
+// rush calls n times at once and counts the answers by status.
+func rush(n int, call func(i int) int) map[int]int {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	count := map[int]int{}
+	for i := range n {
+		wg.Go(func() {
+			code := call(i)
+			mu.Lock()
+			defer mu.Unlock()
+			count[code]++
+		})
+	}
+	wg.Wait()
+	return count
+}
+
+// exact demands that the counters are what the rows say.
+func (w *world) exact() {
+	w.Helper()
+	counted, err1 := w.store.Counted(w.Context(), w.store.DB)
+	recount, err2 := w.store.Recount(w.Context(), w.store.DB)
+	if diff := cmp.Diff(recount, counted); diff != "" || err1 != nil || err2 != nil {
+		w.Fatal(diff, err1, err2)
+	}
+}
+
+// TestQuotasUnderLoad: 200 callers at once get exactly what is left of each kind of quota.
+func TestQuotasUnderLoad(t *testing.T) {
+	w := newWorld(t, func(o *backend.Options) {
+		o.Quota = store.Limits{"server_groups": 7, "key_pairs": 9, "metadata_items": 5, "server_group_members": 3, "instances": -1, "cores": -1, "ram": -1}
+	})
+	group := &compute.ServerGroup{ID: id.UUID(), Name: "g", ProjectID: apitest.Project, UserID: "member", Policy: "soft-affinity"}
+	w.write(func(tx *db.Tx) error { return w.store.InsertGroup(t.Context(), tx, group) })
+	s := w.boot()
+	post := func(path, body string) int { return apitest.Call(w.h, "member", "POST", "/v2.1"+path, body, 37).Code }
+	for _, c := range []struct {
+		name string
+		call func(i int) int
+		want map[int]int
+	}{
+		{"server groups", func(i int) int {
+			return post("/os-server-groups", fmt.Sprintf(`{"server_group":{"name":"g%d","policies":["affinity"]}}`, i))
+		}, map[int]int{200: 6, 403: 194}},
+		{"key pairs", func(i int) int {
+			return post("/os-keypairs", fmt.Sprintf(`{"keypair":{"name":"k%d","public_key":%q}}`, i, publicKey))
+		}, map[int]int{201: 9, 403: 191}},
+		{"metadata", func(i int) int {
+			return post("/servers/"+s.ID+"/metadata", fmt.Sprintf(`{"metadata":{"key%d":"v"}}`, i))
+		}, map[int]int{200: 4, 403: 196}},
+		{"members", func(int) int {
+			return post("/servers", strings.TrimSuffix(create(onA), "}")+`,"os:scheduler_hints":{"group":"`+group.ID+`"}}`)
+		}, map[int]int{202: 3, 403: 197}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := rush(200, c.call)
+			if !maps.Equal(got, c.want) {
+				t.Errorf("answers %v, want %v", got, c.want)
+			}
+			w.exact()
+		})
+	}
+}
+
+// TestRacingResizes: of many resizes at once only those are accepted that the quota has room for, and what is accepted counts until it ends.
+func TestRacingResizes(t *testing.T) {
+	w := newWorld(t, func(o *backend.Options) { o.Quota = store.Limits{"cores": 25, "ram": -1, "instances": -1} })
+	var servers []*compute.Server
+	for range 20 {
+		servers = append(servers, w.boot())
+	}
+	got := rush(20, func(i int) int {
+		return apitest.Call(w.h, "member", "POST", "/v2.1/servers/"+servers[i].ID+"/action", `{"resize":{"flavorRef":"2"}}`, 1).Code
+	})
+	if got[202] != 5 || got[403] != 15 {
+		t.Fatalf("answers %v, want 5 accepted", got)
+	}
+	w.exact()
+	u, err := w.store.Usage(t.Context(), w.store.DB, apitest.Project, "")
+	if err != nil || u.Cores != 25 {
+		t.Fatalf("use %+v (%v)", u, err)
+	}
+	if code := apitest.Call(w.h, "member", "POST", "/v2.1/servers", create(onA), 37).Code; code != 403 {
+		t.Errorf("a server was accepted over what the resizes hold: %d", code)
+	}
+}
+
+// TestRevertOfASmallerFlavorNeedsQuota: what a resize gave up must be there again for its revert.
+func TestRevertOfASmallerFlavorNeedsQuota(t *testing.T) {
+	w := newWorld(t, func(o *backend.Options) { o.Quota = store.Limits{"cores": 2, "ram": -1, "instances": -1} })
+	s := w.boot(func(s *compute.Server) {
+		s.VMState, s.OldFlavor = compute.VMResized, &compute.Flavor{ID: 2, FlavorID: "2", Name: "m1.small", VCPUs: 2, RAMMB: 2048, RootGB: 20}
+	})
+	other := w.boot()
+	revert := func(want int) {
+		t.Helper()
+		if code := apitest.Call(w.h, "member", "POST", "/v2.1/servers/"+s.ID+"/action", `{"revertResize":null}`, 1).Code; code != want {
+			t.Fatalf("revert answered %d, want %d", code, want)
+		}
+	}
+	revert(403)
+	w.write(func(tx *db.Tx) error { return w.store.DeleteServer(t.Context(), tx, other.ID) })
+	revert(202)
+	if cores, ram := w.server(s.ID).HeldQuota(); cores != 1 || ram != 1536 {
+		t.Errorf("held %d cores, %d MB", cores, ram)
+	}
+	w.exact()
+}
