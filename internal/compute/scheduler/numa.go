@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/fault"
 )
 
@@ -98,6 +99,31 @@ func TopologyOf(r *Request) (*Topology, error) {
 		}
 	}
 	return t, nil
+}
+
+// PinnedCPUs gives the virtual CPUs that a request wants pinned, in order.
+func PinnedCPUs(r *Request) ([]int, error) {
+	policy, bad := r.FlavorOrImage("cpu_policy")
+	if bad {
+		return nil, conflict("hw:cpu_policy", "hw_cpu_policy")
+	}
+	return pinnedCPUs(r, policy)
+}
+
+// Cells makes the scheduler's view of the NUMA nodes that a host reports; nil when it reports none.
+func Cells(in []compute.HostCell) *NUMA {
+	if len(in) == 0 {
+		return nil
+	}
+	out := &NUMA{Cells: make([]NUMACell, len(in))}
+	for i, c := range in {
+		cell := NUMACell{ID: c.ID, Socket: c.Socket, CPUs: c.CPUs, PCPUs: c.PCPUs, Pinned: c.Pinned, Siblings: c.Siblings, MemoryMB: c.MemoryMB, MemoryUsedMB: c.MemoryUsedMB}
+		for _, p := range c.Pages {
+			cell.Pages = append(cell.Pages, Pages{SizeKB: p.SizeKB, Total: p.Total, Used: p.Used, Reserved: p.Reserved})
+		}
+		out.Cells[i] = cell
+	}
+	return out
 }
 
 func conflict(flavor, image string) error {

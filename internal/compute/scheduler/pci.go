@@ -2,7 +2,10 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+
+	"kilonova/internal/compute"
 )
 
 // PCIPool is a host's stock of devices that are alike.
@@ -11,6 +14,37 @@ type PCIPool struct {
 	NUMA  int               // node; -1: the host does not say
 	Count int               // free devices
 }
+
+// Pools counts the devices of a host that nobody holds by what they are and where.
+func Pools(devices []compute.HostDevice) []PCIPool {
+	var out []PCIPool
+	for i := range devices {
+		d := &devices[i]
+		if d.Server != "" {
+			continue
+		}
+		facts := d.Facts()
+		k := slices.IndexFunc(out, func(p PCIPool) bool { return p.NUMA == d.Node && maps.Equal(p.Tags, facts) })
+		if k < 0 {
+			out = append(out, PCIPool{Tags: facts, NUMA: d.Node})
+			k = len(out) - 1
+		}
+		out[k].Count++
+	}
+	return out
+}
+
+// PCIRequests makes requests of what a flavor wants.
+func PCIRequests(wants []compute.PCIWant) []PCIRequest {
+	var out []PCIRequest
+	for _, w := range wants {
+		out = append(out, PCIRequest{Alias: w.Alias, Count: w.Count, Specs: w.Specs, NUMAPolicy: w.NUMAPolicy})
+	}
+	return out
+}
+
+// Near tells whether a device on a NUMA node (-1: unknown) may be given to a server on nodes, under an affinity policy.
+func Near(node int, nodes []int, policy string) bool { return near(node, nodes, policy) }
 
 func (p *PCIPool) matches(r *PCIRequest) bool {
 	return slices.ContainsFunc(r.Specs, func(spec map[string]string) bool {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"time"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/network"
 )
 
@@ -65,6 +66,10 @@ type HostInfo struct {
 	Stats             map[string]string `json:"stats"`
 	FreeDiskGB        int64             `json:"free_disk_gb"`
 	MemoryUsedMB      int64             `json:"memory_used_mb"`
+	// NUMA and PCI are the host's NUMA nodes and the PCI devices that servers may have. A driver tells what is there; who holds what is in the conductor's
+	// claims (store.HostClaim), so drivers and agents leave Pinned, Used and Server empty.
+	NUMA []compute.HostCell   `json:"numa,omitempty"`
+	PCI  []compute.HostDevice `json:"pci,omitempty"`
 }
 
 // GuestState is a guest as the hypervisor sees it.
@@ -100,6 +105,8 @@ type Spec struct {
 	AdminPass   string        `json:"-"`
 	Stopped     bool          `json:"stopped,omitempty"` // define, do not start
 	Rescue      *RescueSpec   `json:"rescue,omitempty"`
+	// Claim is what the conductor claimed on the host, exactly, for a server that asks for NUMA nodes, pinned CPUs, page sizes or PCI devices; nil: it asks for none.
+	Claim *compute.Claim `json:"claim,omitempty"`
 }
 
 // Disk is an attached volume.

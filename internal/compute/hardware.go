@@ -1,0 +1,121 @@
+package compute
+
+import "slices"
+
+// HostCell is one NUMA node of a host, what it has (the host's agent reports it) and what servers hold of it (conductors add it from the claims).
+type HostCell struct {
+	ID           int         `json:"id"`
+	Socket       int         `json:"socket"`
+	CPUs         []int       `json:"cpus"`             // on which virtual CPUs float
+	PCPUs        []int       `json:"pcpus,omitempty"`  // set aside for pinned virtual CPUs
+	Pinned       []int       `json:"pinned,omitempty"` // of PCPUs, held by servers
+	Siblings     [][]int     `json:"siblings,omitempty"`
+	MemoryMB     int64       `json:"memory_mb"`
+	MemoryUsedMB int64       `json:"memory_used_mb"` // by servers with a topology of their own
+	Pages        []HostPages `json:"pages,omitempty"`
+}
+
+// HostPages is a NUMA node's stock of memory pages of one size.
+type HostPages struct {
+	SizeKB   int64 `json:"size_kb"`
+	Total    int64 `json:"total"`
+	Used     int64 `json:"used"`
+	Reserved int64 `json:"reserved"`
+}
+
+// The types of PCI devices.
+const (
+	PCIWhole    = "type-PCI" // a device of its own
+	PCIPhysical = "type-PF"  // a device that has virtual functions, or may have
+	PCIVirtual  = "type-VF"  // a virtual function
+)
+
+// HostDevice is a PCI device of a host that servers may have.
+type HostDevice struct {
+	Address   string            `json:"address"` // 0000:0a:00.1
+	VendorID  string            `json:"vendor_id"`
+	ProductID string            `json:"product_id"`
+	Type      string            `json:"type"`             // PCIWhole, PCIPhysical, PCIVirtual
+	Node      int               `json:"node"`             // NUMA node; -1: the host does not say
+	Parent    string            `json:"parent,omitempty"` // address of a virtual function's device
+	Tags      map[string]string `json:"tags,omitempty"`   // physical_network and what else the operator says of it
+	Server    string            `json:"server,omitempty"` // who holds it
+}
+
+// Facts are what requests are matched with: vendor_id, product_id, dev_type and the tags.
+func (d *HostDevice) Facts() map[string]string {
+	out := map[string]string{"vendor_id": d.VendorID, "product_id": d.ProductID, "dev_type": d.Type}
+	for k, v := range d.Tags {
+		out[k] = v
+	}
+	return out
+}
+
+// Claim is what a server holds of its host beyond amounts: CPUs, pages and devices by name. The conductor takes it, in a transaction that no
+// two servers pass together, before the guest is made; it goes to the agent in the guest's specification.
+type Claim struct {
+	Cells []ClaimedCell `json:"cells,omitempty"`
+	// Emulator are the CPUs for the hypervisor's own threads, when they have some apart.
+	Emulator []int    `json:"emulator,omitempty"`
+	Devices  []string `json:"devices,omitempty"` // PCI addresses
+}
+
+// ClaimedCell is one NUMA node of a server and where it lies.
+type ClaimedCell struct {
+	Node     int         `json:"node"` // of the host
+	CPUs     []int       `json:"cpus"` // virtual CPUs of the node
+	MemoryMB int64       `json:"memory_mb"`
+	PageKB   int64       `json:"page_kb,omitempty"` // 0: the host's usual pages
+	Pins     map[int]int `json:"pins,omitempty"`    // virtual CPU -> CPU of the host
+	Float    []int       `json:"float,omitempty"`   // CPUs of the host for those that are not pinned
+	// Large tells that PageKB is more than the smallest page of the host, which takes pages set aside.
+	Large bool `json:"large,omitempty"`
+}
+
+// Use puts what claims hold into a host's cells and devices, which are changed. It is how the scheduler's view of a host comes about.
+func Use(cells []HostCell, devices []HostDevice, claims map[string][]Claim) {
+	at := map[int]*HostCell{}
+	for i := range cells {
+		at[cells[i].ID] = &cells[i]
+	}
+	for server, all := range claims {
+		for _, c := range all {
+			for _, part := range c.Cells {
+				if cell := at[part.Node]; cell != nil {
+					cell.hold(&part)
+				}
+			}
+			for i := range cells {
+				for _, cpu := range c.Emulator {
+					cells[i].pin(cpu)
+				}
+			}
+			for i := range devices {
+				if slices.Contains(c.Devices, devices[i].Address) {
+					devices[i].Server = server
+				}
+			}
+		}
+	}
+	for i := range cells {
+		slices.Sort(cells[i].Pinned)
+	}
+}
+
+func (c *HostCell) hold(p *ClaimedCell) {
+	for _, cpu := range p.Pins {
+		c.pin(cpu)
+	}
+	c.MemoryUsedMB += p.MemoryMB
+	for i := range c.Pages {
+		if c.Pages[i].SizeKB == p.PageKB {
+			c.Pages[i].Used += p.MemoryMB << 10 / p.PageKB
+		}
+	}
+}
+
+func (c *HostCell) pin(cpu int) {
+	if slices.Contains(c.PCPUs, cpu) && !slices.Contains(c.Pinned, cpu) {
+		c.Pinned = append(c.Pinned, cpu)
+	}
+}
