@@ -384,7 +384,8 @@ func withField(t *testing.T, e entry, minor, inside int, parent, field string) (
 	return encoded(t, base), true
 }
 
-// TestPolicyOfEveryRoute asks each live entry as every kind of caller. What a role may do follows from the default rule's own words.
+// TestPolicyOfEveryRoute asks each live entry whose rule the framework asks as every kind of caller. What a role may do follows from the
+// default rule's own words.
 func TestPolicyOfEveryRoute(t *testing.T) {
 	h := newHandler(t, everyHandler())
 	checks := map[string]string{}
@@ -415,6 +416,9 @@ func TestPolicyOfEveryRoute(t *testing.T) {
 			t.Fatalf("%s: rule %s has an unexpected default %q", e.key(), e.Rule, checks[e.Rule])
 		}
 		for _, token := range []string{"admin", "manager", "member", "reader", "service", "none"} {
+			if e.Object {
+				break // TestEveryRouteOfAWholeCloud asks those of real handlers
+			}
 			w := call(h, token, e.Method, target(e), doc, fmt.Sprintf("2.%d", minor))
 			if got := w.Code != 403; got != slices.Contains(allowed, token) {
 				t.Errorf("%s as %s: %d", e.key(), token, w.Code)

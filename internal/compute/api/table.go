@@ -10,9 +10,10 @@ import (
 	"kilonova/internal/httpapi"
 )
 
-// Handler answers one route of the table. What the framework has done before it runs: token, microversion, the coarse policy rule of
-// the route (with the caller's own project and user as target), and the schemas of query and body. What is left to it: the rules about
-// the object (r.Authorize with the object's project_id and user_id), decoding, the work, the view.
+// Handler answers one route of the table. What the framework has done before it runs: token, microversion, the schemas of query and body,
+// and the policy rule of the route with the caller's own project and user as target, unless the rule is about a server or server group.
+// What is left to it: the rules about the object (Backend.Server, or r.Authorize with the object's project_id and user_id), decoding, the
+// work, the view.
 //
 // A Reply whose Status is 0 gets the success status that the table has for the route and microversion, so most handlers return
 // &httpapi.Reply{Body: …} or &httpapi.Reply{}.
@@ -91,6 +92,7 @@ type entry struct {
 	Gone                 bool
 	AliasOf              string    // key of the entry whose handler and schemas are used
 	Rule                 string    // asked before the handler
+	Object               bool      // the handler asks Rule about the server or group, after it was found
 	Public               bool      // no token needed
 	NoBody               bool      // POST or PUT without a body
 	Optional             bool      // a POST or PUT whose body may be left out
@@ -121,7 +123,10 @@ func (e entry) status(minor int) int {
 }
 
 func (e entry) route(handlers map[string]Handler, schemas *schemas) (httpapi.Route, error) {
-	rt := httpapi.Route{Method: e.Method, Path: strings.TrimSuffix(versionRoot+e.Path, "/"), Action: e.Action, Rule: e.Rule, Public: e.Public}
+	rt := httpapi.Route{Method: e.Method, Path: strings.TrimSuffix(versionRoot+e.Path, "/"), Action: e.Action, Public: e.Public}
+	if !e.Object {
+		rt.Rule = e.Rule
+	}
 	if e.Since > 1 {
 		rt.Since = httpapi.V(e.Since)
 	}

@@ -91,6 +91,7 @@ func TestHandlersGetTheirRequests(t *testing.T) {
 		"POST /servers/{id}/action os-stop":               show,
 		"GET /servers/{server_id}/metadata/{id}":          show,
 		"POST /os-keypairs":                               show,
+		"DELETE /flavors/{id}":                            show,
 		"POST /servers/{server_id}/os-volume_attachments": show,
 	})
 	for _, c := range []struct {
@@ -100,7 +101,8 @@ func TestHandlersGetTheirRequests(t *testing.T) {
 	}{
 		{"plain", "reader", "GET", "/v2.1/servers/7", "", "", 200, `"id":"7"`},
 		{"action", "member", "POST", "/v2.1/servers/7/action", `{"os-stop":null}`, "", 202, `"id":"7"`},
-		{"action needs member", "reader", "POST", "/v2.1/servers/7/action", `{"os-stop":null}`, "", 403, "os_compute_api:servers:stop"},
+		{"action's rule is left to its handler", "reader", "POST", "/v2.1/servers/7/action", `{"os-stop":null}`, "", 202, `"id":"7"`},
+		{"rule of the route", "reader", "DELETE", "/v2.1/flavors/7", "", "", 403, "os_compute_api:os-flavor-manage:delete"},
 		{"parent", "reader", "GET", "/v2.1/servers/7/metadata/k", "", "", 200, `{"id":"k","server":"7"}`},
 		{"alias", "reader", "GET", "/v2.1/os-volumes_boot/7", "", "2.102", 200, `"id":"7"`},
 		{"alias has ended", "reader", "GET", "/v2.1/os-volumes_boot/7", "", "2.103", 404, ""},

@@ -59,6 +59,9 @@ func entryLine(r *route, s *spec) (string, error) {
 	}
 	if rule := coarse(source); rule != "" {
 		fmt.Fprintf(&b, ", Rule: %q", rule)
+		if ofObject(source) {
+			b.WriteString(", Object: true")
+		}
 	}
 	asked, err := schemaStarts(source, source.Request, s.Max.minor())
 	if err != nil {
@@ -147,6 +150,15 @@ func coarse(r *route) string {
 		}
 	}
 	return ""
+}
+
+// ofObject tells whether a route looks for its server or server group before it asks policy about it: what another project has is not
+// found, whatever the caller may do. The older console actions ask policy first.
+func ofObject(r *route) bool {
+	if strings.HasPrefix(r.Action, "os-get") && strings.HasSuffix(r.Action, "Console") {
+		return false
+	}
+	return strings.HasPrefix(r.Path, "/servers/{") || strings.HasPrefix(r.Path, "/os-server-groups/{")
 }
 
 // checks are the rule texts of the defaults that the description has in words.
