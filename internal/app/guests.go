@@ -8,13 +8,16 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/compute/agent"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/host"
 	"kilonova/internal/config"
 	"kilonova/internal/network/dataplane"
 )
@@ -55,8 +58,12 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (v
 			return nil, err
 		}
 	}
-	lc := libvirt.Config{Socket: socket, InstancesDir: filepath.Join(dir, "guests"), VirtType: a.cfg.Compute.VirtType, HostIP: a.cfg.Compute.MyIP,
-		VNCListen: a.cfg.Compute.VNCListen, SerialListen: a.cfg.Compute.VNCListen}
+	cc := a.cfg.Compute
+	lc := libvirt.Config{Socket: socket, InstancesDir: filepath.Join(dir, "guests"), VirtType: cc.VirtType, HostIP: cc.MyIP, VNCListen: cc.VNCListen, SerialListen: cc.VNCListen,
+		Machine: cc.MachineType, CPUMode: cc.CPUMode, CPUModel: cc.CPUModel, DiskCache: cc.DiskCache}
+	if err := hardware(a.cfg, &lc); err != nil {
+		return nil, err
+	}
 	if ip := a.cfg.Compute.MyIP; ip != "" {
 		lc.MigrationURI, lc.MigrationAddress = "qemu+tcp://"+ip+"/system", ip
 		if !strings.HasPrefix(lc.VNCListen, "127.") {
@@ -91,6 +98,26 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (v
 		}
 		return d, plane, nil
 	}, nil
+}
+
+// hardware reads the options that say which CPUs, pages and devices guests may have.
+func hardware(cfg *config.Config, lc *libvirt.Config) (err error) {
+	if lc.DedicatedCPUs, err = host.ParseCPUs(cfg.Compute.DedicatedCPUs); err != nil {
+		return fmt.Errorf("[compute] cpu_dedicated_set: %w", err)
+	}
+	if lc.SharedCPUs, err = host.ParseCPUs(cfg.Compute.SharedCPUs); err != nil {
+		return fmt.Errorf("[compute] cpu_shared_set: %w", err)
+	}
+	for _, n := range lc.SharedCPUs {
+		if slices.Contains(lc.DedicatedCPUs, n) {
+			return fmt.Errorf("[compute] CPU %d is in cpu_dedicated_set and in cpu_shared_set", n)
+		}
+	}
+	if lc.ReservedPages, err = host.ParseReservedPages(cfg.Compute.ReservedPages); err != nil {
+		return fmt.Errorf("[compute] %w", err)
+	}
+	lc.Devices, err = compute.ParseDeviceSpecs(cfg.PCI.DeviceSpec)
+	return err
 }
 
 // HostDown makes a host as it was before its agent came: guests are shut down, the libvirtd that Kilonova started ends, and bridges, taps, rules and settings

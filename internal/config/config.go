@@ -116,6 +116,12 @@ func (c *Config) finish() error {
 	if !slices.Contains([]string{"libvirt", "fake"}, c.Compute.Driver) {
 		return fmt.Errorf("[compute] driver %q: libvirt and fake are there", c.Compute.Driver)
 	}
+	if c.Compute.DedicatedCPUs != "" && c.Compute.ReservedCPUs > 0 {
+		return errors.New("[compute] reserved_host_cpus and cpu_dedicated_set exclude each other: leave the host's CPUs out of cpu_dedicated_set and cpu_shared_set")
+	}
+	if (c.Compute.CPUMode == "custom") != (c.Compute.CPUModel != "") {
+		return errors.New("[compute] cpu_model goes with cpu_mode custom: give both or neither")
+	}
 	return nil
 }
 

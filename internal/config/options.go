@@ -67,7 +67,14 @@ type Config struct {
 		DiskRatio        float64       `opt:"disk_allocation_ratio" default:"1.0" help:"Disk given out per byte."`
 		ReservedMemoryMB int64         `opt:"reserved_host_memory_mb" default:"512" help:"Memory kept for the host."`
 		ReservedDiskMB   int64         `opt:"reserved_host_disk_mb" default:"0" help:"Disk kept for the host."`
-		ReservedCPUs     int64         `opt:"reserved_host_cpus" default:"0" help:"CPUs kept for the host."`
+		ReservedCPUs     int64         `opt:"reserved_host_cpus" default:"0" help:"CPUs kept for the host. Not together with cpu_dedicated_set."`
+		DedicatedCPUs    string        `opt:"cpu_dedicated_set" default:"" help:"CPUs to which virtual CPUs of servers with the policy dedicated or mixed are pinned, as 4-12,^8,15. They are the inventory PCPU."`
+		SharedCPUs       string        `opt:"cpu_shared_set" default:"" help:"CPUs on which the virtual CPUs of other servers float; they are the inventory VCPU. Empty: all, or none when cpu_dedicated_set is given."`
+		ReservedPages    string        `opt:"reserved_huge_pages" default:"" help:"Memory pages that servers may not have, as node:0,size:2048,count:64; several separated by semicolons."`
+		CPUMode          string        `opt:"cpu_mode" default:"" help:"CPU of guests: none, host-model, host-passthrough, maximum or custom; empty: host-model under kvm, else none."`
+		CPUModel         string        `opt:"cpu_model" default:"" help:"Model of the cpu_mode custom, as libvirt names it."`
+		MachineType      string        `opt:"hw_machine_type" default:"pc" help:"Machine type of guests whose image asks for none: pc, q35 or a versioned name of these."`
+		DiskCache        string        `opt:"disk_cachemode" default:"" help:"Cache mode of disks that are files: none, writeback, writethrough, directsync or unsafe; empty: none where the file system can do direct I/O, else writeback."`
 		ReportInterval   time.Duration `opt:"report_interval" default:"10s" help:"Time between heartbeats of an agent."`
 		ServiceDownTime  time.Duration `opt:"service_down_time" default:"60s" help:"Silence after which a service is down."`
 		ShutdownTimeout  time.Duration `opt:"shutdown_timeout" default:"60s" help:"Time a guest has to shut down by itself."`
@@ -81,6 +88,9 @@ type Config struct {
 		ResumeGuests     bool          `opt:"resume_guests_state_on_host_boot" default:"true" help:"Start guests again that ran when their host went down."`
 		Workers          int           `opt:"conductor_workers" default:"256" help:"Operations carried out at once by one conductor."`
 	} `section:"compute"`
+	PCI struct {
+		DeviceSpec string `opt:"device_spec" default:"" help:"PCI devices of this host that servers may have: a JSON object or a list of them with vendor_id, product_id, address, devname, physical_network."`
+	} `section:"pci"`
 	Scheduler struct {
 		MaxAttempts int      `opt:"max_attempts" default:"3" help:"Hosts tried for one build or move."`
 		Filters     []string `opt:"enabled_filters" default:"" help:"Host filters in order; empty: ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter."`

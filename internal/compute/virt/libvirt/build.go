@@ -18,8 +18,8 @@ import (
 	"kilonova/internal/network"
 )
 
-// build makes the domain definition of a spec. old is the definition that is there, or nil: ports and pinned CPUs stay as they are.
-func (d *Driver) build(ctx context.Context, spec *virt.Spec, old *definition.Domain) (*definition.Domain, error) {
+// build makes the domain definition of a spec. old is the definition that is there, or nil: ports stay as they are.
+func (d *Driver) build(spec *virt.Spec, old *definition.Domain) (*definition.Domain, error) {
 	o, err := definition.ParseOptions(spec)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (d *Driver) build(ctx context.Context, spec *virt.Spec, old *definition.Dom
 	if err := d.buildSystem(x, spec, o); err != nil {
 		return nil, err
 	}
-	if err := d.buildCPU(ctx, x, spec, o, old); err != nil {
+	if err := d.buildCPU(x, spec, o); err != nil {
 		return nil, err
 	}
 	if err := d.buildDevices(x, spec, o, old); err != nil {
@@ -75,8 +75,21 @@ func (d *Driver) buildSystem(x *definition.Domain, spec *virt.Spec, o *definitio
 		if !d.caps.uefi {
 			return fault.New(fault.NotImplemented, "The host has no UEFI firmware.").WithHint("Install the package ovmf on it.")
 		}
-		x.OS.Loader = &definition.Loader{ReadOnly: "yes", Type: "pflash", Path: d.c.UEFICode}
-		x.OS.NVRAM = &definition.NVRAM{Template: d.c.UEFIVars, Path: d.path(spec.ID, nvramFile)}
+		code, vars := d.c.UEFICode, d.c.UEFIVars
+		x.OS.Loader = &definition.Loader{ReadOnly: "yes", Type: "pflash"}
+		if o.Secure {
+			if !o.Q35 || !d.caps.secure {
+				return fault.New(fault.NotImplemented, "Secure boot needs the machine type q35 and firmware with enrolled keys.").WithHint("Set hw_machine_type to q35; install the package ovmf on the host.")
+			}
+			code, vars = secureBoot(code, vars)
+			x.OS.Loader.Secure, x.Features.SMM = "yes", &definition.State{State: "on"}
+		}
+		x.OS.Loader.Path = code
+		if o.Stateless {
+			x.OS.Loader.Stateless = "yes"
+		} else {
+			x.OS.NVRAM = &definition.NVRAM{Template: vars, Path: d.path(spec.ID, nvramFile)}
+		}
 	}
 	if o.Windows {
 		x.Clock.Offset = "localtime"
@@ -92,20 +105,19 @@ func (d *Driver) buildSystem(x *definition.Domain, spec *virt.Spec, o *definitio
 	if o.PMU != "" {
 		x.Features.PMU = &definition.State{State: o.PMU}
 	}
-	if o.PageKiB > 0 {
-		if spec.MemoryMB<<10%o.PageKiB != 0 {
-			return fault.New(fault.Invalid, "%d MiB of memory cannot be made of pages of %d KiB.", spec.MemoryMB, o.PageKiB)
-		}
-		x.Backing = &definition.MemoryBacking{Huge: &definition.HugePages{Pages: []definition.Page{{Size: o.PageKiB, Unit: "KiB"}}}}
-	}
 	if o.Memory != (definition.MemTune{}) {
 		x.MemTune = &o.Memory
 	}
 	return nil
 }
 
+// secureBoot names the firmware that only starts what is signed, which lies beside the other.
+func secureBoot(code, vars string) (string, string) {
+	return strings.TrimSuffix(code, ".fd") + ".secboot.fd", strings.TrimSuffix(vars, ".fd") + ".ms.fd"
+}
+
 // buildCPU sets model, topology, NUMA nodes, shares and pins.
-func (d *Driver) buildCPU(ctx context.Context, x *definition.Domain, spec *virt.Spec, o *definition.Options, old *definition.Domain) error {
+func (d *Driver) buildCPU(x *definition.Domain, spec *virt.Spec, o *definition.Options) error {
 	c := definition.CPU{Topology: o.Topology}
 	switch mode := d.caps.cpuMode; mode {
 	case "none":
@@ -120,76 +132,20 @@ func (d *Driver) buildCPU(ctx context.Context, x *definition.Domain, spec *virt.
 	if c.Mode != "" || c.Topology != nil || c.NUMA != nil {
 		x.CPU = &c
 	}
-	if o.Dedicated {
-		pins, err := d.choosePins(ctx, spec, old)
-		if err != nil {
-			return err
-		}
-		for i, cpu := range pins {
-			o.Tune.Pins = append(o.Tune.Pins, definition.Pin{VCPU: &i, CPUSet: strconv.Itoa(cpu)})
-		}
-		o.Tune.Emulator = &definition.Pin{CPUSet: joinInts(pins)}
-	}
-	if o.Tune.Shares != 0 || o.Tune.Period != 0 || o.Tune.Quota != 0 || o.Tune.Pins != nil {
+	if o.Tune.Shares != 0 || o.Tune.Period != 0 || o.Tune.Quota != 0 {
 		x.CPUTune = &o.Tune
 	}
+	switch {
+	case spec.Claim != nil:
+		x.Settle(spec.Claim, o)
+	case o.Dedicated || o.Large || o.Device:
+		return fault.New(fault.Conflict, "No CPUs, memory pages or devices of the host were set aside for the server.").
+			WithHint("Hosts offer dedicated CPUs by the option cpu_dedicated_set, devices by [pci] device_spec.")
+	}
+	if len(d.c.SharedCPUs) > 0 && x.NUMATune == nil { // with NUMA nodes, each virtual CPU has its own set
+		x.VCPU.Placement, x.VCPU.CPUSet = "static", definition.JoinInts(d.c.SharedCPUs)
+	}
 	return nil
-}
-
-func joinInts(n []int) string {
-	s := make([]string, len(n))
-	for i := range n {
-		s[i] = strconv.Itoa(n[i])
-	}
-	return strings.Join(s, ",")
-}
-
-// choosePins gives each virtual CPU a CPU of the host for itself. Which are taken is what the definitions of our guests say.
-func (d *Driver) choosePins(ctx context.Context, spec *virt.Spec, old *definition.Domain) ([]int, error) {
-	if len(d.c.DedicatedCPUs) == 0 {
-		return nil, fault.New(fault.NotImplemented, "The host has no CPUs set aside for servers with dedicated CPUs.")
-	}
-	if old != nil && old.CPUTune != nil && len(old.CPUTune.Pins) == spec.VCPUs {
-		pins := make([]int, spec.VCPUs)
-		for i, p := range old.CPUTune.Pins {
-			n, err := strconv.Atoi(p.CPUSet)
-			if err != nil || !slices.Contains(d.c.DedicatedCPUs, n) {
-				pins = nil
-				break
-			}
-			pins[i] = n
-		}
-		if pins != nil {
-			return pins, nil
-		}
-	}
-	all, err := d.rpc.Domains(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	taken := map[string]bool{}
-	for _, dom := range all {
-		if dom.UUID.String() == spec.ID {
-			continue
-		}
-		x, err := d.definition(ctx, dom, rpc.XMLInactive)
-		if err != nil || x.CPUTune == nil {
-			continue
-		}
-		for _, p := range x.CPUTune.Pins {
-			taken[p.CPUSet] = true
-		}
-	}
-	var pins []int
-	for _, n := range d.c.DedicatedCPUs {
-		if len(pins) < spec.VCPUs && !taken[strconv.Itoa(n)] {
-			pins = append(pins, n)
-		}
-	}
-	if len(pins) < spec.VCPUs {
-		return nil, fault.New(fault.Conflict, "The host has only %d dedicated CPUs free, the server needs %d.", len(pins), spec.VCPUs)
-	}
-	return pins, nil
 }
 
 // letters gives target device names in turn: vda, vdb … sdz.
@@ -279,6 +235,18 @@ func (d *Driver) buildDevices(x *definition.Domain, spec *virt.Spec, o *definiti
 			return fault.New(fault.NotImplemented, "The host cannot emulate a TPM.").WithHint("Install the packages swtpm and swtpm-tools on it.")
 		}
 		dev.TPM = &definition.TPM{Model: cmp.Or(o.TPMModel, "tpm-tis"), Backend: definition.TPMBackend{Type: "emulator", Version: cmp.Or(o.TPMVersion, "2.0")}}
+	}
+	if o.Sound != "" {
+		dev.Sound = &definition.Modelled{Model: o.Sound}
+	}
+	switch {
+	case o.IOMMU == "intel" && !o.Q35:
+		return fault.New(fault.Invalid, "The IOMMU model intel needs the machine type q35.")
+	case o.IOMMU == "intel":
+		dev.IOMMU = &definition.Modelled{Model: "intel"}
+		x.Features.IOAPIC = &definition.Driver{Name: "qemu"} // so that it can remap interrupts
+	case o.IOMMU != "":
+		dev.IOMMU = &definition.Modelled{Model: "virtio"}
 	}
 	dev.Balloon = &definition.Balloon{Model: "virtio", Stats: &definition.BalloonStats{Period: 10}}
 	if o.RNG {
@@ -465,12 +433,7 @@ func (d *Driver) freePort(not map[int]bool) (int, error) {
 
 // define writes the definition of spec to libvirt.
 func (d *Driver) define(ctx context.Context, spec *virt.Spec, old *definition.Domain) (rpc.Domain, error) {
-	release, err := d.takePins(ctx)
-	if err != nil {
-		return rpc.Domain{}, err
-	}
-	defer release()
-	x, err := d.build(ctx, spec, old)
+	x, err := d.build(spec, old)
 	if err != nil {
 		return rpc.Domain{}, err
 	}
@@ -483,17 +446,4 @@ func (d *Driver) define(ctx context.Context, spec *virt.Spec, old *definition.Do
 		return dom, fmt.Errorf("define %s: %w", spec.Name, err)
 	}
 	return dom, nil
-}
-
-// takePins makes choosing pinned CPUs and writing them down one act.
-func (d *Driver) takePins(ctx context.Context) (func(), error) {
-	if len(d.c.DedicatedCPUs) == 0 {
-		return func() {}, nil
-	}
-	select {
-	case d.pins <- struct{}{}:
-		return func() { <-d.pins }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }

@@ -146,7 +146,7 @@ func TestDefinitionHoldsTheGuest(t *testing.T) {
 	spec.FlavorName, spec.ProjectID = "m1", "p1"
 	spec.VIFs = []network.VIF{{PortID: "port-1", MAC: "fa:16:3e:00:00:01", Bridge: "br0", Tap: "tapport-1", MTU: 1450}}
 	spec.ExtraSpecs = map[string]string{"hw:cpu_cores": "2", "hw:watchdog_action": "reset", "hw:serial_port_count": "2", "hw:vif_multiqueue_enabled": "true"}
-	x, err := d.build(t.Context(), spec, nil)
+	x, err := d.build(spec, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestDefinitionHoldsTheGuest(t *testing.T) {
 	if n := len(x.Devices.Serials); n != 2 || x.Devices.Serials[0].Source.Service == x.Devices.Serials[1].Source.Service {
 		t.Errorf("%d serial ports: %+v", n, x.Devices.Serials)
 	}
-	again, err := d.build(t.Context(), spec, x)
+	again, err := d.build(spec, x)
 	if err != nil || again.Devices.Serials[0].Source.Service != x.Devices.Serials[0].Source.Service {
 		t.Errorf("the console moved from port %s to %s, %v", x.Devices.Serials[0].Source.Service, again.Devices.Serials[0].Source.Service, err)
 	}
@@ -183,7 +183,7 @@ func TestDefinitionHoldsTheGuest(t *testing.T) {
 		s := small()
 		s.VIFs = []network.VIF{spec.VIFs[0]}
 		edit(s)
-		if _, err := d.build(t.Context(), s, nil); err == nil || fault.KindOf(err) == fault.Internal {
+		if _, err := d.build(s, nil); err == nil || fault.KindOf(err) == fault.Internal {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

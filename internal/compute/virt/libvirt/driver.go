@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/compute/virt/libvirt/disk"
@@ -42,11 +43,16 @@ type Config struct {
 	// MigrationBandwidth bounds a live migration, in MiB/s; 0 no bound.
 	MigrationBandwidth uint64
 	HostIP             string
-	// DedicatedCPUs are those of the host that guests with the CPU policy "dedicated" are pinned to; none: such guests are refused.
-	DedicatedCPUs []int
-	UEFICode      string // firmware; "" Debian's OVMF
-	UEFIVars      string
-	Log           *slog.Logger
+	// DedicatedCPUs are those of the host to which virtual CPUs are pinned, SharedCPUs those on which the others float (none: on all, unless some
+	// are dedicated).
+	DedicatedCPUs, SharedCPUs []int
+	// ReservedPages are memory pages that guests may not have, by NUMA node and size in KiB.
+	ReservedPages map[int]map[int64]int64
+	// Devices says which PCI devices guests may have.
+	Devices  []compute.DeviceSpec
+	UEFICode string // firmware; "" Debian's OVMF
+	UEFIVars string
+	Log      *slog.Logger
 }
 
 // Driver drives one libvirtd. It implements virt.Driver and every ability of package virt.
@@ -57,7 +63,6 @@ type Driver struct {
 	locks keyed
 	caps  hostCaps
 	cache string // cache mode of file disks
-	pins  chan struct{}
 
 	mu   sync.Mutex
 	ours map[string]bool // by UUID: whether the domain has our metadata; what is known need not be asked again
@@ -118,7 +123,7 @@ func New(ctx context.Context, c Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{c: c, rpc: client, log: c.Log, ours: map[string]bool{}, pins: make(chan struct{}, 1), cache: c.DiskCache}
+	d := &Driver{c: c, rpc: client, log: c.Log, ours: map[string]bool{}, cache: c.DiskCache}
 	if d.cache == "" {
 		d.cache = disk.CacheMode(c.InstancesDir)
 	}

@@ -14,6 +14,7 @@ import (
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/compute/virt/libvirt/disk"
+	"kilonova/internal/compute/virt/libvirt/host"
 	"kilonova/internal/fault"
 )
 
@@ -23,78 +24,12 @@ type hostCaps struct {
 	virtType       string // qemu or kvm
 	cpuMode        string
 	uefi, tpm      bool
+	secure         bool // UEFI that starts only what is signed
 	version        uint64
 	features       []string // CPU features that guests can have
 	machines       []string // machine types, short and versioned names; empty: not known
-	host           capabilitiesXML
-	domain         domainCapsXML
-}
-
-// capabilitiesXML is what the driver reads of a host's capabilities.
-type capabilitiesXML struct {
-	Host struct {
-		UUID     string         `xml:"uuid"`
-		CPU      definition.CPU `xml:"cpu"`
-		Topology struct {
-			Cells []struct {
-				ID     int             `xml:"id,attr"`
-				Memory definition.Size `xml:"memory"`
-				CPUs   []struct {
-					ID int `xml:"id,attr"`
-				} `xml:"cpus>cpu"`
-			} `xml:"cells>cell"`
-		} `xml:"topology"`
-	} `xml:"host"`
-	Guests []struct {
-		OSType string `xml:"os_type"`
-		Arch   struct {
-			Name     string   `xml:"name,attr"`
-			Emulator string   `xml:"emulator"`
-			Machines []string `xml:"machine"`
-			Domains  []struct {
-				Type string `xml:"type,attr"`
-			} `xml:"domain"`
-		} `xml:"arch"`
-	} `xml:"guest"`
-}
-
-// domainCapsXML is what the driver reads of the capabilities of guests.
-type domainCapsXML struct {
-	Path string `xml:"path"`
-	VCPU struct {
-		Max int `xml:"max,attr"`
-	} `xml:"vcpu"`
-	CPU struct {
-		Modes []struct {
-			Name      string `xml:"name,attr"`
-			Supported string `xml:"supported,attr"`
-			definition.CPU
-		} `xml:"mode"`
-	} `xml:"cpu"`
-	Devices struct {
-		Disk  capsEnums `xml:"disk"`
-		Video capsEnums `xml:"video"`
-		TPM   struct {
-			Supported string `xml:"supported,attr"`
-			capsEnums
-		} `xml:"tpm"`
-	} `xml:"devices"`
-}
-
-type capsEnums struct {
-	Enums []struct {
-		Name   string   `xml:"name,attr"`
-		Values []string `xml:"value"`
-	} `xml:"enum"`
-}
-
-func (c capsEnums) values(name string) []string {
-	for _, e := range c.Enums {
-		if e.Name == name {
-			return e.Values
-		}
-	}
-	return nil
+	host           host.Capabilities
+	domain         host.DomainCapabilities
 }
 
 // probe asks libvirt what the host and its guests can have.
@@ -140,6 +75,8 @@ func (d *Driver) probe(ctx context.Context) (hostCaps, error) {
 		return h, fmt.Errorf("read domain capabilities: %w", err)
 	}
 	h.uefi = exists(d.c.UEFICode) && exists(d.c.UEFIVars)
+	code, vars := secureBoot(d.c.UEFICode, d.c.UEFIVars)
+	h.secure = exists(code) && exists(vars)
 	_, noTPM := disk.FindProgram("swtpm")
 	h.tpm = noTPM == nil && h.domain.Devices.TPM.Supported == "yes"
 	h.features = d.cpuFeatures(ctx, h)
@@ -214,7 +151,10 @@ func (d *Driver) Info(ctx context.Context) (*virt.HostInfo, error) {
 		Hostname: name, HypervisorType: "QEMU", HypervisorVersion: int(d.caps.version), VCPUs: int(node.CPUs), MemoryMB: total,
 		MemoryUsedMB: total - int64((mem["free"]+mem["buffers"]+mem["cached"])/1024),
 		DiskGB:       int64(fs.Blocks) * block / gib, FreeDiskGB: int64(fs.Bavail) * block / gib, HostIP: d.hostIP(), Uptime: uptime(),
-		Supported: d.supported(), Traits: d.traits(), Stats: map[string]string{"virt_type": d.caps.virtType, "cpu_mode": d.caps.cpuMode},
+		Supported: d.supported(), Traits: host.Traits(host.Has{Arch: d.caps.arch, Features: d.caps.features, Caps: &d.caps.host, Domain: &d.caps.domain, UEFI: d.caps.uefi, SecureBoot: d.caps.secure, TPM: d.caps.tpm}), Stats: map[string]string{"virt_type": d.caps.virtType, "cpu_mode": d.caps.cpuMode},
+	}
+	if err := d.hardware(ctx, info); err != nil {
+		return nil, err
 	}
 	cpu := d.caps.host.Host.CPU
 	info.CPUInfo = map[string]any{"arch": d.caps.arch, "vendor": cpu.Vendor, "features": d.caps.features,
@@ -223,6 +163,21 @@ func (d *Driver) Info(ctx context.Context) (*virt.HostInfo, error) {
 		info.CPUInfo["model"] = cpu.Model.Name
 	}
 	return info, nil
+}
+
+// hardware tells of NUMA nodes, whose stock of pages may change, and of PCI devices.
+func (d *Driver) hardware(ctx context.Context, info *virt.HostInfo) error {
+	text, err := d.rpc.Capabilities(ctx)
+	if err != nil {
+		return err
+	}
+	var now host.Capabilities
+	if err := xml.Unmarshal([]byte(text), &now); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	info.NUMA = host.Cells(&now, d.c.DedicatedCPUs, d.c.SharedCPUs, d.c.ReservedPages)
+	info.PCI, err = host.Devices(os.DirFS("/sys"), d.c.Devices)
+	return err
 }
 
 func (d *Driver) hostIP() string {
@@ -265,52 +220,6 @@ func (d *Driver) supported() [][3]string {
 		}
 	}
 	return out
-}
-
-// cpuTraits are libvirt's names of CPU features and the traits that they mean.
-const cpuTraits = `3dnow=3DNOW abm=ABM aes=AESNI avx=AVX avx2=AVX2 avx512-vpopcntdq=AVX512VPOPCNTDQ avx512bitalg=AVX512BITALG avx512bw=AVX512BW
-avx512cd=AVX512CD avx512dq=AVX512DQ avx512er=AVX512ER avx512f=AVX512F avx512ifma=AVX512IFMA avx512pf=AVX512PF avx512vbmi=AVX512VBMI
-avx512vbmi2=AVX512VBMI2 avx512vl=AVX512VL avx512vnni=AVX512VNNI amx-bf16=AMXBF16 amx-int8=AMXINT8 amx-tile=AMXTILE bmi1=BMI bmi2=BMI2 f16c=F16C
-fma=FMA3 fma4=FMA4 gfni=AVX512GFNI vaes=AVX512VAES vpclmulqdq=AVX512VPCLMULQDQ ibpb=AMD_IBPB md-clear=INTEL_MD_CLEAR mmx=MMX mpx=MPX
-pcid=INTEL_PCID pclmuldq=CLMUL pclmulqdq=CLMUL pdpe1gb=PDPE1GB pni=SSE3 rtm=TSX sgx=SGX sha-ni=SHA spec-ctrl=INTEL_SPEC_CTRL ssbd=INTEL_SSBD
-amd-ssbd=AMD_SSBD amd-no-ssb=AMD_NO_SSB virt-ssbd=AMD_VIRT_SSBD sse=SSE sse2=SSE2 sse4.1=SSE41 sse4.2=SSE42 sse4a=SSE4A ssse3=SSSE3 stibp=STIBP
-svm=SVM svm=AMD_SVM tbm=TBM vmx=VMX vmx=INTEL_VMX xop=XOP`
-
-// traits are those beyond what follows from the abilities.
-func (d *Driver) traits() []string {
-	set := map[string]bool{"COMPUTE_IMAGE_TYPE_QCOW2": true, "COMPUTE_IMAGE_TYPE_RAW": true, "COMPUTE_IMAGE_TYPE_ISO": true, "COMPUTE_IMAGE_TYPE_AMI": true,
-		"COMPUTE_FIRMWARE_BIOS": true, "COMPUTE_MIGRATE_AUTO_CONVERGE": true, "COMPUTE_MIGRATE_POST_COPY": true, "COMPUTE_GRAPHICS_MODEL_NONE": true,
-		"COMPUTE_NET_VIRTIO_PACKED": true, "COMPUTE_VOLUME_MULTI_ATTACH": true}
-	for _, pair := range strings.Fields(cpuTraits) {
-		feature, trait, _ := strings.Cut(pair, "=")
-		if slices.Contains(d.caps.features, feature) {
-			set["HW_CPU_X86_"+trait] = true
-		}
-	}
-	for _, bus := range d.caps.domain.Devices.Disk.values("bus") {
-		if slices.Contains([]string{"virtio", "scsi", "ide", "sata"}, bus) {
-			set["COMPUTE_STORAGE_BUS_"+strings.ToUpper(bus)] = true
-		}
-	}
-	for _, m := range d.caps.domain.Devices.Video.values("modelType") {
-		if slices.Contains([]string{"vga", "cirrus", "virtio", "qxl", "bochs"}, m) {
-			set["COMPUTE_GRAPHICS_MODEL_"+strings.ToUpper(m)] = true
-		}
-	}
-	for _, m := range []string{"VIRTIO", "E1000", "E1000E", "RTL8139", "NE2K_PCI", "PCNET"} {
-		set["COMPUTE_NET_VIF_MODEL_"+m] = true
-	}
-	if d.caps.arch == "x86_64" {
-		set["COMPUTE_ARCH_X86_64"], set["HW_ARCH_X86_64"] = true, true
-	}
-	if d.caps.uefi {
-		set["COMPUTE_FIRMWARE_UEFI"] = true
-	}
-	if d.caps.tpm {
-		set["COMPUTE_SECURITY_TPM_1_2"], set["COMPUTE_SECURITY_TPM_2_0"] = true, true
-		set["COMPUTE_SECURITY_TPM_TIS"], set["COMPUTE_SECURITY_TPM_CRB"] = true, true
-	}
-	return slices.Sorted(maps.Keys(set))
 }
 
 // UUID gives the host's id as libvirt knows it.

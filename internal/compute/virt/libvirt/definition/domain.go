@@ -19,6 +19,7 @@ type Domain struct {
 	Backing       *MemoryBacking `xml:"memoryBacking"`
 	VCPU          VCPU           `xml:"vcpu"`
 	CPUTune       *CPUTune       `xml:"cputune"`
+	NUMATune      *NUMATune      `xml:"numatune"`
 	MemTune       *MemTune       `xml:"memtune"`
 	SysInfo       *SysInfo       `xml:"sysinfo"`
 	OS            OS             `xml:"os"`
@@ -60,37 +61,6 @@ type VCPU struct {
 	N         int    `xml:",chardata"`
 }
 
-// MemoryBacking is the element <memoryBacking>.
-type MemoryBacking struct {
-	Huge *HugePages `xml:"hugepages"`
-}
-
-// HugePages is the element <hugepages>.
-type HugePages struct {
-	Pages []Page `xml:"page"`
-}
-
-// Page is the element <page>.
-type Page struct {
-	Size int64  `xml:"size,attr"`
-	Unit string `xml:"unit,attr"`
-}
-
-// CPUTune is the element <cputune>.
-type CPUTune struct {
-	Shares   int64 `xml:"shares,omitempty"`
-	Period   int64 `xml:"period,omitempty"`
-	Quota    int64 `xml:"quota,omitempty"`
-	Pins     []Pin `xml:"vcpupin"`
-	Emulator *Pin  `xml:"emulatorpin"`
-}
-
-// Pin is the element <vcpupin>.
-type Pin struct {
-	VCPU   *int   `xml:"vcpu,attr"`
-	CPUSet string `xml:"cpuset,attr"`
-}
-
 // MemTune is the element <memtune>.
 type MemTune struct {
 	Hard    *Size `xml:"hard_limit"`
@@ -128,9 +98,11 @@ type OSType struct {
 
 // Loader is the element <loader>.
 type Loader struct {
-	ReadOnly string `xml:"readonly,attr,omitempty"`
-	Type     string `xml:"type,attr,omitempty"`
-	Path     string `xml:",chardata"`
+	ReadOnly  string `xml:"readonly,attr,omitempty"`
+	Secure    string `xml:"secure,attr,omitempty"`
+	Type      string `xml:"type,attr,omitempty"`
+	Stateless string `xml:"stateless,attr,omitempty"`
+	Path      string `xml:",chardata"`
 }
 
 // NVRAM is the element <nvram>.
@@ -153,6 +125,10 @@ type (
 		State   string `xml:"state,attr"`
 		Retries int    `xml:"retries,attr,omitempty"`
 	}
+	// Driver is the element <ioapic>.
+	Driver struct {
+		Name string `xml:"driver,attr"`
+	}
 	// Present is the element <acpi>.
 	Present struct{}
 )
@@ -164,6 +140,8 @@ type Features struct {
 	HyperV *HyperV  `xml:"hyperv"`
 	KVM    *KVM     `xml:"kvm"`
 	PMU    *State   `xml:"pmu"`
+	SMM    *State   `xml:"smm"`
+	IOAPIC *Driver  `xml:"ioapic"`
 }
 
 // HyperV is the element <hyperv>.
@@ -252,6 +230,9 @@ type Devices struct {
 	Watchdog    *Watchdog    `xml:"watchdog"`
 	Balloon     *Balloon     `xml:"memballoon"`
 	RNG         *RNG         `xml:"rng"`
+	Sound       *Modelled    `xml:"sound"`
+	HostDevs    []HostDev    `xml:"hostdev"`
+	IOMMU       *Modelled    `xml:"iommu"`
 }
 
 // Controller is the element <controller>.

@@ -32,8 +32,13 @@ type Options struct {
 	SerialPorts          int
 	Topology             *Topology
 	Cells                []Cell
-	PageKiB              int64
-	Dedicated            bool
+	Dedicated            bool  // some virtual CPUs are pinned
+	Large                bool  // pages other than the usual ones
+	Device               bool  // a PCI device
+	Realtime             []int // virtual CPUs
+	Locked               bool
+	Secure, Stateless    bool // of UEFI
+	Sound, IOMMU         string
 	Multiqueue, Packed   bool
 	TPMModel, TPMVersion string
 	Tune                 CPUTune
@@ -66,6 +71,10 @@ func boolean(target func(*Options) *bool) func(*Options, string) error {
 		*target(o) = b
 		return err
 	}
+}
+
+func oneOfWords(v string, allowed ...string) error {
+	return oneOf(func(*Options) *string { return new(string) }, allowed...)(nil, v)
 }
 
 // parseBool reads the words that OpenStack takes for yes and no.
@@ -119,26 +128,21 @@ func setFirmware(o *Options, v string) error {
 	return nil
 }
 
+// setPageSize does not say which pages the guest gets: that is chosen where it is known what the host has.
 func setPageSize(o *Options, v string) error {
-	switch v {
-	case "small", "any", "":
-		return nil
-	case "large":
-		o.PageKiB = 2048
+	if v == "small" || v == "any" {
 		return nil
 	}
-	n, unit := v, int64(1)
-	for suffix, u := range map[string]int64{"KB": 1, "MB": 1 << 10, "GB": 1 << 20, "KiB": 1, "MiB": 1 << 10, "GiB": 1 << 20} {
-		if strings.HasSuffix(v, suffix) {
-			n, unit = strings.TrimSuffix(v, suffix), u
-		}
+	o.Large = true
+	if v == "large" {
+		return nil
 	}
-	k, err := strconv.ParseInt(n, 10, 64)
-	if err != nil || k <= 0 {
+	n := v
+	for _, suffix := range []string{"KB", "MB", "GB", "KiB", "MiB", "GiB"} {
+		n = strings.TrimSuffix(n, suffix)
+	}
+	if k, err := strconv.ParseInt(n, 10, 64); err != nil || k <= 0 {
 		return fmt.Errorf("must be small, large, any or a size such as 2MB")
-	}
-	if k*unit > 4 {
-		o.PageKiB = k * unit
 	}
 	return nil
 }
@@ -183,13 +187,22 @@ func settings() []setting {
 		}},
 		{"hw:mem_page_size", "hw_mem_page_size", setPageSize},
 		{"hw:cpu_policy", "hw_cpu_policy", func(o *Options, v string) error {
-			o.Dedicated = v == "dedicated"
-			if v != "dedicated" && v != "shared" {
-				return fmt.Errorf("must be shared or dedicated here")
+			o.Dedicated = v == "dedicated" || v == "mixed"
+			if !o.Dedicated && v != "shared" {
+				return fmt.Errorf("must be shared, dedicated or mixed")
 			}
 			return nil
 		}},
-		{"hw:cpu_thread_policy", "hw_cpu_thread_policy", oneOf(func(*Options) *string { return new(string) }, "prefer")},
+		{"hw:cpu_thread_policy", "hw_cpu_thread_policy", oneOf(func(*Options) *string { return new(string) }, "prefer", "isolate", "require")},
+		{"hw:emulator_threads_policy", "", oneOf(func(*Options) *string { return new(string) }, "share", "isolate")},
+		{"hw:locked_memory", "hw_locked_memory", boolean(func(o *Options) *bool { return &o.Locked })},
+		{"os:secure_boot", "os_secure_boot", func(o *Options, v string) error {
+			o.Secure = v == "required"
+			return oneOfWords(v, "required", "optional", "disabled")
+		}},
+		{"", "hw_firmware_stateless", boolean(func(o *Options) *bool { return &o.Stateless })},
+		{"", "hw_sound_model", oneOf(func(o *Options) *string { return &o.Sound }, "sb16", "es1370", "pcspk", "ac97", "ich6", "ich9", "usb", "ich7")},
+		{"hw:viommu_model", "hw_viommu_model", oneOf(func(o *Options) *string { return &o.IOMMU }, "intel", "virtio", "auto")},
 		{"hw:vif_multiqueue_enabled", "hw_vif_multiqueue_enabled", boolean(func(o *Options) *bool { return &o.Multiqueue })},
 		{"hw:virtio_packed_ring", "hw_virtio_packed_ring", boolean(func(o *Options) *bool { return &o.Packed })},
 		{"hw:tpm_version", "hw_tpm_version", oneOf(func(o *Options) *string { return &o.TPMVersion }, "1.2", "2.0")},
@@ -229,11 +242,7 @@ func memLimit(target func(*MemTune) **Size) func(*Options, string) error {
 func refused() map[string]string {
 	return map[string]string{
 		"hw:mem_encryption": "encrypted memory", "hw_mem_encryption": "encrypted memory", "hw_mem_encryption_model": "encrypted memory",
-		"hw:pmem": "persistent memory", "pci_passthrough:alias": "PCI passthrough", "os_secure_boot": "secure boot", "os:secure_boot": "secure boot",
-		"hw:cpu_realtime": "real-time CPUs", "hw_cpu_realtime": "real-time CPUs", "hw:cpu_dedicated_mask": "mixed CPU pinning",
-		"hw:emulator_threads_policy": "separate emulator threads", "hw_emulation_architecture": "emulation of other architectures",
-		"hw_sound_model": "sound", "hw:viommu_model": "a virtual IOMMU", "hw_viommu_model": "a virtual IOMMU", "hw:locked_memory": "locked memory",
-		"hw_locked_memory": "locked memory", "hw_firmware_stateless": "stateless firmware", "hw:maxphysaddr_mode": "a chosen address width",
+		"hw:pmem": "persistent memory", "hw_emulation_architecture": "emulation of other architectures", "hw:maxphysaddr_mode": "a chosen address width",
 		"resources:VGPU": "virtual GPUs", "accel:device_profile": "accelerators", "hw_ephemeral_encryption": "encrypted ephemeral disks",
 		"hw:ephemeral_encryption": "encrypted ephemeral disks", "kernel_id": "booting with a separate kernel", "hw_usb_model": "USB controllers of a chosen model",
 	}
@@ -278,6 +287,23 @@ func ParseOptions(spec *virt.Spec) (*Options, error) {
 	}
 	if o.CDROMBus == "" {
 		o.CDROMBus = map[bool]string{true: "sata", false: "ide"}[o.Q35]
+	}
+	o.Device = spec.ExtraSpecs["pci_passthrough:alias"] != ""
+	if on, _ := asked(spec, "cpu_realtime"); on != "" && !isFalse(on) {
+		mask, _ := asked(spec, "cpu_realtime_mask")
+		var err error
+		if o.Realtime, err = parseRealtime(mask, spec.VCPUs); err != nil {
+			return nil, fault.New(fault.Invalid, "%s.", err.Error())
+		}
+	}
+	if o.Secure && !o.UEFI {
+		return nil, fault.New(fault.Invalid, "Secure boot needs an image with hw_firmware_type uefi.")
+	}
+	if o.Secure && o.Machine != "" && !o.Q35 {
+		return nil, fault.New(fault.Invalid, "Secure boot needs the machine type q35.")
+	}
+	if o.Stateless && !o.UEFI {
+		return nil, fault.New(fault.Invalid, "Stateless firmware needs an image with hw_firmware_type uefi.")
 	}
 	if err := o.parseTopology(spec); err != nil {
 		return nil, err

@@ -1,0 +1,183 @@
+package definition
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"kilonova/internal/compute"
+)
+
+// MemoryBacking is the element <memoryBacking>.
+type MemoryBacking struct {
+	Huge     *HugePages `xml:"hugepages"`
+	Unshared *Present   `xml:"nosharepages"`
+	Locked   *Present   `xml:"locked"`
+}
+
+// HugePages is the element <hugepages>.
+type HugePages struct {
+	Pages []Page `xml:"page"`
+}
+
+// Page is the element <page>.
+type Page struct {
+	Size    int64  `xml:"size,attr"`
+	Unit    string `xml:"unit,attr"`
+	NodeSet string `xml:"nodeset,attr,omitempty"`
+}
+
+// CPUTune is the element <cputune>.
+type CPUTune struct {
+	Shares   int64   `xml:"shares,omitempty"`
+	Period   int64   `xml:"period,omitempty"`
+	Quota    int64   `xml:"quota,omitempty"`
+	Pins     []Pin   `xml:"vcpupin"`
+	Emulator *Pin    `xml:"emulatorpin"`
+	Sched    []Sched `xml:"vcpusched"`
+}
+
+// Pin is the element <vcpupin>.
+type Pin struct {
+	VCPU   *int   `xml:"vcpu,attr"`
+	CPUSet string `xml:"cpuset,attr"`
+}
+
+// Sched is the element <vcpusched>.
+type Sched struct {
+	VCPUs     string `xml:"vcpus,attr"`
+	Scheduler string `xml:"scheduler,attr"`
+	Priority  int    `xml:"priority,attr,omitempty"`
+}
+
+// NUMATune is the element <numatune>.
+type NUMATune struct {
+	Memory Bound   `xml:"memory"`
+	Nodes  []Bound `xml:"memnode"`
+}
+
+// Bound is the element <memory> or <memnode> of <numatune>.
+type Bound struct {
+	Cell    *int   `xml:"cellid,attr"`
+	Mode    string `xml:"mode,attr"`
+	NodeSet string `xml:"nodeset,attr"`
+}
+
+// HostDev is the element <hostdev> of a PCI device.
+type HostDev struct {
+	Mode    string     `xml:"mode,attr"`
+	Type    string     `xml:"type,attr"`
+	Managed string     `xml:"managed,attr"`
+	Address PCIAddress `xml:"source>address"`
+}
+
+// PCIAddress is the element <address>.
+type PCIAddress struct {
+	Domain   string `xml:"domain,attr"`
+	Bus      string `xml:"bus,attr"`
+	Slot     string `xml:"slot,attr"`
+	Function string `xml:"function,attr"`
+}
+
+// Modelled is an element that has only a model: <sound>, <iommu>.
+type Modelled struct {
+	Model string `xml:"model,attr"`
+}
+
+// JoinInts writes a set of CPUs or nodes.
+func JoinInts(n []int) string {
+	s := make([]string, len(n))
+	for i := range n {
+		s[i] = strconv.Itoa(n[i])
+	}
+	return strings.Join(s, ",")
+}
+
+// Settle puts what the server holds of its host into the definition: its NUMA nodes and where they lie, pins, pages, devices. Its options say what is asked
+// beyond that.
+func (x *Domain) Settle(c *compute.Claim, o *Options) {
+	for _, d := range c.Devices {
+		part := func(from, to int) string { return "0x" + d[from:to] }
+		if n := len(d); n >= 12 { // 0000:0a:00.1
+			x.Devices.HostDevs = append(x.Devices.HostDevs, HostDev{Mode: "subsystem", Type: "pci", Managed: "yes",
+				Address: PCIAddress{Domain: part(0, n-8), Bus: part(n-7, n-5), Slot: part(n-4, n-2), Function: part(n-1, n)}})
+		}
+	}
+	if len(c.Cells) == 0 {
+		return
+	}
+	if x.CPU == nil {
+		x.CPU = &CPU{}
+	}
+	if x.CPUTune == nil {
+		x.CPUTune = &CPUTune{}
+	}
+	x.CPU.NUMA = &NUMA{}
+	var nodes, all []int
+	x.NUMATune = &NUMATune{Memory: Bound{Mode: "strict"}}
+	for i, cell := range c.Cells {
+		x.CPU.NUMA.Cells = append(x.CPU.NUMA.Cells, Cell{ID: i, CPUs: JoinInts(cell.CPUs), Memory: cell.MemoryMB, Unit: "MiB"})
+		x.NUMATune.Nodes = append(x.NUMATune.Nodes, Bound{Cell: &i, Mode: "strict", NodeSet: strconv.Itoa(cell.Node)})
+		nodes = append(nodes, cell.Node)
+		for _, v := range cell.CPUs {
+			set := JoinInts(cell.Float)
+			if cpu, pinned := cell.Pins[v]; pinned {
+				set = strconv.Itoa(cpu)
+			}
+			if set != "" {
+				x.CPUTune.Pins = append(x.CPUTune.Pins, Pin{VCPU: &v, CPUSet: set})
+			}
+		}
+		all = append(append(all, cell.Float...), slices.Sorted(maps.Values(cell.Pins))...)
+		if cell.Large {
+			x.backing().addPages(Page{Size: cell.PageKB, Unit: "KiB", NodeSet: strconv.Itoa(i)})
+		}
+	}
+	slices.Sort(nodes)
+	x.NUMATune.Memory.NodeSet = JoinInts(nodes)
+	if len(c.Emulator) > 0 {
+		all = c.Emulator
+	}
+	slices.Sort(all)
+	if all = slices.Compact(all); len(all) > 0 {
+		x.CPUTune.Emulator = &Pin{CPUSet: JoinInts(all)}
+	}
+	if len(o.Realtime) > 0 {
+		x.CPUTune.Sched = []Sched{{VCPUs: JoinInts(o.Realtime), Scheduler: "fifo", Priority: 1}}
+		x.backing().Locked, x.backing().Unshared = &Present{}, &Present{}
+	}
+	if o.Locked {
+		x.backing().Locked = &Present{}
+	}
+}
+
+func (x *Domain) backing() *MemoryBacking {
+	if x.Backing == nil {
+		x.Backing = &MemoryBacking{}
+	}
+	return x.Backing
+}
+
+func (m *MemoryBacking) addPages(p Page) {
+	if m.Huge == nil {
+		m.Huge = &HugePages{}
+	}
+	m.Huge.Pages = append(m.Huge.Pages, p)
+}
+
+// parseRealtime reads which virtual CPUs run in real time: those pinned, or those of the mask ("^0" leaves out the first).
+func parseRealtime(mask string, vcpus int) ([]int, error) {
+	if mask == "" {
+		mask = fmt.Sprintf("0-%d", vcpus-1)
+	}
+	if strings.HasPrefix(strings.TrimSpace(mask), "^") {
+		mask = fmt.Sprintf("0-%d,%s", vcpus-1, mask)
+	}
+	set, err := parseCPUSet(mask, vcpus)
+	if err != nil {
+		return nil, fmt.Errorf("the mask of real-time CPUs %q %w", mask, err)
+	}
+	return set, nil
+}
