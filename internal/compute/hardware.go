@@ -11,7 +11,8 @@ type HostCell struct {
 	Pinned       []int       `json:"pinned,omitempty"` // of PCPUs, held by servers
 	Siblings     [][]int     `json:"siblings,omitempty"`
 	MemoryMB     int64       `json:"memory_mb"`
-	MemoryUsedMB int64       `json:"memory_used_mb"` // by servers with a topology of their own
+	MemoryUsedMB int64       `json:"memory_used_mb"`      // by servers with a topology of their own
+	CPUsUsed     int         `json:"cpus_used,omitempty"` // virtual CPUs of such servers that float on CPUs
 	Pages        []HostPages `json:"pages,omitempty"`
 }
 
@@ -68,6 +69,8 @@ type ClaimedCell struct {
 	PageKB   int64       `json:"page_kb,omitempty"` // 0: the host's usual pages
 	Pins     map[int]int `json:"pins,omitempty"`    // virtual CPU -> CPU of the host
 	Float    []int       `json:"float,omitempty"`   // CPUs of the host for those that are not pinned
+	// Blocked are threads beside pinned CPUs that the thread policy isolate keeps free.
+	Blocked []int `json:"blocked,omitempty"`
 	// Large tells that PageKB is more than the smallest page of the host, which takes pages set aside.
 	Large bool `json:"large,omitempty"`
 }
@@ -106,6 +109,10 @@ func (c *HostCell) hold(p *ClaimedCell) {
 	for _, cpu := range p.Pins {
 		c.pin(cpu)
 	}
+	for _, cpu := range p.Blocked {
+		c.pin(cpu)
+	}
+	c.CPUsUsed += len(p.CPUs) - len(p.Pins)
 	c.MemoryUsedMB += p.MemoryMB
 	for i := range c.Pages {
 		if c.Pages[i].SizeKB == p.PageKB {
@@ -118,4 +125,38 @@ func (c *HostCell) pin(cpu int) {
 	if slices.Contains(c.PCPUs, cpu) && !slices.Contains(c.Pinned, cpu) {
 		c.Pinned = append(c.Pinned, cpu)
 	}
+}
+
+// Available tells whether the device at i can be had: nobody holds it, nor the device whose function it is, nor any function of it.
+func Available(devices []HostDevice, i int) bool {
+	if devices[i].Server != "" {
+		return false
+	}
+	for k := range devices {
+		if devices[k].Server != "" && devices[i].Excludes(&devices[k]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Excludes tells whether one of two devices is a function of the other: only one of them can be had.
+func (d *HostDevice) Excludes(o *HostDevice) bool {
+	return d.Parent != "" && d.Parent == o.Address || o.Parent != "" && o.Parent == d.Address
+}
+
+// NeedsClaim tells whether a server of a flavor and an image with these properties may hold parts of its host by name. It is quick and errs on the side of yes.
+func NeedsClaim(f *Flavor, props map[string]string) bool {
+	for k := range f.ExtraSpecs {
+		switch k {
+		case "hw:cpu_policy", "hw:numa_nodes", "hw:mem_page_size", "pci_passthrough:alias":
+			return true
+		}
+	}
+	for _, k := range []string{"hw_cpu_policy", "hw_numa_nodes", "hw_mem_page_size"} {
+		if props[k] != "" {
+			return true
+		}
+	}
+	return false
 }

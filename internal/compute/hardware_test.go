@@ -22,7 +22,7 @@ func TestUse(t *testing.T) {
 	})
 	want := []compute.HostCell{
 		{ID: 0, CPUs: []int{0}, PCPUs: []int{1, 2, 3}, Pinned: []int{1, 2, 3}, MemoryMB: 1024, MemoryUsedMB: 64, Pages: []compute.HostPages{{SizeKB: 4, Total: 1000}, {SizeKB: 2048, Total: 100, Used: 32}}},
-		{ID: 1, PCPUs: []int{4, 5}, MemoryMB: 1024, MemoryUsedMB: 128},
+		{ID: 1, PCPUs: []int{4, 5}, MemoryMB: 1024, MemoryUsedMB: 128, CPUsUsed: 1},
 	}
 	if d := cmp.Diff(want, cells); d != "" {
 		t.Error(d)

@@ -1,6 +1,7 @@
 package compute
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 )
@@ -31,4 +32,41 @@ func (s *Server) HoldQuota(cores, ramMB int64) {
 		s.System = map[string]string{}
 	}
 	s.System[sysHeld] = fmt.Sprint(cores, ramMB)
+}
+
+// SysClaim is the key of Server.System that holds what the server has of its host by name.
+const SysClaim = "claim"
+
+// Claim gives what the server holds of its host by name; nil: nothing.
+func (s *Server) Claim() *Claim {
+	text := s.System[SysClaim]
+	if text == "" {
+		return nil
+	}
+	var c Claim
+	if json.Unmarshal([]byte(text), &c) != nil {
+		return nil // SetClaim wrote it
+	}
+	return &c
+}
+
+// SetClaim writes what the server holds of its host by name; nil: nothing.
+func (s *Server) SetClaim(c *Claim) {
+	text := ""
+	if c != nil {
+		b, _ := json.Marshal(c) // plain data: it can be encoded
+		text = string(b)
+	}
+	if s.System[SysClaim] == text {
+		return
+	}
+	s.System = maps.Clone(s.System)
+	if s.System == nil {
+		s.System = map[string]string{}
+	}
+	if text == "" {
+		delete(s.System, SysClaim)
+		return
+	}
+	s.System[SysClaim] = text
 }

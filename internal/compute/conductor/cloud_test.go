@@ -59,6 +59,7 @@ type cloud struct {
 type options struct {
 	downTime time.Duration
 	planner  func(c *scheduler.Config)
+	aliases  []compute.PCIAlias
 	flow     flow.Config
 	rec      reconcile.Config
 	several  bool          // conductors on one database: leases are waited for
@@ -117,7 +118,7 @@ func (c *cloud) conductor(o options) (*operation.Engine, *conductor.Conductor, f
 		Metadata: func(_ context.Context, s *compute.Server, _ map[string][]byte) (json.RawMessage, error) {
 			return json.Marshal(map[string]string{"uuid": s.ID})
 		},
-		Flow: o.flow, Reconcile: o.rec, Planner: planner, ServiceDownTime: o.downTime, Log: o.logger()})
+		Flow: o.flow, Reconcile: o.rec, PCIAliases: o.aliases, Planner: planner, ServiceDownTime: o.downTime, Log: o.logger()})
 	c.must(err)
 	ready := make(chan struct{})
 	stop := c.background(func(ctx context.Context) error { return con.Run(ctx, func() { close(ready) }) })

@@ -48,6 +48,8 @@ type Config struct {
 	// Flow and Reconcile hold their packages' options; the parts named above are put in by New.
 	Flow      flow.Config
 	Reconcile reconcile.Config
+	// PCIAliases are the names under which flavors ask for PCI devices.
+	PCIAliases []compute.PCIAlias
 	// Planner ranks hosts: scheduler.New with the registries of packages filter and weigher.
 	Planner *scheduler.Planner
 	// Schedulers tells that hosts are chosen by schedulers in other processes (RunScheduler), over the bus.

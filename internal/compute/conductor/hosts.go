@@ -31,6 +31,7 @@ type host struct {
 	base     scheduler.HostState // what of the scheduler\'s view does not change between readings
 	pureAggs []*scheduler.Aggregate
 	load     store.HostLoad
+	held     map[string][]compute.Claim    // what servers hold of it by name, by server
 	servers  map[string]scheduler.ServerOn // only when a filter counts them; never changed
 	seen     time.Time                     // newest heartbeat, here or on record
 	written  time.Time                     // newest on record
@@ -94,6 +95,10 @@ func (t *hostTable) loadLocked(ctx context.Context) error {
 			return err
 		}
 	}
+	held, err := t.claims(ctx, rows)
+	if err != nil {
+		return err
+	}
 	pure := pureAggregates(aggs)
 	in, sign := map[string][]*scheduler.Aggregate{}, fnv.New64a()
 	for i, a := range aggs {
@@ -111,6 +116,7 @@ func (t *hostTable) loadLocked(ctx context.Context) error {
 			h = &host{}
 		}
 		h.pureAggs, h.load, h.servers, h.busy = in[r.Name], loads[r.Name], on[r.Name], 0
+		h.held = held[r.Name]
 		h.take(r)
 		fmt.Fprintf(sign, "%s %v\n", r.NodeID, r.Disabled)
 		byName[r.Name], byNode[r.NodeID] = h, h
@@ -136,6 +142,7 @@ func (h *host) take(r compute.Host) {
 		Aggregates: h.pureAggs, Enabled: !h.Disabled, ForcedDown: h.ForcedDown, HypervisorType: h.info.HypervisorType,
 		HypervisorVersion: h.info.HypervisorVersion, Supported: h.info.Supported, CPUInfo: h.info.CPUInfo, Stats: h.info.Stats,
 		VCPUs: int64(h.info.VCPUs), MemoryMB: h.info.MemoryMB, DiskGB: h.info.DiskGB, CPURatio: 1, RAMRatio: 1, DiskRatio: 1, Servers: h.servers}
+	h.parts()
 }
 
 // put adds or renews one host whose record was just written, without reading the others.

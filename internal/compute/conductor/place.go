@@ -50,6 +50,11 @@ func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error)
 				return p, err
 			}
 		}
+		if needs, err := scheduler.Needs(req); err != nil || needs {
+			if err := errors.Join(err, c.hosts.load(ctx)); err != nil { // to see what others claimed
+				return nil, err
+			}
+		}
 		if round == 3 {
 			return nil, flow.NoValidHost(fmt.Sprintf("No valid host was found. %d hosts would have done, but others took their room first.", len(plan.Hosts)))
 		}
@@ -126,6 +131,11 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 	s := w.Server
 	req := &scheduler.Request{ServerID: s.ID, ProjectID: s.ProjectID, Flavor: w.Flavor, Image: scheduler.Image{ID: s.ImageID, Props: w.ImageProps}, FromVolume: s.ImageID == "",
 		Zone: w.Zone, Hints: s.Hints, ForceHost: w.ForceHost, ForceNode: w.ForceNode, Host: w.Host, Node: w.Node, Ignore: slices.Clone(w.Exclude)}
+	wants, err := compute.PCIWants(c.cfg.PCIAliases, w.Flavor.ExtraSpecs)
+	if err != nil {
+		return nil, err
+	}
+	req.PCI = scheduler.PCIRequests(wants)
 	if s.LaunchedOn != "" || len(w.Exclude) > 0 {
 		debts, err := c.owed.OfServer(ctx, c.cfg.DB, s.ID)
 		if err != nil {
@@ -162,6 +172,27 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 func (c *Conductor) claim(ctx context.Context, w flow.Want, req *scheduler.Request, r scheduler.Ranked) (*flow.Place, error) {
 	done := c.hosts.pending(r.Host.Host, req)
 	defer done()
+	parts, had, err := c.takeParts(ctx, w, req, r.Host)
+	if errors.Is(err, errNoParts) {
+		return nil, nil //nolint:nilnil // others were quicker: the next host
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.claimAmounts(ctx, w, r)
+	if (p == nil || err != nil) && had {
+		if err := c.leaveParts(ctx, w); err != nil {
+			c.log.Warn("a claim of parts of a host is left behind; it is looked for", "server", w.Server.ID, "error", err)
+		}
+	}
+	if p != nil && p.Host == r.Host.Host && p.Claim == nil {
+		p.Claim = parts
+	}
+	return p, err
+}
+
+// claimAmounts is the part of claim that placement judges.
+func (c *Conductor) claimAmounts(ctx context.Context, w flow.Want, r scheduler.Ranked) (*flow.Place, error) {
 	for _, cand := range r.Candidates {
 		err := c.take(ctx, w, cand.Allocations)
 		if err == nil {
@@ -219,7 +250,9 @@ func (c *Conductor) where(ctx context.Context, consumer string) (*flow.Place, er
 	}
 	for provider := range held {
 		if h, ok := c.hosts.byProvider(provider); ok {
-			return &flow.Place{Host: h.Name, Node: nodeName(&h), Provider: h.NodeID, Zone: h.Zone}, nil
+			p := &flow.Place{Host: h.Name, Node: nodeName(&h), Provider: h.NodeID, Zone: h.Zone}
+			p.Claim, err = c.partsOn(ctx, consumer, h.Name)
+			return p, err
 		}
 	}
 	return nil, nil
@@ -232,6 +265,15 @@ func (c *Conductor) Check(ctx context.Context, w flow.Want, name string) error {
 		return err
 	}
 	req.Rebuild, req.Host, req.Ignore = true, name, nil
+	if w.Server.System[compute.SysClaim] != "" || compute.NeedsClaim(&w.Flavor, w.ImageProps) {
+		now, err := c.cfg.Store.Server(ctx, c.cfg.DB, w.Server.ID)
+		if err != nil {
+			return err
+		}
+		if err := sameTopology(req, now); err != nil {
+			return err
+		}
+	}
 	if err := c.hosts.fresh(ctx); err != nil {
 		return err
 	}
@@ -306,6 +348,11 @@ func (t *hostTable) fill(s *scheduler.HostState, h *host, p *placement.Provider,
 	s.MemoryUsedMB = p.Used["MEMORY_MB"] + ram.Reserved + h.pendRAM
 	s.DiskUsedGB = p.Used["DISK_GB"] + disk.Reserved + h.pendDisk
 	s.CPURatio, s.RAMRatio, s.DiskRatio = cpu.AllocationRatio, ram.AllocationRatio, disk.AllocationRatio
+	if s.NUMA != nil {
+		n := *s.NUMA
+		n.CPURatio, n.RAMRatio = cpu.AllocationRatio, ram.AllocationRatio
+		s.NUMA = &n
+	}
 }
 
 func nodeName(h *host) string {

@@ -166,6 +166,17 @@ func inventoryDefaults(o *InventoryOptions) {
 	}
 }
 
+// cpusOf counts the CPUs on which virtual ones float and those that are set aside to be pinned.
+func cpusOf(i *virt.HostInfo) (shared, dedicated int64) {
+	if !slices.ContainsFunc(i.NUMA, func(c compute.HostCell) bool { return len(c.PCPUs) > 0 }) {
+		return int64(i.VCPUs), 0
+	}
+	for _, c := range i.NUMA {
+		shared, dedicated = shared+int64(len(c.CPUs)), dedicated+int64(len(c.PCPUs))
+	}
+	return shared, dedicated
+}
+
 // inventoryOf gives what may be promised of a host.
 func inventoryOf(i *virt.HostInfo, o InventoryOptions) map[string]placement.Inventory {
 	out := map[string]placement.Inventory{}
@@ -175,7 +186,9 @@ func inventoryOf(i *virt.HostInfo, o InventoryOptions) map[string]placement.Inve
 		}
 		out[class] = placement.Inventory{Total: total, Reserved: max(min(reserved, total-1), 0), MinUnit: 1, MaxUnit: total, StepSize: 1, AllocationRatio: ratio}
 	}
-	put("VCPU", int64(i.VCPUs), o.ReservedCPUs, o.CPURatio)
+	shared, dedicated := cpusOf(i)
+	put("PCPU", dedicated, 0, 1)
+	put("VCPU", shared, o.ReservedCPUs, o.CPURatio)
 	if inv, ok := out["VCPU"]; ok && i.Stats["virt_type"] == "qemu" {
 		// An emulated CPU is a thread like others: one server may have all that the host gives out. With hardware CPUs, no more than there are.
 		inv.MaxUnit = max(inv.MaxUnit, int64(float64(inv.Total-inv.Reserved)*inv.AllocationRatio))

@@ -98,6 +98,7 @@ func guarded(r *operation.Run) []string {
 // settle writes into the server where it is.
 func settle(s *compute.Server, p Place) {
 	s.Host, s.Node, s.ComputeID, s.AvailabilityZone = p.Host, p.Node, p.Provider, p.Zone
+	s.SetClaim(p.Claim)
 }
 
 func placeOf(r *operation.Run) Place {
@@ -122,7 +123,7 @@ func (f *flows) placed(ctx context.Context, r *operation.Run) (*compute.Server, 
 
 // releaseClaim gives back what Place claimed for a server that has no other host.
 func (f *flows) releaseClaim(ctx context.Context, r *operation.Run) error {
-	if err := f.Placement.Release(ctx, r.Object); err != nil {
+	if err := f.release(ctx, r.Object); err != nil {
 		return err
 	}
 	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {

@@ -83,17 +83,24 @@ func (f *flows) releaseEverything(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	consumers := []string{s.ID}
 	for _, m := range migs {
-		if err := f.Placement.Release(ctx, m.UUID); err != nil {
-			return err
-		}
+		consumers = append(consumers, m.UUID)
 	}
 	if img := s.System[SysShelvedImage]; img != "" {
 		if err := f.dropImage(ctx, r, img); err != nil {
 			return err
 		}
 	}
-	return f.Placement.Release(ctx, s.ID)
+	if s.System[compute.SysClaim] != "" || compute.NeedsClaim(&s.Flavor, s.ImageProps) || s.OldFlavor != nil && compute.NeedsClaim(s.OldFlavor, s.ImageProps) {
+		return f.release(ctx, consumers...)
+	}
+	for _, c := range consumers {
+		if err := f.Placement.Release(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // releasePorts deletes the ports that were made for the server and unbinds the others.

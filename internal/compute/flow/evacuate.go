@@ -99,7 +99,7 @@ func (f *flows) evacuateBuild(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	sp := SpecOf(s)
-	sp.Stopped = in.Stop || from(r).Off
+	sp.Stopped, sp.Claim = in.Stop || from(r).Off, p.Claim
 	ctx, cancel := context.WithTimeout(ctx, f.BuildDeadline)
 	defer cancel()
 	err = f.guest(ctx, r, p.Host, command.Spawn, command.SpawnArgs{Spec: sp, ImageID: s.ImageID, ConfigDrive: s.ConfigDrive, Metadata: meta, AdminPass: in.AdminPass})
@@ -122,7 +122,7 @@ func (f *flows) evacuateRemove(ctx context.Context, r *operation.Run) error {
 }
 
 func (f *flows) evacuateRelease(ctx context.Context, r *operation.Run) error {
-	return f.Placement.Release(ctx, migrationID(r))
+	return f.release(ctx, migrationID(r))
 }
 
 func (f *flows) evacuateDone(ctx context.Context, tx *db.Tx, r *operation.Run) error {

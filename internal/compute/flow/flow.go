@@ -65,6 +65,8 @@ type Place struct {
 	Node     string `json:"node"`
 	Provider string `json:"provider"`
 	Zone     string `json:"zone"`
+	// Claim is what the server holds there by name: CPUs, pages, devices; nil: nothing.
+	Claim *compute.Claim `json:"claim,omitempty"`
 }
 
 // CodeNoValidHost marks the error of a Placer that found no host.

@@ -42,6 +42,9 @@ func (f *flows) liveSchedule(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	if c := s.Claim(); c != nil && len(c.Devices) > 0 {
+		return fault.New(fault.Invalid, "Instance %s has PCI devices of its host: it cannot leave it while it runs. Stop it and migrate it then.", s.ID)
+	}
 	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(append(excluded(r), guarded(r)...), s.Host), Migration: migrationID(r)}
 	if in.Force {
 		w.ForceHost = in.Host
@@ -66,6 +69,7 @@ func liveArgs(r *operation.Run, s *compute.Server) (command.LiveMigrateArgs, err
 		return command.LiveMigrateArgs{}, err
 	}
 	a := command.LiveMigrateArgs{Spec: SpecOf(s), Block: in.Block == nil || *in.Block, Migration: migrationID(r)}
+	a.Spec.Claim = placeOf(r).Claim // the guest is defined at the destination with what it holds there
 	r.Get(varTarget, &a.Target)
 	return a, nil
 }
@@ -216,7 +220,7 @@ func (f *flows) liveFinish(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	r.Set(varPower, g.Power)
-	return f.Placement.Release(ctx, migrationID(r))
+	return f.release(ctx, migrationID(r))
 }
 
 func (f *flows) liveDone(ctx context.Context, tx *db.Tx, r *operation.Run) error {

@@ -24,7 +24,7 @@ type origin struct {
 }
 
 func originOf(s *compute.Server) origin {
-	return origin{Place: Place{Host: s.Host, Node: s.Node, Provider: s.ComputeID, Zone: s.AvailabilityZone}, VMState: s.VMState, Power: s.PowerState, Off: off(s)}
+	return origin{Place: Place{Host: s.Host, Node: s.Node, Provider: s.ComputeID, Zone: s.AvailabilityZone, Claim: s.Claim()}, VMState: s.VMState, Power: s.PowerState, Off: off(s)}
 }
 
 func from(r *operation.Run) origin {
@@ -129,6 +129,9 @@ func (f *flows) takeBack(ctx context.Context, r *operation.Run) error {
 }
 
 func (f *flows) returnAllocations(ctx context.Context, server, migration string) error {
+	if err := f.Store.DB.Write(ctx, func(tx *db.Tx) error { return f.Store.ReturnClaim(ctx, tx, server, migration) }); err != nil {
+		return err
+	}
 	for try := 0; ; try++ {
 		held, mover, err := f.Placement.Of(ctx, migration)
 		if err != nil || len(held) == 0 {
@@ -147,6 +150,16 @@ func (f *flows) returnAllocations(ctx context.Context, server, migration string)
 			return err
 		}
 	}
+}
+
+// release lets go of all that consumers hold of hosts: amounts in placement, and parts by name.
+func (f *flows) release(ctx context.Context, consumers ...string) error {
+	for _, c := range consumers {
+		if err := f.Placement.Release(ctx, c); err != nil {
+			return err
+		}
+	}
+	return f.Store.DB.Write(ctx, func(tx *db.Tx) error { return f.Store.DropClaims(ctx, tx, consumers...) })
 }
 
 // bind moves the bindings of the server's ports to a host; "" leaves them with the server but on no host.

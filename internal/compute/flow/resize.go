@@ -127,7 +127,7 @@ func (f *flows) resizeFinish(ctx context.Context, r *operation.Run) error {
 		}
 	}
 	sp := specWith(s, newFlavor(s, in))
-	sp.Stopped = src.Off
+	sp.Stopped, sp.Claim = src.Off, dst.Claim
 	return f.guest(ctx, r, dst.Host, command.FinishResize, command.SpecArgs{Spec: sp})
 }
 
@@ -214,7 +214,7 @@ func (f *flows) confirmRelease(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
-	return f.Placement.Release(ctx, s.System[SysMigration])
+	return f.release(ctx, s.System[SysMigration])
 }
 
 // resizeEnded clears what a resize left in the server and closes its migration record.
@@ -263,15 +263,14 @@ func (f *flows) revertStop(ctx context.Context, r *operation.Run) error {
 	o := originOf(s)
 	o.Migration = m.UUID
 	r.Set(varFrom, o)
-	r.Set(varPlace, Place{Host: m.SourceHost, Node: m.SourceNode})
-	if m.SourceHost == s.Host {
-		return nil
-	}
 	src, err := f.sourcePlace(ctx, m)
 	if err != nil {
 		return err
 	}
 	r.Set(varPlace, src)
+	if m.SourceHost == s.Host {
+		return nil
+	}
 	if err := f.must(ctx, r, s.Host, command.PowerOff, command.PowerOffArgs{}, "a resize to the host was reverted while it was down"); err != nil {
 		return err
 	}
@@ -284,7 +283,12 @@ func (f *flows) sourcePlace(ctx context.Context, m *compute.Migration) (Place, e
 	if err != nil {
 		return Place{}, err
 	}
-	return Place{Host: m.SourceHost, Node: m.SourceNode, Provider: h.NodeID, Zone: h.Zone}, nil
+	p := Place{Host: m.SourceHost, Node: m.SourceNode, Provider: h.NodeID, Zone: h.Zone}
+	c, err := f.Store.ClaimOf(ctx, f.Store.DB, m.UUID)
+	if c != nil && c.Host != "" {
+		p.Claim = &c.Claim
+	}
+	return p, err
 }
 
 func (f *flows) revertStart(ctx context.Context, r *operation.Run) error {
@@ -311,7 +315,7 @@ func (f *flows) revertFinish(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	sp := specWith(s, oldFlavor(s))
-	sp.Stopped = s.System[SysOldVMState] == compute.VMStopped
+	sp.Stopped, sp.Claim = s.System[SysOldVMState] == compute.VMStopped, placeOf(r).Claim
 	return f.guest(ctx, r, m.SourceHost, command.RevertResize, command.SpecArgs{Spec: sp})
 }
 
@@ -351,6 +355,7 @@ func (f *flows) revertDone(ctx context.Context, tx *db.Tx, r *operation.Run) err
 	src := placeOf(r)
 	return f.resizeEnded(ctx, tx, r, "reverted", func(s *compute.Server) {
 		s.Flavor = oldFlavor(s)
+		s.SetClaim(src.Claim)
 		if src.Host != s.Host {
 			settle(s, src)
 		}

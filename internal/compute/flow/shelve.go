@@ -93,7 +93,7 @@ func (f *flows) offload(ctx context.Context, r *operation.Run) error {
 	if err := f.bind(ctx, r, s, Place{Zone: s.AvailabilityZone}); err != nil {
 		return err
 	}
-	return f.Placement.Release(ctx, s.ID)
+	return f.release(ctx, s.ID)
 }
 
 // offloadLook sees whether the guest is gone; then there is no way back, and what is left of leaving the host is done.
@@ -113,7 +113,7 @@ func (f *flows) offloadLook(ctx context.Context, r *operation.Run) error {
 	if err := f.bind(ctx, r, s, Place{Zone: s.AvailabilityZone}); err != nil {
 		return err
 	}
-	return f.Placement.Release(ctx, s.ID)
+	return f.release(ctx, s.ID)
 }
 
 func (f *flows) offloaded(ctx context.Context, tx *db.Tx, r *operation.Run) error {
@@ -227,7 +227,7 @@ func (f *flows) unshelveRelease(ctx context.Context, r *operation.Run) error {
 	if stays(r) {
 		return nil
 	}
-	if err := f.Placement.Release(ctx, r.Object); err != nil {
+	if err := f.release(ctx, r.Object); err != nil {
 		return err
 	}
 	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {

@@ -30,7 +30,7 @@ func SpecOf(s *compute.Server) virt.Spec { return specWith(s, s.Flavor) }
 func specWith(s *compute.Server, fl compute.Flavor) virt.Spec {
 	sp := virt.Spec{ID: s.ID, Name: fmt.Sprintf("instance-%08x", s.Number), Display: s.Name, Hostname: s.Hostname, ProjectID: s.ProjectID, UserID: s.UserID,
 		VCPUs: fl.VCPUs, MemoryMB: fl.RAMMB, RootGB: fl.RootGB, EphemeralGB: fl.EphemeralGB, SwapMB: fl.SwapMB, FlavorName: fl.Name,
-		ExtraSpecs: fl.ExtraSpecs, ImageID: s.ImageID, ImageProps: s.ImageProps, VIFs: s.VIFs}
+		ExtraSpecs: fl.ExtraSpecs, ImageID: s.ImageID, ImageProps: s.ImageProps, VIFs: s.VIFs, Claim: s.Claim()}
 	if s.ImageID == "" {
 		sp.RootGB = 0
 	}

@@ -114,7 +114,7 @@ func (h *HostState) Consume(r *Request) *HostState {
 	}
 	n.Servers[r.ServerID] = ServerOn{ImageProps: r.Image.Props}
 	if topology, err := TopologyOf(r); err == nil && topology != nil && h.NUMA != nil {
-		if fit, why := h.NUMA.Fit(topology); why == "" {
+		if fit, why := FitHost(h.NUMA, h.PCI, topology, r.PCI); why == "" {
 			n.NUMA = h.NUMA.take(topology, fit)
 		}
 	}

@@ -11,7 +11,11 @@ import (
 )
 
 // NUMA is the topology of a host with what is taken of it.
-type NUMA struct{ Cells []NUMACell }
+type NUMA struct {
+	Cells []NUMACell
+	// CPURatio and RAMRatio are how often floating CPUs, and memory of no particular page size, are given out; 0: once.
+	CPURatio, RAMRatio float64
+}
 
 // NUMACell is one NUMA node of a host.
 type NUMACell struct {
@@ -23,6 +27,7 @@ type NUMACell struct {
 	Siblings     [][]int // threads of one core each; empty: no hyperthreads
 	MemoryMB     int64
 	MemoryUsedMB int64
+	CPUsUsed     int // floating vCPUs of servers with a topology
 	Pages        []Pages
 }
 
@@ -117,7 +122,8 @@ func Cells(in []compute.HostCell) *NUMA {
 	}
 	out := &NUMA{Cells: make([]NUMACell, len(in))}
 	for i, c := range in {
-		cell := NUMACell{ID: c.ID, Socket: c.Socket, CPUs: c.CPUs, PCPUs: c.PCPUs, Pinned: c.Pinned, Siblings: c.Siblings, MemoryMB: c.MemoryMB, MemoryUsedMB: c.MemoryUsedMB}
+		cell := NUMACell{ID: c.ID, Socket: c.Socket, CPUs: c.CPUs, PCPUs: c.PCPUs, Pinned: c.Pinned, Siblings: c.Siblings, MemoryMB: c.MemoryMB, MemoryUsedMB: c.MemoryUsedMB,
+			CPUsUsed: c.CPUsUsed}
 		for _, p := range c.Pages {
 			cell.Pages = append(cell.Pages, Pages{SizeKB: p.SizeKB, Total: p.Total, Used: p.Used, Reserved: p.Reserved})
 		}
@@ -281,7 +287,9 @@ func guestCells(r *Request, n int) ([]GuestCell, error) {
 type Placed struct {
 	Cell   int   // index into NUMA.Cells
 	Pinned []int // host CPUs for its pinned vCPUs, the emulator's last
-	PageKB int64 // 0: whatever the host uses
+	// Blocked are threads beside pinned CPUs that the thread policy isolate keeps free.
+	Blocked []int
+	PageKB  int64 // 0: whatever the host uses
 }
 
 // Fit finds a host node for each guest node; why says what is missing when there is none.
@@ -296,7 +304,7 @@ func (n *NUMA) Fit(t *Topology) (placed []Placed, why string) {
 	for i := range t.Cells {
 		m.guest[i] = make([]*Placed, len(n.Cells))
 		for c := range n.Cells {
-			p, reason := n.Cells[c].fit(&t.Cells[i], t, i == 0 && t.Isolate)
+			p, reason := n.fit(c, &t.Cells[i], t, i == 0 && t.Isolate)
 			if reason != "" {
 				why = fmt.Sprintf("NUMA node %d: %s", n.Cells[c].ID, reason)
 				continue
@@ -340,19 +348,23 @@ func (m *matching) place(i int, tried []bool) bool {
 	return false
 }
 
-func (c *NUMACell) fit(g *GuestCell, t *Topology, emulator bool) (p Placed, why string) {
+func (n *NUMA) fit(cell int, g *GuestCell, t *Topology, emulator bool) (p Placed, why string) {
+	c := &n.Cells[cell]
 	pinned := g.Pinned
 	if emulator {
 		pinned++
 	}
-	if floating := len(g.CPUs) - g.Pinned; floating > len(c.CPUs) {
-		return p, fmt.Sprintf("%d floating vCPUs asked, it has %d CPUs for them", floating, len(c.CPUs))
+	if floating, all := len(g.CPUs)-g.Pinned, int(float64(len(c.CPUs))*ratio(n.CPURatio)); floating > len(c.CPUs) || floating > 0 && c.CPUsUsed+floating > all {
+		return p, fmt.Sprintf("%d floating vCPUs asked, it has %d CPUs for them and gave out %d of %d", floating, len(c.CPUs), c.CPUsUsed, all)
 	}
 	if p.Pinned = c.pin(pinned, t.ThreadPolicy); len(p.Pinned) < pinned {
 		return p, fmt.Sprintf("%d pinned CPUs asked, %d free under thread policy %s", pinned, len(p.Pinned), orPrefer(t.ThreadPolicy))
 	}
+	if t.ThreadPolicy == "isolate" {
+		p.Blocked = c.beside(p.Pinned)
+	}
 	if t.PageSize == "" {
-		if free := c.MemoryMB - c.MemoryUsedMB; g.MemoryMB > free {
+		if free := int64(float64(c.MemoryMB)*ratio(n.RAMRatio)) - c.MemoryUsedMB; g.MemoryMB > free || g.MemoryMB > c.MemoryMB {
 			return p, fmt.Sprintf("%d MB asked, %d free", g.MemoryMB, free)
 		}
 		return p, ""
@@ -403,6 +415,22 @@ func (c *NUMACell) pin(n int, policy string) []int {
 	return out[:min(n, len(out))]
 }
 
+// beside gives the other threads of the cores that CPUs are on.
+func (c *NUMACell) beside(cpus []int) []int {
+	var out []int
+	for _, core := range c.Siblings {
+		if !slices.ContainsFunc(core, func(t int) bool { return slices.Contains(cpus, t) }) {
+			continue
+		}
+		for _, t := range core {
+			if !slices.Contains(cpus, t) {
+				out = append(out, t)
+			}
+		}
+	}
+	return out
+}
+
 // page finds a page size that holds the memory: the largest for large, the smallest that does otherwise; 0 when none does.
 func (c *NUMACell) page(mb int64, want string) int64 {
 	sizes := slices.Clone(c.Pages)
@@ -439,10 +467,11 @@ func (c *NUMACell) page(mb int64, want string) int64 {
 
 // take gives the topology with a fit taken from it.
 func (n *NUMA) take(t *Topology, placed []Placed) *NUMA {
-	out := &NUMA{Cells: slices.Clone(n.Cells)}
+	out := &NUMA{Cells: slices.Clone(n.Cells), CPURatio: n.CPURatio, RAMRatio: n.RAMRatio}
 	for i, p := range placed {
 		c := &out.Cells[p.Cell]
-		c.Pinned = append(slices.Clone(c.Pinned), p.Pinned...)
+		c.Pinned = append(append(slices.Clone(c.Pinned), p.Pinned...), p.Blocked...)
+		c.CPUsUsed += len(t.Cells[i].CPUs) - t.Cells[i].Pinned
 		c.MemoryUsedMB += t.Cells[i].MemoryMB
 		c.Pages = slices.Clone(c.Pages)
 		for k := range c.Pages {

@@ -15,12 +15,12 @@ type PCIPool struct {
 	Count int               // free devices
 }
 
-// Pools counts the devices of a host that nobody holds by what they are and where.
+// Pools counts the devices of a host that can be had by what they are and where.
 func Pools(devices []compute.HostDevice) []PCIPool {
 	var out []PCIPool
 	for i := range devices {
 		d := &devices[i]
-		if d.Server != "" {
+		if !compute.Available(devices, i) {
 			continue
 		}
 		facts := d.Facts()
@@ -60,34 +60,77 @@ func (p *PCIPool) matches(r *PCIRequest) bool {
 // FitPCI tells, in words, why the pools do not have what is asked; "" when they have. nodes are the host NUMA nodes of the server; nil: no
 // NUMA placement.
 func FitPCI(pools []PCIPool, want []PCIRequest, nodes []int) string {
-	_, why := takeNear(pools, want, nodes)
+	_, why := choose(pools, want, where{nodes: nodes})
 	return why
 }
 
 func takePCI(pools []PCIPool, want []PCIRequest) ([]PCIPool, string) {
-	return takeNear(pools, want, nil)
-}
-
-func takeNear(pools []PCIPool, want []PCIRequest, nodes []int) ([]PCIPool, string) {
+	chosen, why := choose(pools, want, where{})
+	if why != "" {
+		return nil, why
+	}
 	left := slices.Clone(pools)
-	for i := range want {
-		need := want[i].Count
-		for k := range left {
-			if need == 0 {
-				break
-			}
-			if !left[k].matches(&want[i]) || !near(left[k].NUMA, nodes, want[i].NUMAPolicy) {
-				continue
-			}
-			n := min(need, left[k].Count)
-			left[k].Count -= n
-			need -= n
-		}
-		if need > 0 {
-			return nil, fmt.Sprintf("PCI alias %s: %d asked, %d free", want[i].Alias, want[i].Count, want[i].Count-need)
+	for _, units := range chosen {
+		for _, k := range units {
+			left[k].Count--
 		}
 	}
 	return left, ""
+}
+
+// where is where a server's NUMA nodes lie on a host; the zero value: nowhere in particular.
+type where struct {
+	nodes   []int
+	sockets map[int]int // socket of each node of the host
+}
+
+// choose finds pools for all devices that are asked for, by request and unit; a device that several requests could have goes where all get theirs. why says what is
+// missing when there is no way.
+func choose(pools []PCIPool, want []PCIRequest, at where) (chosen [][]int, why string) {
+	type unit struct{ request, n int }
+	holders := make([][]unit, len(pools)) // who has what of a pool
+	chosen = make([][]int, len(want))
+	var give func(u unit, tried []bool) bool
+	give = func(u unit, tried []bool) bool {
+		r := &want[u.request]
+		for k := range pools {
+			if tried[k] || pools[k].Count == 0 || !pools[k].matches(r) || !at.near(pools[k].NUMA, r.NUMAPolicy) {
+				continue
+			}
+			tried[k] = true
+			if len(holders[k]) < pools[k].Count {
+				holders[k] = append(holders[k], u)
+				chosen[u.request][u.n] = k
+				return true
+			}
+			for i, other := range holders[k] {
+				if give(other, tried) {
+					holders[k][i] = u
+					chosen[u.request][u.n] = k
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for i := range want {
+		chosen[i] = make([]int, want[i].Count)
+		for n := range want[i].Count {
+			if !give(unit{i, n}, make([]bool, len(pools))) {
+				return nil, fmt.Sprintf("PCI alias %s: %d asked, %d free", want[i].Alias, want[i].Count, n)
+			}
+		}
+	}
+	return chosen, ""
+}
+
+// near applies the NUMA affinity policy to a device on a node.
+func (w where) near(node int, policy string) bool {
+	if policy != "socket" || len(w.nodes) == 0 {
+		return near(node, w.nodes, policy)
+	}
+	socket, known := w.sockets[node]
+	return known && slices.ContainsFunc(w.nodes, func(n int) bool { return w.sockets[n] == socket })
 }
 
 // near applies the NUMA affinity policy: required takes only devices of the server's nodes, legacy also those of unknown place, preferred all.

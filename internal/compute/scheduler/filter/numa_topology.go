@@ -12,15 +12,8 @@ func numaTopology(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check, 
 		if h.NUMA == nil {
 			return "it reports no NUMA topology, which pinned CPUs, page sizes and NUMA nodes need"
 		}
-		placed, why := h.NUMA.Fit(t)
-		if why != "" || len(r.PCI) == 0 {
-			return why
-		}
-		nodes := make([]int, len(placed))
-		for i, p := range placed {
-			nodes[i] = h.NUMA.Cells[p.Cell].ID
-		}
-		return scheduler.FitPCI(h.PCI, r.PCI, nodes)
+		_, why := scheduler.FitHost(h.NUMA, h.PCI, t, r.PCI)
+		return why
 	}
 	return &scheduler.Check{Pass: func(h *scheduler.HostState) bool { return why(h) == "" }, Why: why}, nil
 }

@@ -1,0 +1,168 @@
+package conductor_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/virt/fake"
+	"kilonova/internal/operation"
+)
+
+// machine has two NUMA nodes of 8 threads; CPUs 4 to 7 and 12 to 15 are dedicated.
+func machine() fake.Config {
+	return fake.Config{VCPUs: 16, MemoryMB: 16384, DiskGB: 1000, Hardware: fake.Hardware{Nodes: 2, Threads: 2, Dedicated: []int{4, 5, 6, 7, 12, 13, 14, 15}, Pages: map[int64]int64{2048: 1024},
+		Devices: []compute.HostDevice{{VendorID: "10de", ProductID: "1eb8"}, {VendorID: "10de", ProductID: "1eb8"}, {VendorID: "10de", ProductID: "1eb8"}}}}
+}
+
+var errNoLuck = errors.New("no luck")
+
+func gpus() []compute.PCIAlias {
+	return []compute.PCIAlias{{Name: "gpu", VendorID: "10de", ProductID: "1eb8"}}
+}
+
+func pinned(vcpus int, specs ...string) func(*compute.Server) {
+	return func(s *compute.Server) {
+		s.Flavor.VCPUs, s.Flavor.ExtraSpecs = vcpus, map[string]string{"hw:cpu_policy": "dedicated"}
+		for i := 0; i < len(specs); i += 2 {
+			s.Flavor.ExtraSpecs[specs[i]] = specs[i+1]
+		}
+	}
+}
+
+// exclusive demands that nothing on any host is held twice and gives who holds how many CPUs and devices.
+func (c *cloud) exclusive() (cpus, devices int) {
+	c.t.Helper()
+	held, err := c.store.HostClaims(c.ctx, c.db)
+	c.must(err)
+	who := map[string]string{}
+	take := func(host, what, consumer string) {
+		key := host + " " + what
+		if who[key] != "" {
+			c.t.Fatalf("%s is held by %s and %s", key, who[key], consumer)
+		}
+		who[key] = consumer
+	}
+	for _, h := range held {
+		for _, cell := range h.Claim.Cells {
+			for _, cpu := range cell.Pins {
+				take(h.Host, fmt.Sprint("cpu ", cpu), h.Consumer)
+				cpus++
+			}
+		}
+		for _, d := range h.Claim.Devices {
+			take(h.Host, d, h.Consumer)
+			devices++
+		}
+	}
+	return cpus, devices
+}
+
+// TestPartsOfHostsAreHeldOnce lets 40 servers ask for pinned CPUs, pages and devices at once where 16 CPUs and 6 devices are.
+func TestPartsOfHostsAreHeldOnce(t *testing.T) {
+	c := newCloud(t, options{aliases: gpus()})
+	c.host("h1", machine())
+	c.host("h2", machine())
+	type want struct {
+		s  *compute.Server
+		op string
+	}
+	var all []want
+	for i := range 40 {
+		change := pinned(1, "hw:mem_page_size", "large")
+		switch i % 4 {
+		case 0:
+			change = pinned(2, "hw:cpu_thread_policy", "require")
+		case 1:
+			change = pinned(1, "pci_passthrough:alias", "gpu:1", "hw:pci_numa_affinity_policy", "required")
+		}
+		s := c.record(change)
+		all = append(all, want{s, c.create(s, compute.CreateInput{})})
+	}
+	built := 0
+	for _, w := range all {
+		r, err := c.engine.Wait(c.ctx, w.op)
+		c.must(err)
+		got := c.get(w.s.ID)
+		switch {
+		case r.State == operation.Done && got.Claim() == nil:
+			t.Errorf("%s was built without its parts", w.s.ID)
+		case r.State == operation.Done:
+			built += got.Flavor.VCPUs
+		case got.Claim() != nil || got.Fault == nil || !strings.Contains(got.Fault.Message, "No valid host"):
+			t.Errorf("%s failed with %+v and holds %+v", w.s.ID, got.Fault, got.Claim())
+		}
+	}
+	cpus, devices := c.exclusive()
+	if cpus != built || cpus < 12 || devices > 6 || devices == 0 {
+		t.Errorf("%d CPUs and %d devices are held, servers with %d CPUs were built", cpus, devices, built)
+	}
+	for _, w := range all {
+		c.ends(c.accept(compute.OpDelete, w.s.ID, nil), operation.Done)
+	}
+	if cpus, devices := c.exclusive(); cpus+devices != 0 {
+		t.Errorf("%d CPUs and %d devices are held after all servers are gone", cpus, devices)
+	}
+	s := c.record(pinned(4, "hw:numa_nodes", "1"))
+	c.ends(c.create(s, compute.CreateInput{}), operation.Done)
+	c.healthy()
+}
+
+// TestPartsOnTheMove: resize, revert, migration, evacuation, shelving and rebuild keep and free what belongs to the server.
+func TestPartsOnTheMove(t *testing.T) {
+	c := newCloud(t, options{aliases: gpus()})
+	c.host("h1", machine())
+	c.host("h2", machine())
+	s := c.record(pinned(2, "pci_passthrough:alias", "gpu:1"))
+	c.ends(c.create(s, compute.CreateInput{}), operation.Done)
+	first := c.get(s.ID)
+	expect := func(what string, cpus, devices int) *compute.Server {
+		t.Helper()
+		got := c.get(s.ID)
+		hadCPUs, hadDevices := c.exclusive()
+		if hadCPUs != cpus || hadDevices != devices {
+			t.Fatalf("%s: %d CPUs and %d devices are held, want %d and %d", what, hadCPUs, hadDevices, cpus, devices)
+		}
+		c.healthy()
+		return got
+	}
+	expect("built", 2, 1)
+	large := first.Flavor
+	large.FlavorID, large.Name, large.VCPUs = "2", "large", 4
+	c.ends(c.accept(compute.OpResize, s.ID, compute.ResizeInput{Flavor: large}), operation.Done)
+	expect("resized", 6, 2)
+	c.ends(c.accept(compute.OpRevertResize, s.ID, nil), operation.Done)
+	if got := expect("reverted", 2, 1); !slices.Equal(got.Claim().Devices, first.Claim().Devices) || got.Claim().Cells[0].Pins[0] != first.Claim().Cells[0].Pins[0] {
+		t.Errorf("after the revert it holds %+v, before %+v", got.Claim(), first.Claim())
+	}
+	plain := large
+	plain.FlavorID, plain.ExtraSpecs = "3", nil
+	c.ends(c.accept(compute.OpResize, s.ID, compute.ResizeInput{Flavor: large}), operation.Done)
+	c.ends(c.accept(compute.OpConfirmResize, s.ID, nil), operation.Done)
+	if got := expect("confirmed", 4, 1); len(got.Claim().Cells[0].Pins) != 4 {
+		t.Errorf("%+v", got.Claim())
+	}
+	r := c.ends(c.accept(compute.OpLiveMigrate, s.ID, compute.LiveMigrateInput{}), operation.Undone)
+	if !strings.Contains(r.Cause, "PCI devices") {
+		t.Errorf("live migration with a device: %s", r.Cause)
+	}
+	c.fault("h1", "finish-resize", errNoLuck)
+	c.fault("h2", "finish-resize", errNoLuck)
+	c.ends(c.accept(compute.OpResize, s.ID, compute.ResizeInput{Migrate: true, Flavor: large}), operation.Undone)
+	expect("failed migration", 4, 1)
+	c.fault("h1", "finish-resize", nil)
+	c.fault("h2", "finish-resize", nil)
+	c.ends(c.accept(compute.OpShelve, s.ID, compute.ShelveInput{Offload: true}), operation.Done)
+	expect("offloaded", 0, 0)
+	c.ends(c.accept(compute.OpUnshelve, s.ID, compute.UnshelveInput{}), operation.Done)
+	expect("unshelved", 4, 1)
+	c.ends(c.accept(compute.OpResize, s.ID, compute.ResizeInput{Flavor: plain}), operation.Done)
+	expect("resized to a flavor without parts", 4, 1)
+	c.ends(c.accept(compute.OpConfirmResize, s.ID, nil), operation.Done)
+	if got := expect("nothing left", 0, 0); got.Claim() != nil {
+		t.Errorf("%+v", got.Claim())
+	}
+}

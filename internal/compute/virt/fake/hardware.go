@@ -1,0 +1,87 @@
+package fake
+
+import (
+	"fmt"
+	"slices"
+
+	"kilonova/internal/compute"
+)
+
+// Hardware is what a fake host plays beyond amounts; the zero value plays no NUMA nodes and no devices.
+type Hardware struct {
+	// Nodes is the number of NUMA nodes (one socket each) over which CPUs, memory, pages and devices are spread evenly; 0: the host reports none.
+	Nodes int
+	// Threads of a core; 0: 1.
+	Threads int
+	// Dedicated are the CPUs for pinned virtual CPUs, Shared those for others; without Shared these are all that are not dedicated.
+	Dedicated, Shared []int
+	// Pages is the stock of large pages of the whole host by size in KiB.
+	Pages map[int64]int64
+	// Devices are PCI devices; one without an address gets one, one without a NUMA node (-1 is "unknown") is spread over the nodes.
+	Devices []compute.HostDevice
+}
+
+// cells plays the NUMA nodes of a host with so many CPUs and so much memory.
+func (h *Hardware) cells(cpus int, memoryMB int64) []compute.HostCell {
+	if h.Nodes <= 0 {
+		return nil
+	}
+	threads := max(h.Threads, 1)
+	out := make([]compute.HostCell, h.Nodes)
+	per := (cpus + h.Nodes - 1) / h.Nodes
+	per = (per + threads - 1) / threads * threads // a core's threads are of one node
+	for n := range out {
+		c := compute.HostCell{ID: n, Socket: n, MemoryMB: memoryMB / int64(h.Nodes)}
+		for cpu := n * per; cpu < min((n+1)*per, cpus); cpu++ {
+			switch {
+			case slices.Contains(h.Dedicated, cpu):
+				c.PCPUs = append(c.PCPUs, cpu)
+			case len(h.Shared) == 0 || slices.Contains(h.Shared, cpu):
+				c.CPUs = append(c.CPUs, cpu)
+			}
+			if core := (cpu - n*per) / threads; threads > 1 && core < len(c.Siblings) {
+				c.Siblings[core] = append(c.Siblings[core], cpu)
+			} else if threads > 1 {
+				c.Siblings = append(c.Siblings, []int{cpu})
+			}
+		}
+		left := c.MemoryMB << 10
+		for _, size := range sizes(h.Pages) {
+			total := h.Pages[size] / int64(h.Nodes)
+			c.Pages = append(c.Pages, compute.HostPages{SizeKB: size, Total: total})
+			left -= size * total
+		}
+		c.Pages = slices.Insert(c.Pages, 0, compute.HostPages{SizeKB: 4, Total: max(left, 0) / 4})
+		out[n] = c
+	}
+	return out
+}
+
+func sizes(pages map[int64]int64) []int64 {
+	var out []int64
+	for s := range pages {
+		out = append(out, s)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// devices plays the PCI devices.
+func (h *Hardware) devices() []compute.HostDevice {
+	out := slices.Clone(h.Devices)
+	for i := range out {
+		d := &out[i]
+		if d.Address == "" {
+			d.Address = fmt.Sprintf("0000:%02x:%02x.0", 0x80+i/32, i%32)
+		}
+		if d.Type == "" {
+			d.Type = compute.PCIWhole
+		}
+		if d.Node == 0 && h.Nodes > 0 {
+			d.Node = i % h.Nodes
+		} else if h.Nodes == 0 {
+			d.Node = -1
+		}
+	}
+	return out
+}
