@@ -47,7 +47,11 @@ func (a *App) startStore(ctx context.Context) error {
 // newConductor makes what conductors and schedulers have in common. Nothing runs yet.
 func (a *App) newConductor(ctx context.Context, remoteSchedulers bool) (*conductor.Conductor, error) {
 	cc := a.cfg.Compute
-	planner, err := scheduler.New(a.schedulerConfig(), filter.All(), weigher.All())
+	sc, err := a.schedulerConfig()
+	if err != nil {
+		return nil, err
+	}
+	planner, err := scheduler.New(sc, filter.All(), weigher.All())
 	if err != nil {
 		return nil, err
 	}
@@ -109,14 +113,8 @@ func (a *App) untilReady(ctx context.Context, name string, run func(ctx context.
 	}
 }
 
-func (a *App) schedulerConfig() scheduler.Config {
-	c, o := scheduler.Defaults(), a.cfg.Scheduler
-	c.MaxAttempts, c.HostSubsetSize, c.DefaultZone = o.MaxAttempts, o.SubsetSize, a.cfg.Compute.DefaultZone
-	if len(o.Filters) > 0 {
-		c.EnabledFilters = o.Filters
-	}
-	c.RAMWeightMultiplier, c.CPUWeightMultiplier, c.DiskWeightMultiplier, c.IOOpsWeightMultiplier = o.RAMWeight, o.CPUWeight, o.DiskWeight, o.IOWeight
-	return c
+func (a *App) schedulerConfig() (scheduler.Config, error) {
+	return SchedulerConfig(a.cfg)
 }
 
 func (a *App) startComputeAPI(context.Context) error {

@@ -89,17 +89,57 @@ type Config struct {
 		Workers          int           `opt:"conductor_workers" default:"256" help:"Operations carried out at once by one conductor."`
 	} `section:"compute"`
 	PCI struct {
+		Alias      string `opt:"alias" default:"" help:"Names under which flavors ask for PCI devices: a JSON object or a list of them with name, vendor_id, product_id, device_type (type-PCI, type-PF, type-VF), numa_policy."`
 		DeviceSpec string `opt:"device_spec" default:"" help:"PCI devices of this host that servers may have: a JSON object or a list of them with vendor_id, product_id, address, devname, physical_network."`
 	} `section:"pci"`
+	Placing struct {
+		MaxResults      int  `opt:"max_placement_results" default:"1000" help:"Allocation candidates asked of placement at most; requests that depend on other servers or name a host of several nodes ask for all."`
+		RoutedNetworks  bool `opt:"query_placement_for_routed_network_aggregates" default:"false" help:"Only hosts that the segments of the requested networks reach."`
+		TenantAggregate bool `opt:"limit_tenants_to_placement_aggregate" default:"false" help:"Only hosts of aggregates whose metadata filter_tenant_id names the project, if there are any."`
+		TenantRequired  bool `opt:"placement_aggregate_required_for_tenants" default:"false" help:"With limit_tenants_to_placement_aggregate: projects that no aggregate names find no host."`
+		ImageType       bool `opt:"query_placement_for_image_type_support" default:"false" help:"Only hosts that say they can use the image's disk format."`
+		Isolated        bool `opt:"enable_isolated_aggregate_filtering" default:"false" help:"Aggregates with trait:NAME=required take only servers that ask for those traits."`
+		ImageMetadata   bool `opt:"image_metadata_prefilter" default:"false" help:"Properties of the image that need devices of the host become required traits."`
+	} `section:"scheduler"`
 	Scheduler struct {
-		MaxAttempts int      `opt:"max_attempts" default:"3" help:"Hosts tried for one build or move."`
-		Filters     []string `opt:"enabled_filters" default:"" help:"Host filters in order; empty: ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter."`
-		SubsetSize  int      `opt:"host_subset_size" default:"1" help:"One of this many best hosts is taken at random."`
-		RAMWeight   float64  `opt:"ram_weight_multiplier" default:"1.0" help:"Weight of free memory."`
-		CPUWeight   float64  `opt:"cpu_weight_multiplier" default:"1.0" help:"Weight of free CPUs."`
-		DiskWeight  float64  `opt:"disk_weight_multiplier" default:"1.0" help:"Weight of free disk."`
-		IOWeight    float64  `opt:"io_ops_weight_multiplier" default:"-1.0" help:"Weight of builds, moves and snapshots going on."`
+		MaxAttempts      int      `opt:"max_attempts" default:"3" help:"Hosts tried for one build or move."`
+		Filters          []string `opt:"enabled_filters" default:"" help:"Host filters in order; empty: ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter."`
+		Weighers         []string `opt:"weight_classes" default:"" help:"Host weighers; empty: all."`
+		SubsetSize       int      `opt:"host_subset_size" default:"1" help:"One of this many best hosts is taken at random."`
+		Shuffle          bool     `opt:"shuffle_best_same_weighed_hosts" default:"false" help:"Hosts of the same best weight are put in random order."`
+		TrackServers     bool     `opt:"track_instance_changes" default:"true" help:"Filters and weighers that need it see the servers of each host."`
+		MaxIOOps         int      `opt:"max_io_ops_per_host" default:"8" help:"IoOpsFilter: builds, moves, snapshots and rescues on a host at most."`
+		MaxInstances     int      `opt:"max_instances_per_host" default:"50" help:"NumInstancesFilter: servers on a host at most."`
+		IsolatedImages   []string `opt:"isolated_images" default:"" help:"IsolatedHostsFilter: images that run on isolated hosts only."`
+		IsolatedHosts    []string `opt:"isolated_hosts" default:"" help:"IsolatedHostsFilter: the isolated hosts."`
+		RestrictIsolated bool     `opt:"restrict_isolated_hosts_to_isolated_images" default:"true" help:"IsolatedHostsFilter: isolated hosts run nothing else."`
+		ImageNamespace   string   `opt:"aggregate_image_properties_isolation_namespace" default:"" help:"AggregateImagePropertiesIsolation: only metadata whose key begins with this are compared."`
+		ImageSeparator   string   `opt:"aggregate_image_properties_isolation_separator" default:"." help:"What stands between that beginning and the rest of the key."`
+		Architecture     string   `opt:"image_properties_default_architecture" default:"" help:"ImagePropertiesFilter: architecture of images that name none; empty: any."`
+		PCIInPlacement   bool     `opt:"pci_in_placement" default:"false" help:"PCI devices of hosts are providers in placement, and requests for them are part of the question that placement answers."`
+		RAMWeight        float64  `opt:"ram_weight_multiplier" default:"1.0" help:"Weight of free memory."`
+		CPUWeight        float64  `opt:"cpu_weight_multiplier" default:"1.0" help:"Weight of free CPUs."`
+		DiskWeight       float64  `opt:"disk_weight_multiplier" default:"1.0" help:"Weight of free disk."`
+		IOWeight         float64  `opt:"io_ops_weight_multiplier" default:"-1.0" help:"Weight of builds, moves and snapshots going on."`
+		InstancesWeight  float64  `opt:"num_instances_weight_multiplier" default:"0.0" help:"Weight of the number of servers; negative spreads, positive packs."`
+		PCIWeight        float64  `opt:"pci_weight_multiplier" default:"1.0" help:"Weight of having few free PCI devices; not negative."`
+		AffinityWeight   float64  `opt:"soft_affinity_weight_multiplier" default:"1.0" help:"Weight of members of the server's soft-affinity group."`
+		AntiWeight       float64  `opt:"soft_anti_affinity_weight_multiplier" default:"1.0" help:"Weight of having no members of the server's soft-anti-affinity group."`
+		FailureWeight    float64  `opt:"build_failure_weight_multiplier" default:"1000000.0" help:"What a failed build counts against a host until one succeeds."`
+		CrossCellWeight  float64  `opt:"cross_cell_move_weight_multiplier" default:"1000000.0" help:"Weight of staying in the cell when a server moves."`
+		VersionWeight    float64  `opt:"hypervisor_version_weight_multiplier" default:"1.0" help:"Weight of newer hypervisors."`
+		ImageWeight      float64  `opt:"image_props_weight_multiplier" default:"0.0" help:"Weight of servers on the host whose images have the same properties; positive packs them, negative spreads them."`
+		ImageSetting     []string `opt:"image_props_weight_setting" default:"" help:"Properties that count for it, with their weights: os_distro=2,hw_machine_type=0; empty: all, with 1."`
 	} `section:"filter_scheduler"`
+	Metrics struct {
+		Weight      float64  `opt:"weight_multiplier" default:"1.0" help:"Weight of the metrics that hosts report."`
+		Setting     []string `opt:"weight_setting" default:"" help:"Metrics that count, with their ratios: cpu.percent=-1.0; empty: none."`
+		Required    bool     `opt:"required" default:"true" help:"Hosts that lack a metric of weight_setting count as having nothing of it (MetricsFilter refuses them); false: they get weight_of_unavailable."`
+		Unavailable float64  `opt:"weight_of_unavailable" default:"-10000.0" help:"Weight of hosts that lack a metric, unless required."`
+	} `section:"metrics"`
+	Workarounds struct {
+		NoFallbackPCPU bool `opt:"disable_fallback_pcpu_query" default:"false" help:"Servers with pinned CPUs are not placed on hosts that offer VCPU only."`
+	} `section:"workarounds"`
 	Quota struct {
 		Instances          int64 `opt:"instances" default:"10" help:"Servers of a project; -1: any number."`
 		Cores              int64 `opt:"cores" default:"20" help:"Virtual CPUs of a project."`

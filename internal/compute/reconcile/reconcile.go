@@ -106,6 +106,7 @@ func New(cfg Config) *Loops {
 		{"debts", 10 * time.Second, l.Debts},
 		{"aggregates", 10 * time.Second, l.SyncAll},
 		{"orphans", 20 * time.Second, l.Orphans},
+		{"claims", 30 * time.Second, l.Claims},
 		{"images", 20 * time.Second, l.Images},
 		{"quota", 10 * time.Minute, l.Quota},
 		{"reclaim", time.Minute, l.Reclaim},

@@ -13,6 +13,7 @@ type Config struct {
 	ImageMetadataPrefilter                  bool   // image_metadata_prefilter
 	QueryPlacementForRoutedNetworkAggregate bool   // query_placement_for_routed_network_aggregates
 	PCIInPlacement                          bool   // pci_in_placement
+	TrackInstanceChanges                    bool   // track_instance_changes: filters and weighers see the servers of hosts
 	DisableFallbackPCPUQuery                bool   // [workarounds] disable_fallback_pcpu_query
 	DefaultArchitecture                     string // image_properties_default_architecture
 	DefaultZone                             string // default_availability_zone: that of hosts in no aggregate with a zone
@@ -52,8 +53,8 @@ type Config struct {
 func Defaults() Config {
 	return Config{
 		MaxAttempts: 3, MaxPlacementResults: 1000, DefaultZone: "nova",
-		EnabledFilters: []string{"ComputeFilter", "ComputeCapabilitiesFilter", "ImagePropertiesFilter", "ServerGroupAntiAffinityFilter", "ServerGroupAffinityFilter"},
-		HostSubsetSize: 1, MaxIOOpsPerHost: 8, MaxInstancesPerHost: 50, RestrictIsolatedHosts: true, ImageIsolationSeparator: ".",
+		EnabledFilters:       []string{"ComputeFilter", "ComputeCapabilitiesFilter", "ImagePropertiesFilter", "ServerGroupAntiAffinityFilter", "ServerGroupAffinityFilter"},
+		TrackInstanceChanges: true, HostSubsetSize: 1, MaxIOOpsPerHost: 8, MaxInstancesPerHost: 50, RestrictIsolatedHosts: true, ImageIsolationSeparator: ".",
 		CPUWeightMultiplier: 1, RAMWeightMultiplier: 1, DiskWeightMultiplier: 1, IOOpsWeightMultiplier: -1, PCIWeightMultiplier: 1,
 		SoftAffinityMultiplier: 1, SoftAntiAffinityMult: 1, BuildFailureMultiplier: 1000000, CrossCellMoveMultiplier: 1000000,
 		HypervisorVersionMult: 1, MetricsMultiplier: 1, MetricsRequired: true, MetricsWeightUnavailable: -10000,
