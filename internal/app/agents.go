@@ -147,7 +147,14 @@ func (a *App) openDriver(ctx context.Context, dir string) (func(host string) (vi
 	if err := fake.Prepare(ctx, hyper); err != nil {
 		return nil, err
 	}
+	size, err := fakeHost(a.cfg)
+	if err != nil {
+		return nil, err
+	}
+	size.DB = hyper
 	return func(host string) (virt.Driver, agent.Plane, error) {
-		return fake.New(fake.Config{DB: hyper, Host: host}), nil, nil
+		one := size
+		one.Host = host
+		return fake.New(one), nil, nil
 	}, nil
 }

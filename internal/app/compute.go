@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/compute/api"
 	"kilonova/internal/compute/api/backend"
 	"kilonova/internal/compute/api/proxy"
@@ -55,9 +56,13 @@ func (a *App) newConductor(ctx context.Context, remoteSchedulers bool) (*conduct
 	if err != nil {
 		return nil, err
 	}
+	aliases, err := compute.ParsePCIAliases(a.cfg.PCI.Alias)
+	if err != nil {
+		return nil, err
+	}
 	reserved := cc.ReservedMemoryMB
 	return conductor.New(ctx, conductor.Config{DB: a.db, Bus: a.bus, Store: a.parts.store, Engine: a.parts.engine, Network: a.parts.network,
-		Image: a.parts.images, Placement: a.parts.placement, Metadata: a.metadataInput, Planner: planner, Schedulers: remoteSchedulers,
+		Image: a.parts.images, Placement: a.parts.placement, Metadata: a.metadataInput, Planner: planner, PCIAliases: aliases, Schedulers: remoteSchedulers,
 		Flow:            flow.Config{MaxAttempts: a.cfg.Scheduler.MaxAttempts, StopGrace: cc.ShutdownTimeout, AllowSameHost: cc.ResizeSameHost},
 		Reconcile:       reconcile.Config{ReclaimAfter: cc.ReclaimInterval, ConfirmAfter: cc.ResizeConfirm, OffloadAfter: cc.ShelvedOffload},
 		ServiceDownTime: cc.ServiceDownTime,
@@ -123,6 +128,10 @@ func (a *App) startComputeAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	aliases, err := compute.ParsePCIAliases(a.cfg.PCI.Alias)
+	if err != nil {
+		return err
+	}
 	s, err := api.New(api.Config{
 		Services: backend.Services{Store: a.parts.store, Operations: a.parts.engine, Reader: a.parts.engine, Images: a.parts.images, Network: a.parts.network,
 			Placement: a.parts.placement, Agents: a.parts.agents, Projects: a.parts.projects},
@@ -131,7 +140,7 @@ func (a *App) startComputeAPI(context.Context) error {
 				"server_groups": q.ServerGroups, "server_group_members": q.ServerGroupMembers, "injected_files": q.InjectedFiles,
 				"injected_file_content_bytes": q.InjectedBytes, "injected_file_path_bytes": q.InjectedPath},
 			MaxLimit: a.cfg.API.MaxLimit, DefaultZone: cc.ScheduleZone, ServiceDownTime: cc.ServiceDownTime, ReclaimInterval: cc.ReclaimInterval,
-			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL,
+			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL, PCIAliases: aliases,
 		},
 		Proxy: proxy.Options{ImageURL: a.URL() + "/image", Network: a.networkDoor()},
 		Auth:  a.parts.auth, Policy: e, Log: a.log,

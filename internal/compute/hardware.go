@@ -69,6 +69,8 @@ type ClaimedCell struct {
 	PageKB   int64       `json:"page_kb,omitempty"` // 0: the host's usual pages
 	Pins     map[int]int `json:"pins,omitempty"`    // virtual CPU -> CPU of the host
 	Float    []int       `json:"float,omitempty"`   // CPUs of the host for those that are not pinned
+	// Siblings are virtual CPUs that are pinned to threads of one core.
+	Siblings [][]int `json:"siblings,omitempty"`
 	// Blocked are threads beside pinned CPUs that the thread policy isolate keeps free.
 	Blocked []int `json:"blocked,omitempty"`
 	// Large tells that PageKB is more than the smallest page of the host, which takes pages set aside.

@@ -56,6 +56,13 @@ type Config struct {
 		Driver           string        `opt:"driver" default:"libvirt" help:"libvirt or fake."`
 		Host             string        `opt:"host" default:"" help:"Name of this host; empty: the system's host name."`
 		FakeHosts        int           `opt:"fake_hosts" default:"1" help:"Hosts that this process plays with the fake driver. More than one are named HOST-1, HOST-2, …"`
+		FakeVCPUs        int           `opt:"fake_vcpus" default:"0" help:"CPUs of a host of the fake driver; 0: 1000."`
+		FakeMemoryMB     int64         `opt:"fake_memory_mb" default:"0" help:"Its memory; 0: 8,000,000 MB."`
+		FakeDiskGB       int64         `opt:"fake_disk_gb" default:"0" help:"Its disk; 0: 600,000 GB."`
+		FakeNUMANodes    int           `opt:"fake_numa_nodes" default:"0" help:"NUMA nodes over which its CPUs, memory, pages and devices are spread; 0: it reports none. cpu_dedicated_set and cpu_shared_set count for it."`
+		FakeThreads      int           `opt:"fake_cpu_threads" default:"1" help:"Threads of each of its cores."`
+		FakePages        []string      `opt:"fake_huge_pages" default:"" help:"Large pages of the whole host, KIBIBYTES:NUMBER: 2048:1024,1048576:8."`
+		FakeDevices      string        `opt:"fake_pci_devices" default:"" help:"PCI devices that it plays: a JSON object or a list of them with vendor_id, product_id, count, type, address, parent, node, tags."`
 		FakeDB           string        `opt:"fake_hypervisor" default:"" help:"Database of the fake hypervisor; agents that shall migrate guests to each other share one. Empty: STATE/fake.db."`
 		Dir              string        `opt:"instances_path" default:"" help:"Directory of guests' disks and the image cache; empty: STATE/instances."`
 		VirtType         string        `opt:"virt_type" default:"" help:"kvm or qemu; empty: kvm where it works."`

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"reflect"
 	"slices"
 
 	"kilonova/internal/compute"
@@ -130,15 +129,8 @@ func (h *host) parts() {
 
 // sameTopology refuses an image that asks for other NUMA nodes, pinned CPUs or pages than the server has: what it holds of its host stays as it is.
 func sameTopology(req *scheduler.Request, s *compute.Server) error {
-	next, err := scheduler.TopologyOf(req)
-	if err != nil {
-		return err
-	}
-	was := *req
-	was.Image.Props = s.ImageProps
-	now, err := scheduler.TopologyOf(&was)
-	if err != nil || reflect.DeepEqual(now, next) {
-		return nil //nolint:nilerr // what the server has came about under other rules
+	if scheduler.SameTopology(&req.Flavor, s.ImageProps, req.Image.Props) {
+		return nil
 	}
 	return fault.New(fault.Invalid, "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for instance %s.", s.ID)
 }

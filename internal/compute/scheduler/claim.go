@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"reflect"
 	"slices"
 
 	"kilonova/internal/compute"
@@ -74,6 +75,14 @@ func Needs(r *Request) (bool, error) {
 	return t != nil || len(r.PCI) > 0, err
 }
 
+// SameTopology tells whether servers of a flavor ask for the same NUMA nodes, pinned CPUs and pages with either image's properties. What is contradictory is the same
+// as anything.
+func SameTopology(f *compute.Flavor, was, now map[string]string) bool {
+	a, e1 := TopologyOf(&Request{Flavor: *f, Image: Image{Props: was}})
+	b, e2 := TopologyOf(&Request{Flavor: *f, Image: Image{Props: now}})
+	return e1 != nil || e2 != nil || reflect.DeepEqual(a, b)
+}
+
 // Take chooses the parts of a host that a request asks for among what nobody holds: cells and devices have what is held in them (compute.Use). why says what is
 // missing when there is not enough; a request that asks for nothing of the kind gets nil.
 func Take(r *Request, cells []compute.HostCell, devices []compute.HostDevice, cpuRatio, ramRatio float64) (claim *compute.Claim, why string, err error) {
@@ -133,6 +142,7 @@ func lay(claim *compute.Claim, n *NUMA, t *Topology, placed []Placed, pinned []i
 				cell.Pins[cpu], given = given[0], given[1:]
 			}
 		}
+		cell.Siblings = siblings(host, guest.CPUs, cell.Pins)
 		claim.Emulator = append(claim.Emulator, given...)
 		if len(cell.Pins) < len(cell.CPUs) {
 			cell.Float = host.CPUs
@@ -142,6 +152,23 @@ func lay(claim *compute.Claim, n *NUMA, t *Topology, placed []Placed, pinned []i
 		}
 		claim.Cells = append(claim.Cells, cell)
 	}
+}
+
+// siblings groups virtual CPUs by the core on which their threads are.
+func siblings(host *NUMACell, cpus []int, pins map[int]int) [][]int {
+	var out [][]int
+	for _, core := range host.Siblings {
+		var group []int
+		for _, v := range cpus {
+			if at, ok := pins[v]; ok && slices.Contains(core, at) {
+				group = append(group, v)
+			}
+		}
+		if len(group) > 1 {
+			out = append(out, group)
+		}
+	}
+	return out
 }
 
 // pick chooses devices by address; of a device and its functions it takes one or the other.

@@ -15,6 +15,7 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api/view"
 	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -62,6 +63,7 @@ type Options struct {
 	NoPassword      bool              // create, rebuild, rescue and evacuate do not answer an adminPass
 	ConsoleURLs     map[string]string // base URL of the console proxy, by console type: "novnc" -> "http://host:6080/vnc_lite.html"
 	ConsoleTTL      time.Duration     // 0: 10 min
+	PCIAliases      []compute.PCIAlias
 	Log             *slog.Logger
 }
 
@@ -100,6 +102,29 @@ func New(s Services, o Options) *Backend {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Backend{Services: s, Options: o, transitions: compute.Transitions(), abilities: abilities()}
+}
+
+// Exact judges what a flavor and an image ask of a host beyond amounts (NUMA nodes, CPU policies, page sizes, PCI devices by alias): contradictions and aliases that
+// nobody defined are fault.Invalid or fault.Forbidden.
+func (b *Backend) Exact(f *compute.Flavor, props map[string]string) error {
+	if !compute.NeedsClaim(f, props) && !asksCPUs(f, props) {
+		return nil
+	}
+	if _, err := compute.PCIWants(b.PCIAliases, f.ExtraSpecs); err != nil {
+		return err
+	}
+	_, err := scheduler.TopologyOf(&scheduler.Request{Flavor: *f, Image: scheduler.Image{Props: props}})
+	return err
+}
+
+// asksCPUs tells whether a flavor or an image names things that only make sense beside a CPU policy or a page size.
+func asksCPUs(f *compute.Flavor, props map[string]string) bool {
+	for _, k := range []string{"hw:cpu_thread_policy", "hw:emulator_threads_policy", "hw:cpu_realtime", "hw:locked_memory"} {
+		if f.ExtraSpecs[k] != "" {
+			return true
+		}
+	}
+	return props["hw_cpu_thread_policy"] != "" || props["hw_locked_memory"] != ""
 }
 
 // DB is the database, for reads.

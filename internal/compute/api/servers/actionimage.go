@@ -9,6 +9,7 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api/backend"
 	"kilonova/internal/compute/api/view"
+	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
 	"kilonova/internal/id"
@@ -239,6 +240,9 @@ func (a api) rebuild(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := a.fits(r, img, &s.Flavor); err != nil {
 		return nil, err
 	}
+	if err := a.sameTopology(s, img.Properties); err != nil {
+		return nil, err
+	}
 	if err := a.fitsMetadata(r, v.Metadata); err != nil {
 		return nil, err
 	}
@@ -289,6 +293,17 @@ func (a api) rebuildKey(r *httpapi.Request, s *compute.Server, name backend.Opti
 	}
 	k, err := a.Store.KeyPair(r.Context(), a.DB(), s.UserID, *name.Value)
 	return k, asInvalid(err, "Invalid key_name provided.")
+}
+
+// sameTopology refuses an image that asks for other NUMA nodes, pinned CPUs or pages than the server has on its host.
+func (a api) sameTopology(s *compute.Server, props map[string]string) error {
+	if err := a.Exact(&s.Flavor, props); err != nil {
+		return err
+	}
+	if !scheduler.SameTopology(&s.Flavor, s.ImageProps, props) {
+		return fault.New(fault.Invalid, "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for this instance.")
+	}
+	return nil
 }
 
 // apply writes what a rebuild changes of the record at once.

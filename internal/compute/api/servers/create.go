@@ -85,7 +85,7 @@ func (a api) create(r *httpapi.Request) (*httpapi.Reply, error) {
 	if c.hints == nil {
 		c.hints = in.Hints2
 	}
-	for _, step := range []func(context.Context) error{c.counts, c.rights, c.basics, c.image, c.key, c.files, c.place, c.groupHint, c.networks, c.securityGroups} {
+	for _, step := range []func(context.Context) error{c.counts, c.rights, c.basics, c.image, c.exact, c.key, c.files, c.place, c.groupHint, c.networks, c.securityGroups} {
 		if err := step(r.Context()); err != nil {
 			return nil, err
 		}
@@ -178,6 +178,11 @@ func canonical(address string) string {
 		return a.String()
 	}
 	return address
+}
+
+// exact judges what the flavor and the image ask of a host by name.
+func (c *creation) exact(context.Context) error {
+	return c.Exact(&c.server.Flavor, c.server.ImageProps)
 }
 
 // key resolves the key pair.

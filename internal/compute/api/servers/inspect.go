@@ -99,10 +99,34 @@ func diagnosticsView(s *compute.Server, d *virt.Diagnostics) map[string]any {
 		"memory_details": map[string]any{"maximum": d.MemoryMaxMB, "used": d.MemoryUsedMB}}
 }
 
-// topology is the NUMA topology of a server: one without a topology of its own has no nodes to show.
+// topology is the NUMA topology of a server: one without a topology of its own has no nodes to show. Where it lies on the host is for operators.
 func (a api) topology(r *httpapi.Request) (*httpapi.Reply, error) {
-	if _, err := a.Server(r, "server_id", "compute:server:topology:index"); err != nil {
+	s, err := a.Server(r, "server_id", "compute:server:topology:index")
+	if err != nil {
 		return nil, err
 	}
-	return body(map[string]any{"nodes": []any{}, "pagesize_kb": nil})
+	nodes, page := []any{}, any(nil)
+	claim := s.Claim()
+	if claim == nil {
+		claim = &compute.Claim{}
+	}
+	host := r.Allowed("compute:server:topology:host:index", backend.Target(s.ProjectID, s.UserID))
+	for _, c := range claim.Cells {
+		n := map[string]any{"memory_mb": c.MemoryMB, "siblings": c.Siblings, "vcpu_set": c.CPUs}
+		if c.Siblings == nil {
+			n["siblings"] = []any{}
+		}
+		if host {
+			pins := map[string]int{}
+			for v, at := range c.Pins {
+				pins[strconv.Itoa(v)] = at
+			}
+			n["cpu_pinning"], n["host_node"] = pins, c.Node
+		}
+		if c.PageKB > 0 {
+			page = c.PageKB
+		}
+		nodes = append(nodes, n)
+	}
+	return body(map[string]any{"nodes": nodes, "pagesize_kb": page})
 }
