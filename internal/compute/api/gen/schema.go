@@ -350,6 +350,9 @@ func (f *field) numbers(doc map[string]any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Path, err)
 	}
+	if p == `^[0-9]+(\.[0-9]+)?$` && f.Maximum != nil && *f.Maximum == "3.40282e+38" {
+		p = upToFloat32
+	}
 	if f.Minimum != nil && mayBe(f.Type, "integer") {
 		if p, err = bounded(f.Pattern, f.Minimum, f.Maximum); err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
@@ -367,6 +370,8 @@ func mayBe(t any, name string) bool {
 const (
 	// printable is a text of letters, marks, numbers, punctuation, symbols and blanks: no control characters, no line breaks.
 	printable = `^[\p{L}\p{M}\p{N}\p{P}\p{S}\p{Zs}]*$`
+	// upToFloat32 is a decimal whose whole part is at most 3.40282e+38, or one with a fraction.
+	upToFloat32 = `^(0*([0-9]{1,38}|[12][0-9]{38}|3[0-3][0-9]{37}|340[01][0-9]{35}|3402[0-7][0-9]{34}|34028[01][0-9]{33}|3402820{33})|[0-9]+\.[0-9]+)$`
 	// upTo31 is a decimal from 1 to 2147483647.
 	upTo31 = `([1-9][0-9]{0,8}|1[0-9]{9}|20[0-9]{8}|21[0-3][0-9]{7}|214[0-6][0-9]{6}|2147[0-3][0-9]{5}|21474[0-7][0-9]{4}|` +
 		`214748[0-2][0-9]{3}|2147483[0-5][0-9]{2}|21474836[0-3][0-9]|214748364[0-7])`
