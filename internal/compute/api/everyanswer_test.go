@@ -38,6 +38,10 @@ func (hosts) Do(_ context.Context, _ string, cmd command.Command, _, out any) er
 	switch v := out.(type) {
 	case *command.UptimeResult:
 		v.Uptime = "up 1 day"
+	case *command.ConsoleLogResult:
+		v.Output = "booted\n"
+	case *virt.ConsoleEndpoint:
+		*v = virt.ConsoleEndpoint{Host: "127.0.0.1", Port: 5900}
 	case *virt.Diagnostics:
 		*v = virt.Diagnostics{State: "running", Driver: "libvirt", Hypervisor: "qemu", HypervisorOS: "linux", ConfigDrive: true}
 	}
@@ -52,6 +56,15 @@ type cloudOf struct {
 	image, node, group, request  string
 	token, host, migration       string
 	number                       int64 // of the migration
+	volume, private              string
+
+	store  *store.Store
+	nets   http.Handler // the network API
+	images image.Service
+	small  compute.Flavor
+	table  map[string]probe
+
+	last, lastFloating string // addresses of the newest server with a port
 }
 
 func newCloud(t testing.TB) *cloudOf {
@@ -80,10 +93,12 @@ func newCloud(t testing.TB) *cloudOf {
 	check(err)
 	nh, err := networkapi.New(networkapi.Config{Service: nets, Auth: apitest.Tokens(), Policy: rules}).Handler()
 	check(err)
-	b := backend.New(backend.Services{Store: s, Operations: engine, Reader: engine, Images: images, Network: nets, Agents: hosts{}}, backend.Options{})
+	b := backend.New(backend.Services{Store: s, Operations: engine, Reader: engine, Images: images, Network: nets, Agents: hosts{}},
+		backend.Options{ConsoleURLs: map[string]string{"novnc": "http://console/vnc", "serial": "ws://console/serial", "spice-html5": "http://console/spice", "spice-direct": "http://console/direct", "webmks": "http://console/mks"},
+			Quota: store.Limits{"instances": -1, "cores": -1, "ram": -1, "key_pairs": -1, "server_groups": -1}})
 	handlers, err := api.Handlers(b, proxy.Options{Network: proxy.InProcess(nh)})
 	check(err)
-	c := &cloudOf{node: id.UUID(), server: id.UUID(), broken: id.UUID(), group: id.UUID(), token: id.UUID()}
+	c := &cloudOf{node: id.UUID(), server: id.UUID(), broken: id.UUID(), group: id.UUID(), token: id.UUID(), volume: id.UUID(), store: s, nets: nh, images: images}
 	c.h = apitest.LoggedHandler(t, handlers, &c.log)
 	owner := &auth.Caller{UserID: "admin", ProjectID: apitest.Project, Roles: []string{"admin", "member", "reader"}, RequestID: id.Request()}
 	img, err := images.Create(ctx, owner, image.Image{Name: "img", Owner: apitest.Project, Visibility: "private", DiskFormat: "raw", ContainerFormat: "bare",
@@ -104,7 +119,8 @@ func newCloud(t testing.TB) *cloudOf {
 		return m
 	}
 	private := decode(t, apitest.Call(nh, "admin", "POST", "/v2.0/networks", `{"network":{"name":"private"}}`, 0).Body.Bytes())["network"].(map[string]any)["id"].(string)
-	apitest.Call(nh, "admin", "POST", "/v2.0/subnets", fmt.Sprintf(`{"subnet":{"network_id":%q,"ip_version":4,"cidr":"10.0.0.0/24"}}`, private), 0)
+	apitest.Call(nh, "admin", "POST", "/v2.0/subnets", fmt.Sprintf(`{"subnet":{"network_id":%q,"ip_version":4,"cidr":"10.0.0.0/16"}}`, private), 0)
+	c.private = private
 	port := decode(t, apitest.Call(nh, "admin", "POST", "/v2.0/ports", fmt.Sprintf(`{"port":{"network_id":%q,"device_id":%q,"device_owner":"compute:nova"}}`, private, c.server), 0).Body.Bytes())
 	c.port = port["port"].(map[string]any)["id"].(string)
 	vifs, err := nets.VIFs(ctx, c.port)
@@ -119,6 +135,7 @@ func newCloud(t testing.TB) *cloudOf {
 	description, reason := "d", "because"
 	flavor, err := s.Flavor(ctx, d, c.flavor, "")
 	check(err)
+	c.small = *flavor
 	check(d.Write(ctx, func(tx *db.Tx) error {
 		h := &compute.Host{Name: "c1", NodeID: c.node, Info: info, LastSeen: clock.Now()}
 		if err := s.SaveHost(ctx, tx, h, "c1"); err != nil {
@@ -133,7 +150,8 @@ func newCloud(t testing.TB) *cloudOf {
 			{ID: c.server, Name: "whole", Description: &description, VMState: compute.VMActive, PowerState: compute.PowerRunning, Host: "c1", Node: "c1", AvailabilityZone: "nova",
 				PinnedZone: &description, ImageID: c.image, ImageProps: map[string]string{"os": "x"}, KeyName: "k", UserData: "aGk=", ConfigDrive: true, AccessIPv4: "192.0.2.1",
 				AccessIPv6: "2001:db8::1", Metadata: map[string]string{"a": "b"}, Tags: []string{"t"}, Hints: map[string]any{"group": c.group}, GroupID: c.group,
-				TrustedCerts: []string{"cert"}, VIFs: vifs, Locked: true, LockedBy: "owner", LockedReason: &reason, Launched: clock.Now(), RootDevice: "/dev/vda"},
+				TrustedCerts: []string{"cert"}, VIFs: vifs, Locked: true, LockedBy: "owner", LockedReason: &reason, Launched: clock.Now(), RootDevice: "/dev/vda",
+				BlockDevices: []compute.BlockDevice{{ID: id.UUID(), SourceType: "volume", DestinationType: "volume", VolumeID: c.volume, Device: "/dev/vdb", Tag: "disk", AttachmentID: id.UUID()}}},
 			{ID: c.broken, Name: "broken", VMState: compute.VMError, Fault: &compute.Fault{Code: 500, Message: "No valid host was found.", Details: "d", Created: clock.Now()}},
 		} {
 			v.ProjectID, v.UserID, v.Hostname, v.DiskConfig, v.ReservationID, v.Flavor, v.Created = apitest.Project, "admin", "h", "AUTO", "r-12345678", *flavor, clock.Now()
@@ -180,8 +198,12 @@ func (c *cloudOf) path(key string, minor int) string {
 		return strings.ReplaceAll(path, "{id}", by("1", c.node))
 	case "/servers/{server_id}/migrations/{id}":
 		return fmt.Sprintf("/servers/%s/migrations/%d", c.server, c.number)
-	case "/os-volumes/{id}", "/os-snapshots/{id}", "/servers/{server_id}/shares/{id}", "/servers/{server_id}/os-volume_attachments/{id}", "/os-floating-ips/{id}",
-		"/os-baremetal-nodes", "/os-baremetal-nodes/{id}", "/os-networks/{id}", "/os-tenant-networks/{id}", "/os-security-groups/{id}", "/os-hosts/{id}/reboot", "/os-hosts/{id}/shutdown", "/os-hosts/{id}/startup":
+	case "/servers/{server_id}/os-volume_attachments/{id}":
+		return fmt.Sprintf("/servers/%s/os-volume_attachments/%s", c.server, c.volume)
+	case "/os-networks/{id}", "/os-tenant-networks/{id}":
+		return strings.Replace(path, "{id}", c.private, 1)
+	case "/os-volumes/{id}", "/os-snapshots/{id}", "/servers/{server_id}/shares/{id}", "/os-floating-ips/{id}",
+		"/os-baremetal-nodes", "/os-baremetal-nodes/{id}", "/os-security-groups/{id}", "/os-hosts/{id}/reboot", "/os-hosts/{id}/shutdown", "/os-hosts/{id}/startup":
 		return ""
 	}
 	for _, last := range [][2]string{{"/flavors/{flavor_id}/os-extra_specs/", "hw:cpu_policy"}, {"/flavors", c.flavor}, {"/images/{image_id}/metadata/", "os"},

@@ -1,6 +1,11 @@
 package api
 
-import "testing"
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"testing"
+)
 
 // BodyFor is the smallest body that the entry of a key takes at a version, for the tests outside the package.
 func BodyFor(t testing.TB, key string, minor int) string {
@@ -19,4 +24,63 @@ func SinceOf(key string) int {
 		return 0
 	}
 	return e.Since
+}
+
+// Facts is what the tests outside the package need to know of a route.
+type Facts struct {
+	Borders        []int // versions at which something of it changes, from its first to its last
+	Status         func(minor int) int
+	Rule           string // text of its policy rule
+	Object, Public bool   // see entry
+	Answers        bool   // its answer is described
+}
+
+// FactsOf collects them from the description.
+func FactsOf(t testing.TB, key string) Facts {
+	t.Helper()
+	e, err := find(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("spec/compute-api.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec struct{ Routes []map[string]any }
+	if err := json.Unmarshal(b, &spec); err != nil {
+		t.Fatal(err)
+	}
+	last := e.Until
+	if last == 0 {
+		last = Newest().Minor
+	}
+	f := Facts{Borders: []int{e.Since, last}, Status: e.status, Object: e.Object, Public: e.Public}
+	for _, r := range Rules() {
+		if r.Name == e.Rule {
+			f.Rule = r.Check
+		}
+	}
+	for _, r := range spec.Routes {
+		if r["method"] != e.Method || r["path"] != e.Path || e.Action != "" && r["action"] != e.Action {
+			continue
+		}
+		for _, part := range []string{"success", "errors", "request", "query", "response", "policies"} {
+			list, _ := r[part].([]any)
+			for _, v := range list {
+				m, _ := v.(map[string]any)
+				if part == "response" && (m["path"] != "$" || m["type"] != "null") {
+					f.Answers = true
+				}
+				if s, ok := m["since"].(string); ok {
+					f.Borders = append(f.Borders, minorOf(s)-1, minorOf(s))
+				}
+				if s, ok := m["until"].(string); ok {
+					f.Borders = append(f.Borders, minorOf(s), minorOf(s)+1)
+				}
+			}
+		}
+	}
+	slices.Sort(f.Borders)
+	f.Borders = slices.DeleteFunc(slices.Compact(f.Borders), func(minor int) bool { return minor < e.Since || minor > last })
+	return f
 }
