@@ -140,7 +140,7 @@ func (a *App) startComputeAPI(context.Context) error {
 				"server_groups": q.ServerGroups, "server_group_members": q.ServerGroupMembers, "injected_files": q.InjectedFiles,
 				"injected_file_content_bytes": q.InjectedBytes, "injected_file_path_bytes": q.InjectedPath},
 			MaxLimit: a.cfg.API.MaxLimit, DefaultZone: cc.ScheduleZone, ServiceDownTime: cc.ServiceDownTime, ReclaimInterval: cc.ReclaimInterval,
-			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL, PCIAliases: aliases,
+			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL, PCIAliases: aliases, AnswerWait: time.Minute,
 		},
 		Proxy: proxy.Options{ImageURL: a.URL() + "/image", Network: a.networkDoor()},
 		Auth:  a.parts.auth, Policy: e, Log: a.log,

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"kilonova/internal/auth"
 	"kilonova/internal/compute/command"
@@ -116,15 +119,16 @@ func (a *App) startImage(ctx context.Context) error {
 	if dir == "" {
 		dir = filepath.Join(a.cfg.Default.StateDir, "images")
 	}
-	guard := imagestore.Guard{}
-	for _, n := range a.cfg.Image.WebNets {
-		net, err := netip.ParsePrefix(n)
-		if err != nil {
-			return fmt.Errorf("[image] web_download_networks: %w", err)
-		}
-		guard.Nets = append(guard.Nets, net)
+	guard, err := a.webGuard()
+	if err != nil {
+		return err
 	}
-	s, err := imagelocal.New(ctx, imagelocal.Config{DB: a.db, Dir: dir, MaxSize: a.cfg.Image.MaxSize, MaxVirtual: a.cfg.Image.MaxVirtual, Web: guard})
+	stores, err := a.furtherStores()
+	if err != nil {
+		return err
+	}
+	s, err := imagelocal.New(ctx, imagelocal.Config{DB: a.db, Dir: dir, MaxSize: a.cfg.Image.MaxSize, MaxVirtual: a.cfg.Image.MaxVirtual, Web: guard, Stores: stores,
+		Locations: a.cfg.Image.Locations})
 	if err != nil {
 		return err
 	}
@@ -142,6 +146,44 @@ func (a *App) startImage(ctx context.Context) error {
 		return err
 	}
 	return a.web.mount("image", api)
+}
+
+// webGuard says which addresses the image service may read.
+func (a *App) webGuard() (imagestore.Guard, error) {
+	g := imagestore.Guard{}
+	for _, n := range a.cfg.Image.WebNets {
+		net, err := netip.ParsePrefix(n)
+		if err != nil {
+			return g, fmt.Errorf("[image] web_download_networks: %w", err)
+		}
+		g.Nets = append(g.Nets, net)
+	}
+	for _, n := range a.cfg.Image.WebPorts {
+		port, err := strconv.ParseUint(n, 10, 16)
+		if err != nil {
+			return g, fmt.Errorf("[image] web_download_ports: %w", err)
+		}
+		g.Ports = append(g.Ports, int(port))
+	}
+	return g, nil
+}
+
+// furtherStores opens the image stores beside the default one.
+func (a *App) furtherStores() ([]imagestore.Store, error) {
+	var out []imagestore.Store
+	for _, s := range a.cfg.Image.Stores {
+		name, dir, ok := strings.Cut(s, "=")
+		if !ok || name == "" || dir == "" || name == "file" || name == "http" || slices.ContainsFunc(out, func(o imagestore.Store) bool { return o.Name() == name }) {
+			return nil, fmt.Errorf("[image] further_stores: %q is no NAME=DIRECTORY with a name of its own", s)
+		}
+		f, err := imagestore.NewFile(name, dir)
+		if err != nil {
+			return nil, fmt.Errorf("[image] further_stores: %w", err)
+		}
+		a.onStop("image store "+name, func(context.Context) error { return f.Close() })
+		out = append(out, f)
+	}
+	return out, nil
 }
 
 func (a *App) startNetwork(ctx context.Context) error {

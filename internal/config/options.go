@@ -41,6 +41,9 @@ type Config struct {
 		MaxVirtual int64    `opt:"max_virtual_size" default:"17592186044416" help:"Bytes of the disk that an image describes at most."`
 		URL        string   `opt:"url" default:"" help:"URL of the image service for roles that have no access to its store; empty: the built-in one."`
 		WebNets    []string `opt:"web_download_networks" default:"" help:"Networks (CIDR) that web-download may read from although they are loopback or private."`
+		WebPorts   []string `opt:"web_download_ports" default:"80,443" help:"Ports that web-download may read from."`
+		Stores     []string `opt:"further_stores" default:"" help:"File stores beside the default one, which is named file: NAME=DIRECTORY,…"`
+		Locations  bool     `opt:"show_multiple_locations" default:"false" help:"Let clients see and set where the data of images lies; web addresses then become the read-only store http."`
 	} `section:"image"`
 	Network struct {
 		MTU       int      `opt:"default_mtu" default:"1500" help:"MTU of networks that do not name one."`

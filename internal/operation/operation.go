@@ -200,4 +200,6 @@ type Reader interface {
 	Show(ctx context.Context, id string) (*Record, error)
 	// List gives operations in the given states (all when empty), newest first.
 	List(ctx context.Context, states []State, limit int) ([]Record, error)
+	// Wait blocks until an operation has ended or needs attention, or the context ends.
+	Wait(ctx context.Context, id string) (*Record, error)
 }

@@ -40,6 +40,7 @@ def ensure_external(cloud):
         cloud.network.create_subnet(network_id=net.id, name="tempest-external-v4", ip_version=4, cidr="203.0.113.0/24", enable_dhcp=False)
         if any(e.alias == "auto-allocated-topology" for e in cloud.network.extensions()):
             cloud.network.put("/networks/" + net.id, json={"network": {"is_default": True}})
+            cloud.network.create_subnet_pool(name="tempest-default-v4", is_shared=True, is_default=True, prefixes=["10.80.0.0/16"], default_prefix_length=26)
     return net.id
 
 
@@ -55,7 +56,11 @@ def main():
     if not os.path.isdir(args.workspace):
         subprocess.run(["tempest", "init", "--workspace-path", args.workspace + ".yaml", args.workspace], check=True, stdout=subprocess.DEVNULL, cwd=os.path.dirname(os.path.abspath(args.workspace)))
     images, flavors, external = ensure_images(cloud, args.workspace), ensure_flavors(cloud), ensure_external(cloud)
-    extensions = ",".join(sorted(e.alias for e in cloud.network.extensions()))
+    aliases = {e.alias for e in cloud.network.extensions()}
+    # Tempest asks for the name that tags had when only networks had them.
+    extensions = ",".join(sorted(aliases | ({"tag"} if "standard-attr-tag" in aliases else set())))
+    filters = ("ComputeFilter", "ComputeCapabilitiesFilter", "ImagePropertiesFilter", "ServerGroupAntiAffinityFilter", "ServerGroupAffinityFilter",
+               "SameHostFilter", "DifferentHostFilter")
     several, here = args.hosts > 1, os.path.abspath(args.workspace)
     sections = {
         "DEFAULT": {"log_dir": here + "/logs", "debug": False},
@@ -70,17 +75,24 @@ def main():
         "compute": {"image_ref": images[0], "image_ref_alt": images[1], "flavor_ref": flavors[0], "flavor_ref_alt": flavors[1], "build_interval": 1,
                     "build_timeout": 180, "ready_wait": 0, "shelved_offload_time": 0, "min_compute_nodes": args.hosts, "max_microversion": "latest"},
         "placement": {"max_microversion": "latest"},
-        "validation": {"run_validation": args.guests, "connect_method": "fixed", "image_ssh_user": "kilo"},
-        "compute-feature-enabled": {"resize": True, "cold_migration": several, "live_migration": several, "block_migration_for_live_migration": False,
-                                    "snapshot": True, "shelve": True, "shelve_migrate": several, "rescue": True, "pause": True, "suspend": True,
-                                    "interface_attach": True, "console_output": True, "vnc_console": False, "config_drive": True, "swap_volume": False,
-                                    "attach_encrypted_volume": False, "metadata_service": args.guests, "personality": True, "change_password": True,
-                                    "volume_backed_live_migration": False},
-        "image": {"http_image": auth["auth_url"]},
-        "image-feature-enabled": {"import_image": True},
+        "validation": {"run_validation": args.guests, "image_ssh_user": "kilo",
+                       # "floating" also makes Tempest give each class of tests a network of its own.
+                       "connect_method": "fixed" if args.guests else "floating"},
+        "compute-feature-enabled": {"disk_config": True, "hostname_fqdn_sanitization": True, "change_password": True, "console_output": True,
+                                    "resize": True, "pause": True, "shelve": True, "shelve_migrate": several, "suspend": True,
+                                    "cold_migration": several, "live_migration": several, "live_migrate_back_and_forth": several,
+                                    "metadata_service": args.guests, "block_migration_for_live_migration": several,
+                                    "can_migrate_between_any_hosts": True, "vnc_console": True, "serial_console": False, "rescue": True,
+                                    "stable_rescue": True, "enable_instance_password": True, "interface_attach": True, "snapshot": True,
+                                    "personality": True, "config_drive": True, "scheduler_enabled_filters": ",".join(filters), "ide_bus": True,
+                                    "nova_cert": False, "xenapi_apis": True, "unified_limits": False, "attach_encrypted_volume": False,
+                                    "swap_volume": False, "volume_backed_live_migration": False, "volume_multiattach": False},
+        "image": {"http_image": os.environ.get("HTTP_IMAGE", auth["auth_url"]), "disk_formats": "raw,ami,ari,aki"},
+        "image-feature-enabled": {"import_image": True, "os_glance_reserved": True, "manage_locations": "HTTP_IMAGE" in os.environ},
         "network": {"public_network_id": external, "floating_network_name": "tempest-external", "project_network_cidr": "10.100.0.0/16",
                     "project_network_mask_bits": 28},
-        "network-feature-enabled": {"api_extensions": extensions, "floating_ips": True, "ipv6": True},
+        "network-feature-enabled": {"api_extensions": extensions, "floating_ips": True, "ipv6": True,
+                                    "ipv6_subnet_attributes": True, "port_security": True, "port_admin_state_change": True},
     }
     conf = configparser.RawConfigParser()
     conf.optionxform = str

@@ -1,7 +1,10 @@
 #!/usr/bin/python3
-"""Reads a subunit stream of a Tempest run, writes 'outcome seconds test' lines, prints the counts, and fails on surprises: failures that the list of
-known ones does not have, and listed ones that pass."""
+"""Reads a subunit stream of a Tempest run, writes 'outcome seconds test' lines, prints the counts, and fails on surprises:
+
+* a test that failed and that the list of known failures does not have, or has and that passes;
+* a test that was skipped and that the list of skips does not have, or has and that was not skipped although the selection names it."""
 import argparse
+import re
 import sys
 
 import subunit
@@ -27,7 +30,12 @@ def outcomes(path):
     return rows
 
 
-def listed(path):
+def base(test):
+    """The plain name of a test, or of a class that was skipped or failed as a whole."""
+    return test.split("[")[0].removeprefix("setUpClass (").removeprefix("tearDownClass (").rstrip(")")
+
+
+def known_failures(path):
     known = {}
     with open(path) as f:
         for line in f:
@@ -40,32 +48,64 @@ def listed(path):
     return known
 
 
+def known_skips(path):
+    """Reads 'reason: TEXT' lines, each followed by the tests and classes that it holds for."""
+    known, reason = {}, None
+    with open(path) as f:
+        for line in f:
+            line = line.strip()
+            if line.startswith("reason:"):
+                reason = line.removeprefix("reason:").strip()
+            elif line and not line.startswith("#"):
+                if not reason:
+                    sys.exit(f"{path}: {line}: a skip needs its reason")
+                if line in known:
+                    sys.exit(f"{path}: {line}: listed twice")
+                known[line] = reason
+    return known
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("stream")
     p.add_argument("known")
+    p.add_argument("--skips", required=True, help="list of skips")
+    p.add_argument("--selection", required=True, help="file of the expressions that were run")
     p.add_argument("--seconds", type=int, default=0)
     p.add_argument("--out")
     args = p.parse_args()
-    rows, known = outcomes(args.stream), listed(args.known)
+    rows, failures, skips = outcomes(args.stream), known_failures(args.known), known_skips(args.skips)
+    with open(args.selection) as f:
+        selected = [re.compile(line.strip()) for line in f if line.strip()]
     if args.out:
         with open(args.out, "w") as f:
             for test in sorted(rows):
                 f.write("%s %.1f %s\n" % (rows[test][0], rows[test][1], test))
     count = {k: sum(r[0] == k for r in rows.values()) for k in ("passed", "failed", "skipped", "unfinished")}
-    bad = 0
+    bad, reasons, seen = 0, {}, {base(t): r[0] for t, r in rows.items()}
+
+    def surprise(text):
+        nonlocal bad
+        bad += 1
+        print("\n" + text)
+
     for test, (outcome, _, text) in sorted(rows.items()):
-        base = test.split("[")[0].removeprefix("setUpClass (").rstrip(")")
-        if outcome in ("failed", "unfinished") and base not in known:
-            bad += 1
-            print(f"\n{outcome.upper()} {test}\n{text[-3000:]}")
-        elif outcome == "passed" and base in known:
-            bad += 1
-            print(f"\nPASSES NOW, so it does not belong on the list of known failures: {test}")
-    skipped = sorted({f"{r[2].splitlines()[-1] if r[2] else 'no reason given'}" for r in rows.values() if r[0] == "skipped"})
-    for reason in skipped:
-        print("skipped:", reason)
-    print(f"tempest: total {len(rows)} in {args.seconds} s; known failures {sum(1 for t, r in rows.items() if r[0] == 'failed' and t.split('[')[0] in known)}")
+        name = base(test)
+        if outcome in ("failed", "unfinished") and name not in failures:
+            surprise(f"{outcome.upper()} {test}\n{text[-3000:]}")
+        elif outcome == "passed" and name in failures:
+            surprise(f"PASSES NOW, so it does not belong on the list of known failures: {test}")
+        elif outcome == "skipped" and name not in skips:
+            surprise(f"SKIPPED, and the list of skips does not have it: {test}\n{text.splitlines()[-1] if text else 'no reason given'}")
+        elif outcome == "skipped":
+            reasons.setdefault(skips[name], []).append(name)
+    for name in skips:
+        # A test that the selection does not reach (smoke tests have their mark behind the name) says nothing.
+        if name in seen and seen[name] != "skipped" or name not in seen and any(s.search(name) for s in selected):
+            surprise(f"NOT SKIPPED, so it does not belong on the list of skips: {name} ({seen.get(name, 'not run')})")
+    for reason, names in sorted(reasons.items()):
+        print(f"skipped {len(names)}: {reason}")
+    print(f"tempest: total {len(rows)} in {args.seconds} s; known failures {sum(1 for t, r in rows.items() if r[0] == 'failed' and base(t) in failures)}")
     print(f"{count['passed']} passed, {count['failed'] + count['unfinished']} failed, {count['skipped']} skipped")
     if not rows:
         sys.exit("no test was run")

@@ -3,29 +3,41 @@
 #
 # SELECTION names a file selections/SELECTION.txt (one regular expression a line) or is "regex" with the expression as second argument.
 # By default it starts a cloud of its own on the fake driver; with OS_CLIENT_CONFIG_FILE and OS_CLOUD set it uses that cloud.
-# It prints total, passed, failed and skipped, and fails on any failure that known-failures.txt does not list with its reason,
-# and on any listed one that passes now.
+# It prints total, passed, failed and skipped, and fails on any failure that known-failures.txt and any skip that known-skips.txt does not
+# list with its reason, and on any listed one that passes or runs now.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 selection=${1:?selection}
 work=${WORK:-$(mktemp -d)}
 mkdir -p "$work"
-hosts=${FAKE_HOSTS:-2}
+hosts=${FAKE_HOSTS:-3}
 concurrency=${CONCURRENCY:-2}
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin
 unset PYTHONPATH
 
-cloud=
+cloud= web=
 finish() {
+  if [ -n "$web" ]; then kill -TERM "$web" 2>/dev/null || true; fi
   if [ -n "$cloud" ]; then kill -TERM "$cloud" 2>/dev/null || true; wait "$cloud" 2>/dev/null || true; fi
   if [ -z "${WORK:-}" ]; then rm -rf "$work"; fi
 }
 trap finish EXIT
 
 if [ -z "${OS_CLOUD:-}" ]; then
+  # What images are downloaded from: a server of one file.
+  mkdir -p "$work/web"
+  printf 'an image from the web' >"$work/web/image.raw"
+  /usr/bin/python3 -u -m http.server 0 --bind 127.0.0.1 --directory "$work/web" >"$work/web.log" 2>&1 &
+  web=$!
+  for _ in $(seq 100); do grep -q ' port ' "$work/web.log" && break; sleep 0.1; done
+  port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p;q' "$work/web.log")
+  export HTTP_IMAGE=http://127.0.0.1:$port/image.raw
   "$top/bin/kilonova" up --state-dir "$work/state" --listen 127.0.0.1:0 --compute-driver fake --fake-hosts "$hosts" --set identity.bcrypt_cost=4 \
-    --set compute.report_interval=2s ${KILONOVA_FLAGS:-} >"$work/kilonova.log" 2>&1 &
+    --set compute.report_interval=2s --set image.web_download_networks=127.0.0.0/8 --set "image.web_download_ports=80,443,$port" \
+    --set "image.further_stores=second=$work/second" --set image.show_multiple_locations=true \
+    --set filter_scheduler.enabled_filters=ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter,SameHostFilter,DifferentHostFilter \
+    ${KILONOVA_FLAGS:-} >"$work/kilonova.log" 2>&1 &
   cloud=$!
   for _ in $(seq 300); do
     grep -q '^kilonova is ready' "$work/kilonova.log" && break
@@ -46,4 +58,4 @@ grep -v '^#' "$here/selections/exclude.txt" | sed 's/[[:space:]]*#.*//' | grep .
 began=$(date +%s)
 # Tempest's own exit code tells only that something failed; judge.py says what.
 timeout -s TERM "${LIMIT:-3600}" tempest run --subunit --include-list include.txt --exclude-list exclude.txt --concurrency "$concurrency" >run.subunit 2>run.log || true
-/usr/bin/python3 "$here/judge.py" run.subunit "$here/known-failures.txt" --seconds $(( $(date +%s) - began )) --out "${OUTCOMES:-outcomes.txt}"
+/usr/bin/python3 "$here/judge.py" run.subunit "$here/known-failures.txt" --skips "$here/known-skips.txt" --selection include.txt --seconds $(( $(date +%s) - began )) --out "${OUTCOMES:-outcomes.txt}"

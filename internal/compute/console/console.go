@@ -139,11 +139,13 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil {
 		status := fault.KindOf(err).Status()
-		text := "The console cannot be opened now."
-		if status == http.StatusNotFound {
-			status, text = http.StatusForbidden, "The token is unknown, used or expired. Ask for a new console URL."
+		if status == http.StatusNotFound { // unknown, used or expired
+			status = http.StatusForbidden
 		}
-		http.Error(w, text, status)
+		p.cfg.Log.Info("console refused", "status", status, "error", err)
+		// Some clients take whatever comes after the header for frames, so there is no text and nothing follows.
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(status)
 		return
 	}
 	guest, err := dial(r.Context(), t)

@@ -201,19 +201,16 @@ func (s *Service) checkGrant(ctx context.Context, tx *db.Tx, a identity.Assignme
 	if err != nil {
 		return err
 	}
-	if err := s.checkActorAndTarget(ctx, tx, a); err != nil || role.DomainID == "" {
+	if err := s.checkActorAndTarget(ctx, tx, a); err != nil || role.DomainID == "" || a.ProjectID == "" {
 		return err
 	}
-	in := a.DomainID
-	if a.ProjectID != "" {
-		p, err := s.Projects.get(ctx, tx, a.ProjectID)
-		if err != nil {
-			return err
-		}
-		in = p.DomainID
+	// A domain's role goes to projects of that domain; on domains it may stand anywhere, as in Keystone.
+	p, err := s.Projects.get(ctx, tx, a.ProjectID)
+	if err != nil {
+		return err
 	}
-	if in != role.DomainID {
-		return fault.New(fault.Forbidden, "Role %s belongs to domain %s and cannot be assigned outside of it.", role.ID, role.DomainID)
+	if p.DomainID != role.DomainID {
+		return fault.New(fault.Forbidden, "Role %s belongs to domain %s and cannot be assigned in projects of another.", role.ID, role.DomainID)
 	}
 	return nil
 }

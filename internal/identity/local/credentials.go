@@ -197,7 +197,7 @@ func (s *Service) keepRules(ctx context.Context, tx *db.Tx, user string, rules [
 		if want.ID != "" {
 			return nil, fault.New(fault.NotFound, "Could not find access rule: %s.", want.ID)
 		}
-		want.ID, want.UserID = id.Hex(), user
+		want.ID, want.UserID = strings.ReplaceAll(id.Ordered(), "-", ""), user // lists are by id: in the order of making
 		if err := s.AccessRules.create(ctx, tx, &want); err != nil {
 			return nil, err
 		}

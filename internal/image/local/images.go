@@ -59,20 +59,7 @@ func (s *Service) check(r *Record) error {
 		return fault.New(fault.TooLarge, "The limit has been exceeded on the number of allowed image locations. Attempted: %d, Maximum: %d",
 			len(r.Locations), s.cfg.MaxLocations)
 	}
-	if err := amazon(r.DiskFormat, r.ContainerFormat); err != nil {
-		return err
-	}
 	return s.checkTexts(r)
-}
-
-// amazon is the rule that the three Amazon formats go together.
-func amazon(disk, container string) error {
-	set := []string{"ami", "ari", "aki"}
-	if disk != "" && container != "" && disk != container && slices.Contains(set, container) && slices.Contains(set, disk) {
-		return fault.New(fault.Invalid, "Invalid mix of disk and container formats: when one is set to one of 'aki', 'ari', or 'ami', the container "+
-			"and disk formats must match.")
-	}
-	return nil
 }
 
 func (s *Service) checkTexts(r *Record) error {

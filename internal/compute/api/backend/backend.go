@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -64,7 +65,9 @@ type Options struct {
 	ConsoleURLs     map[string]string // base URL of the console proxy, by console type: "novnc" -> "http://host:6080/vnc_lite.html"
 	ConsoleTTL      time.Duration     // 0: 10 min
 	PCIAliases      []compute.PCIAlias
-	Log             *slog.Logger
+	// AnswerWait is how long handlers wait for an operation whose answer says that it is done (attaching an interface); 0: not at all.
+	AnswerWait time.Duration
+	Log        *slog.Logger
 }
 
 // DefaultQuota gives the limits of a deployment that sets none.
@@ -192,21 +195,65 @@ type Request struct {
 
 // Accept checks the state inside a transaction, on the row as it is then, writes what the request changes and records the operation.
 func (b *Backend) Accept(r *httpapi.Request, s *compute.Server, q Request) error {
+	_, err := b.accept(r, s, q)
+	return err
+}
+
+func (b *Backend) accept(r *httpapi.Request, s *compute.Server, q Request) (op string, err error) {
 	if err := b.Check(r, s, q.Op); err != nil {
-		return err
+		return "", err
 	}
 	if err := b.able(r.Context(), s, q.Op); err != nil {
+		return "", err
+	}
+	err = b.DB().Write(r.Context(), func(tx *db.Tx) error {
+		op, err = b.acceptTx(r, tx, s, q)
+		return err
+	})
+	return op, err
+}
+
+// AcceptAndWait is Accept for what clients take for done when they have the answer. It fails as the operation fails; an operation that takes longer than
+// AnswerWait goes on by itself.
+func (b *Backend) AcceptAndWait(r *httpapi.Request, s *compute.Server, q Request) error {
+	op, err := b.accept(r, s, q)
+	if err != nil || b.AnswerWait <= 0 {
 		return err
 	}
-	return b.DB().Write(r.Context(), func(tx *db.Tx) error { return b.AcceptTx(r, tx, s, q) })
+	ctx, cancel := context.WithTimeout(r.Context(), b.AnswerWait)
+	defer cancel()
+	rec, err := b.Reader.Wait(ctx, op)
+	if err != nil {
+		b.Log.Info("answered before the operation ended", "operation", op, "request_id", r.RequestID, "error", err)
+		return nil
+	}
+	if rec.State == operation.Undone {
+		return fault.New(fault.Internal, "%s", publicCause(rec))
+	}
+	return nil
+}
+
+// publicCause is what a caller may read about why an operation was undone.
+func publicCause(rec *operation.Record) string {
+	for _, step := range slices.Backward(rec.Steps) {
+		if step.Public != "" && !step.Undo {
+			return step.Public
+		}
+	}
+	return "The operation failed and was undone."
 }
 
 // AcceptTx is Accept inside a transaction of the handler's own.
 func (b *Backend) AcceptTx(r *httpapi.Request, tx *db.Tx, s *compute.Server, q Request) error {
+	_, err := b.acceptTx(r, tx, s, q)
+	return err
+}
+
+func (b *Backend) acceptTx(r *httpapi.Request, tx *db.Tx, s *compute.Server, q Request) (string, error) {
 	ctx := r.Context()
 	if q.Before != nil {
 		if err := q.Before(tx); err != nil {
-			return err
+			return "", err
 		}
 	}
 	rule := b.transitions[q.Op]
@@ -223,15 +270,15 @@ func (b *Backend) AcceptTx(r *httpapi.Request, tx *db.Tx, s *compute.Server, q R
 		return nil
 	}
 	if err := b.Store.UpdateServer(ctx, tx, s.ID, change); err != nil {
-		return err
+		return "", err
 	}
 	kind := q.Kind
 	if kind == "" {
 		kind = q.Op
 	}
-	_, err := b.Operations.Accept(ctx, tx, operation.Spec{Kind: kind, ObjectType: "server", Object: s.ID, Action: q.Action, TaskState: q.TaskState, Project: s.ProjectID,
+	op, err := b.Operations.Accept(ctx, tx, operation.Spec{Kind: kind, ObjectType: "server", Object: s.ID, Action: q.Action, TaskState: q.TaskState, Project: s.ProjectID,
 		User: r.Caller.UserID, RequestID: r.RequestID, Input: q.Input, TakeOver: q.TakeOver, Shared: q.Shared, Finished: q.Finished})
-	return refused(err, rule, s)
+	return op, refused(err, rule, s)
 }
 
 // refused turns "the server is held" into the sentence about its task state.

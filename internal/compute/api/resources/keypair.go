@@ -120,7 +120,7 @@ func (a api) createKey(r *httpapi.Request) (*httpapi.Reply, error) {
 	if in.Key.Public == nil {
 		private, err = generateKey(k)
 	} else {
-		k.PublicKey = strings.TrimSpace(*in.Key.Public)
+		k.PublicKey = *in.Key.Public // kept as it came: clients compare
 		err = fingerprint(k)
 	}
 	if err != nil {

@@ -141,7 +141,7 @@ func TestConsoles(t *testing.T) {
 	}
 	w.ask("member", "POST", a, `{"os-getConsoleOutput":{}}`, 1, 200)
 	old := w.ask("member", "POST", a, `{"os-getVNCConsole":{"type":"novnc"}}`, 1, 200)["console"].(map[string]any)
-	if !strings.HasPrefix(old["url"].(string), "http://console/vnc.html?path=websockify%3Ftoken%3D") {
+	if !strings.HasPrefix(old["url"].(string), "http://console/vnc.html?path=websocket%3Ftoken%3D") {
 		t.Fatal(old)
 	}
 	raw := w.call("member", "POST", "/servers/"+s.ID+"/remote-consoles", `{"remote_console":{"protocol":"vnc","type":"novnc"}}`, 8, 200)

@@ -144,7 +144,8 @@ func (a api) openConsole(r *httpapi.Request, s *compute.Server, protocol, kind s
 	return consoleURL(base, kind, token)
 }
 
-// consoleURL puts a token into the proxy's URL: noVNC reads it from its "path" parameter, the others from "token".
+// consoleURL puts a token into the proxy's URL. Pages of noVNC have it in the parameter "path", which is where on the page's host the websocket is;
+// others have it in "token".
 func consoleURL(base, kind, token string) (string, error) {
 	u, err := url.Parse(base)
 	if err != nil {
@@ -154,7 +155,7 @@ func consoleURL(base, kind, token string) (string, error) {
 	if kind == "novnc" {
 		path := q.Get("path")
 		if path == "" {
-			path = "websockify"
+			path = strings.TrimPrefix(strings.TrimSuffix(u.Path, "vnc.html")+"websocket", "/")
 		}
 		q.Set("path", path+"?token="+token)
 	} else {

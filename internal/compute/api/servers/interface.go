@@ -101,8 +101,9 @@ type attachBody struct {
 	} `json:"interfaceAttachment"`
 }
 
-// attachInterface makes the port in the handler, because its document is the answer, and leaves the plugging to the operation. When the operation is not
-// accepted the port is removed again; a crash between leaves a port with the server as its device, which the server's deletion takes along.
+// attachInterface makes the port in the handler, because its document is the answer, and leaves the plugging to the operation, for whose end it waits:
+// clients take the answer for done. When the operation is not accepted the port is removed again; a crash between leaves a port with the server as its
+// device, which the server's deletion takes along.
 func (a api) attachInterface(r *httpapi.Request) (*httpapi.Reply, error) {
 	var in attachBody
 	if err := r.Decode(&in); err != nil {
@@ -141,13 +142,16 @@ func (a api) attachInterface(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.Accept(r, s, backend.Request{Op: compute.OpAttachNIC, Action: "attach_interface", Input: input}); err != nil {
+	if err := a.AcceptAndWait(r, s, backend.Request{Op: compute.OpAttachNIC, Action: "attach_interface", Input: input}); err != nil {
 		if input.NewPortID != "" {
-			if e := a.Network.DeletePort(r.Context(), backend.Internal(r), port.ID); e != nil {
+			if e := a.Network.DeletePort(r.Context(), backend.Internal(r), port.ID); e != nil && fault.KindOf(e) != fault.NotFound {
 				a.Log.Warn("port of a refused interface is left behind", "port", port.ID, "request_id", r.RequestID, "error", e)
 			}
 		}
 		return nil, err
+	}
+	if p, err := a.Network.GetPort(r.Context(), backend.Internal(r), port.ID); err == nil {
+		port = p // as it is now that it is plugged
 	}
 	return body(map[string]any{"interfaceAttachment": attachment(port, []network.VIF{{PortID: port.ID, Tag: v.Tag}}, backend.Minor(r))})
 }

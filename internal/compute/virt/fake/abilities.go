@@ -223,22 +223,6 @@ func (d *Driver) ConsoleLog(ctx context.Context, id string, lines int, limit int
 	return out, nil
 }
 
-// Console implements virt.Consoler. Nobody listens there.
-func (d *Driver) Console(ctx context.Context, id, kind string) (*virt.ConsoleEndpoint, error) {
-	base := map[string]int{"vnc": 5900, "spice": 6900, "serial": 10000}[kind]
-	if base == 0 {
-		return nil, fault.New(fault.NotImplemented, "The fake hypervisor has no %s console.", kind)
-	}
-	g, err := d.present(ctx, d.cfg.DB, id)
-	if err != nil {
-		return nil, err
-	}
-	if err := wantRunning(g); err != nil {
-		return nil, err
-	}
-	return &virt.ConsoleEndpoint{Kind: kind, Host: "127.0.0.1", Port: port(id, base)}, nil
-}
-
 // AttachInterface implements virt.InterfaceAttacher.
 func (d *Driver) AttachInterface(ctx context.Context, spec *virt.Spec, vif network.VIF) error {
 	return d.change(ctx, "attach-interface", spec.ID, func(g *guest) error {
@@ -353,6 +337,7 @@ func (d *Driver) LiveMigrate(ctx context.Context, spec *virt.Spec, target map[st
 	if err := d.begin(ctx, "live-migrate", spec.ID, g.Spec.ExtraSpecs); err != nil {
 		return err
 	}
+	defer d.consoles.end(spec.ID)
 	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
 		g, err := d.present(ctx, tx, spec.ID)
 		if err != nil {

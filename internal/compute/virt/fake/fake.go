@@ -13,7 +13,6 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"slices"
 	"strings"
@@ -44,7 +43,10 @@ type Config struct {
 }
 
 // Driver is one fake host.
-type Driver struct{ cfg Config }
+type Driver struct {
+	cfg      Config
+	consoles consoles
+}
 
 var _ interface {
 	virt.Driver
@@ -144,9 +146,9 @@ func (d *Driver) change(ctx context.Context, verb, id string, f func(g *guest) e
 	if err := d.begin(ctx, verb, id, g.Spec.ExtraSpecs); err != nil {
 		return err
 	}
-	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
-		g, err := d.present(ctx, tx, id)
-		if err != nil {
+	err = d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
+		var err error
+		if g, err = d.present(ctx, tx, id); err != nil {
 			return err
 		}
 		if err := f(g); err != nil {
@@ -154,6 +156,10 @@ func (d *Driver) change(ctx context.Context, verb, id string, f func(g *guest) e
 		}
 		return d.save(ctx, tx, d.cfg.Host, g)
 	})
+	if err == nil && g.Power != virt.Running && g.Power != virt.Paused {
+		d.consoles.end(id)
+	}
+	return err
 }
 
 // present is load without guests that are only disks or only awaited.
@@ -282,6 +288,7 @@ func (d *Driver) Destroy(ctx context.Context, id string, keepDisks bool) error {
 	if err := d.begin(ctx, "destroy", id, extra); err != nil {
 		return err
 	}
+	defer d.consoles.end(id)
 	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
 		if keepDisks {
 			g, err := d.load(ctx, tx, d.cfg.Host, id)
@@ -332,7 +339,10 @@ func (d *Driver) Reboot(ctx context.Context, spec *virt.Spec, hard bool, _ time.
 }
 
 // Close implements virt.Driver.
-func (d *Driver) Close() error { return nil }
+func (d *Driver) Close() error {
+	d.consoles.end("")
+	return nil
+}
 
 // Die ends a guest behind the agent's back, as a crash would; tests use it.
 func (d *Driver) Die(ctx context.Context, id string) error {
@@ -347,13 +357,6 @@ func wantRunning(g *guest) error {
 		return fault.New(fault.Conflict, "The guest does not run.")
 	}
 	return nil
-}
-
-// port is a number that stays with a guest, for console addresses.
-func port(id string, base int) int {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(id))
-	return base + int(h.Sum32()%1000)
 }
 
 func withoutVIF(in []network.VIF, portID string) []network.VIF {
