@@ -42,7 +42,7 @@ func (a *App) startStore(ctx context.Context) error {
 		return err
 	}
 	a.parts.agents = &command.Client{Bus: a.bus}
-	return nil
+	return a.startNotifier(ctx)
 }
 
 // newConductor makes what conductors and schedulers have in common. Nothing runs yet.

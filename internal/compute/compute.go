@@ -185,6 +185,7 @@ type KeyPair struct {
 	Name, UserID, Type     string
 	PublicKey, Fingerprint string
 	Created                time.Time
+	Generated              bool // made by us just now, not imported; not stored
 }
 
 // Host is a compute service with its node, as reported by its agent.

@@ -122,6 +122,25 @@ func (c *Config) finish() error {
 	if (c.Compute.CPUMode == "custom") != (c.Compute.CPUModel != "") {
 		return errors.New("[compute] cpu_model goes with cpu_mode custom: give both or neither")
 	}
+	return c.checkNotifications()
+}
+
+// checkNotifications refuses what would be silently without effect.
+func (c *Config) checkNotifications() error {
+	o := &c.Notifications
+	o.Level = strings.ToUpper(o.Level)
+	switch {
+	case o.Format == "unversioned" || o.Format == "both":
+		return fmt.Errorf("[notifications] notification_format %q: only versioned notifications are there; set it to versioned or none", o.Format)
+	case o.Format != "versioned" && o.Format != "none":
+		return fmt.Errorf("[notifications] notification_format %q is neither versioned nor none", o.Format)
+	case !slices.Contains([]string{"", "vm_state", "vm_and_task_state"}, o.StateChange):
+		return fmt.Errorf("[notifications] notify_on_state_change %q: vm_state and vm_and_task_state are there; empty: off", o.StateChange)
+	case !slices.Contains([]string{"DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"}, o.Level):
+		return fmt.Errorf("[notifications] default_level %q is none of DEBUG, INFO, WARN, ERROR, CRITICAL", o.Level)
+	case len(o.Topics) == 0 && o.Format == "versioned":
+		return errors.New("[notifications] versioned_notifications_topics: name at least one topic")
+	}
 	return nil
 }
 

@@ -57,6 +57,11 @@ func TestEveryProblemIsNamed(t *testing.T) {
 	if _, err := config.Load("", nil, map[string]string{"api.tls_cert": "x"}); err == nil {
 		t.Error("a certificate without a key was accepted")
 	}
+	for option, bad := range map[string]string{"notification_format": "unversioned", "notify_on_state_change": "always", "default_level": "LOUD"} {
+		if _, err := config.Load("", nil, map[string]string{"notifications." + option: bad}); err == nil || !strings.Contains(err.Error(), bad) {
+			t.Errorf("[notifications] %s = %s: %v", option, bad, err)
+		}
+	}
 }
 
 func TestSampleIsAConfiguration(t *testing.T) {

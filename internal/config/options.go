@@ -111,6 +111,16 @@ type Config struct {
 		Isolated        bool `opt:"enable_isolated_aggregate_filtering" default:"false" help:"Aggregates with trait:NAME=required take only servers that ask for those traits."`
 		ImageMetadata   bool `opt:"image_metadata_prefilter" default:"false" help:"Properties of the image that need devices of the host become required traits."`
 	} `section:"scheduler"`
+	Notifications struct {
+		Format       string        `opt:"notification_format" default:"none" help:"versioned: tell of what happens by versioned notifications, on the bus and by transport_url. none: do not."`
+		Topics       []string      `opt:"versioned_notifications_topics" default:"versioned_notifications" help:"Topics under which each notification is published."`
+		StateChange  string        `opt:"notify_on_state_change" default:"" help:"vm_state or vm_and_task_state: send instance.update when these change. Empty: for tags only."`
+		BlockDevices bool          `opt:"bdms_in_notifications" default:"false" help:"Put the volumes of a server into all of its notifications."`
+		Level        string        `opt:"default_level" default:"INFO" help:"Priority of notifications that tell of no error: DEBUG, INFO, WARN, ERROR or CRITICAL."`
+		Retention    time.Duration `opt:"retention" default:"24h" help:"How long a notification is kept for a RabbitMQ that does not answer."`
+		Audit        bool          `opt:"instance_usage_audit" default:"false" help:"Send instance.exists for each server at the end of each period."`
+		AuditPeriod  string        `opt:"instance_usage_audit_period" default:"month" help:"hour, day, month or year; with @ and a number the minute, hour, day or month at which it begins."`
+	} `section:"notifications"`
 	Scheduler struct {
 		MaxAttempts      int      `opt:"max_attempts" default:"3" help:"Hosts tried for one build or move."`
 		Filters          []string `opt:"enabled_filters" default:"" help:"Host filters in order; empty: ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter."`

@@ -32,8 +32,18 @@ type contextKey struct{}
 
 // RequestID gives the request id that Handler put into the context, "" when there is none.
 func RequestID(ctx context.Context) string {
-	s, _ := ctx.Value(contextKey{}).(string)
-	return s
+	if r, ok := ctx.Value(contextKey{}).(*Request); ok {
+		return r.RequestID
+	}
+	return ""
+}
+
+// CallerOf gives who asks in the request that ctx belongs to; nil outside requests and before the token is verified.
+func CallerOf(ctx context.Context) *auth.Caller {
+	if r, ok := ctx.Value(contextKey{}).(*Request); ok {
+		return r.Caller
+	}
+	return nil
 }
 
 // endpoint is all routes of one method and path.
@@ -161,7 +171,7 @@ func (v *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := clock.Now()
 	req := &Request{RequestID: id.Request(), service: v.Service}
 	x := &exchange{ResponseWriter: w, req: req}
-	ctx := context.WithValue(r.Context(), contextKey{}, req.RequestID)
+	ctx := context.WithValue(r.Context(), contextKey{}, req)
 	req.HTTP = r.WithContext(ctx)
 	req.Base = v.base(r)
 	defer func() {

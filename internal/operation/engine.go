@@ -69,10 +69,11 @@ var errFenced = errors.New("operation: somebody else has the lease")
 
 // Engine accepts operations, carries them out and reads them.
 type Engine struct {
-	cfg   Config
-	owner string
-	flows map[string]*Flow
-	slots chan struct{}
+	cfg     Config
+	owner   string
+	flows   map[string]*Flow
+	watcher Watcher
+	slots   chan struct{}
 
 	mu      sync.Mutex
 	active  bool // Run is on: accepted operations are leased to this engine at once
@@ -157,12 +158,17 @@ func (e *Engine) Accept(ctx context.Context, tx *db.Tx, s Spec) (string, error) 
 		return "", fmt.Errorf("accept %s: %w", s.Kind, err)
 	}
 	o.Epoch = top + 1
+	before := ""
 	if !s.Shared && !s.Finished {
 		o.Holds = s.Object
-		existing, err := e.clearHolder(ctx, tx, o, s)
+		existing, was, err := e.clearHolder(ctx, tx, o, s)
 		if err != nil || existing != "" {
 			return existing, err
 		}
+		before = was
+	}
+	if err := e.turned(ctx, tx, Accepted, "", o, nil, nil); err != nil {
+		return "", err
 	}
 	if s.Finished {
 		o.State, o.Finished = Done, o.Updated
@@ -178,6 +184,9 @@ func (e *Engine) Accept(ctx context.Context, tx *db.Tx, s Spec) (string, error) 
 				return "", err
 			}
 		}
+	}
+	if err := e.taskTurned(ctx, tx, before, o); err != nil {
+		return "", err
 	}
 	if err := o.insert(ctx, tx); err != nil {
 		if db.IsDuplicate(err) {
@@ -196,35 +205,38 @@ func (e *Engine) Accept(ctx context.Context, tx *db.Tx, s Spec) (string, error) 
 }
 
 // clearHolder makes room for o: it fails when another operation holds the object, or supersedes that one when o takes over. A take-over by the
-// kind that holds already gives the holder's id instead.
-func (e *Engine) clearHolder(ctx context.Context, tx *db.Tx, o *row, s Spec) (string, error) {
+// kind that holds already gives the holder's id instead. was is the task state of the superseded one.
+func (e *Engine) clearHolder(ctx context.Context, tx *db.Tx, o *row, s Spec) (existing, was string, err error) {
 	var h HeldError
-	err := tx.QueryRow(ctx, "SELECT id, kind, task_state FROM operations WHERE holds = ?"+tx.ForUpdate(), s.Object).Scan(&h.Operation, &h.Kind, &h.TaskState)
+	err = tx.QueryRow(ctx, "SELECT id, kind, task_state FROM operations WHERE holds = ?"+tx.ForUpdate(), s.Object).Scan(&h.Operation, &h.Kind, &h.TaskState)
 	if db.IsNoRows(err) {
-		return "", nil
+		return "", "", nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("accept %s: %w", s.Kind, err)
+		return "", "", fmt.Errorf("accept %s: %w", s.Kind, err)
 	}
 	h.Object = s.Object
 	if !s.TakeOver {
-		return "", &h
+		return "", "", &h
 	}
 	if h.Kind == s.Kind {
 		tx.AfterCommit(func() { e.again(h.Operation) })
-		return h.Operation, nil
+		return h.Operation, "", nil
+	}
+	if err := e.overtaken(ctx, tx, h.Operation); err != nil {
+		return "", "", err
 	}
 	if _, err := tx.Exec(ctx, "UPDATE operations SET state = ?, holds = NULL, task_state = '', epoch = ?, owner = '', finished = ?, updated = ? WHERE id = ?",
 		string(Superseded), o.Epoch, o.Updated, o.Updated, h.Operation); err != nil {
-		return "", fmt.Errorf("supersede %s: %w", h.Operation, err)
+		return "", "", fmt.Errorf("supersede %s: %w", h.Operation, err)
 	}
 	if _, err := tx.Exec(ctx, "UPDATE operation_steps SET finished = ?, error = 'superseded', public = 'superseded' WHERE operation = ? AND finished = 0", o.Updated, h.Operation); err != nil {
-		return "", fmt.Errorf("supersede %s: %w", h.Operation, err)
+		return "", "", fmt.Errorf("supersede %s: %w", h.Operation, err)
 	}
 	o.Epoch++
 	o.Supersedes, o.Position = h.Operation, -1
 	tx.AfterCommit(func() { e.stopLocal(h.Operation) })
-	return "", nil
+	return "", h.TaskState, nil
 }
 
 // again gives an operation that needs attention another try, because it was asked for once more.
@@ -356,6 +368,7 @@ func (e *Engine) claim(ctx context.Context, op string) {
 		}
 		o.Epoch++
 		o.Owner, o.Lease, o.Updated = e.owner, clock.Micros(now.Add(e.cfg.Lease)), clock.Micros(now)
+		was := o.TaskState
 		if o.State == Pending {
 			o.State = Running
 		}
@@ -365,6 +378,9 @@ func (e *Engine) claim(ctx context.Context, op string) {
 			if err := e.openStep(ctx, tx, flow, o); err != nil {
 				return err
 			}
+		}
+		if err := e.taskTurned(ctx, tx, was, o); err != nil {
+			return err
 		}
 		return o.update(ctx, tx, -1)
 	})

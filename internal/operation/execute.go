@@ -45,7 +45,8 @@ func (e *Engine) forward(ctx context.Context, o *row, f *Flow, r *Run) error {
 		return e.finish(ctx, o, f, r, nil)
 	}
 	s := &f.Steps[o.Position]
-	if s.Skip == nil || !s.Skip(r) {
+	done := s.Skip == nil || !s.Skip(r)
+	if done {
 		if err := e.attempt(ctx, o, s, r); err != nil {
 			if errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil {
 				return stopCause(ctx, err)
@@ -68,10 +69,15 @@ func (e *Engine) forward(ctx context.Context, o *row, f *Flow, r *Run) error {
 			return err
 		}
 		if s.Commit != nil {
-			if err := s.Commit(ctx, tx, r); err != nil {
+			if err := s.Commit(e.watched(ctx, r), tx, r); err != nil {
 				return fmt.Errorf("commit of step %s: %w", s.Name, err)
 			}
 			next.Vars = r.Vars
+		}
+		if done {
+			if err := e.turned(ctx, tx, Succeeded, s.Name, &next, r, nil); err != nil {
+				return err
+			}
 		}
 		if last {
 			return e.finishTx(ctx, tx, &next, f, r, nil)
@@ -164,6 +170,9 @@ func (e *Engine) turn(ctx context.Context, o *row, f *Flow, r *Run, cause error)
 		if err := closeStepAs(ctx, tx, o, event, r.Host, "", cause, public); err != nil {
 			return err
 		}
+		if err := e.turned(ctx, tx, Failed, r.StepName, &next, r, cause, func(t *Turn) { t.Again = back != nil }); err != nil {
+			return err
+		}
 		return e.openUndo(ctx, tx, f, &next)
 	})
 }
@@ -213,6 +222,9 @@ func (e *Engine) backward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	return e.write(ctx, o, &next, func(tx *db.Tx) error {
 		if s.Undo != nil {
 			if err := closeStep(ctx, tx, o, r.Host, r.Details, nil, ""); err != nil {
+				return err
+			}
+			if err := e.turned(ctx, tx, UndoDone, s.Name, &next, r, nil); err != nil {
 				return err
 			}
 		}
@@ -307,7 +319,10 @@ func (e *Engine) attention(ctx context.Context, o *row, r *Run, why error) error
 		next.UndoTo = goingForward // Retry goes on from here
 	}
 	return e.write(ctx, o, &next, func(tx *db.Tx) error {
-		return closeStep(ctx, tx, o, r.Host, "", why, fault.PublicText(why))
+		if err := closeStep(ctx, tx, o, r.Host, "", why, fault.PublicText(why)); err != nil || o.State != Running {
+			return err
+		}
+		return e.turned(ctx, tx, Failed, r.StepName, &next, r, why)
 	})
 }
 
@@ -331,19 +346,19 @@ func (e *Engine) finishTx(ctx context.Context, tx *db.Tx, next *row, f *Flow, r 
 	if cause == nil {
 		next.State = Done
 		if f.Done != nil {
-			if err := f.Done(ctx, tx, r); err != nil {
+			if err := f.Done(e.watched(ctx, r), tx, r); err != nil {
 				return fmt.Errorf("end of %s: %w", f.Kind, err)
 			}
 		}
-		return nil
+		return e.turned(ctx, tx, Ended, "", next, r, nil)
 	}
 	next.State = Undone
 	if f.Undone != nil {
-		if err := f.Undone(ctx, tx, r, cause); err != nil {
+		if err := f.Undone(e.watched(ctx, r), tx, r, cause); err != nil {
 			return fmt.Errorf("end of undone %s: %w", f.Kind, err)
 		}
 	}
-	return nil
+	return e.turned(ctx, tx, Ended, "", next, r, cause)
 }
 
 // cause gives the reason why an operation is being undone, with its public text.
@@ -358,6 +373,9 @@ func (e *Engine) write(ctx context.Context, o, next *row, more func(tx *db.Tx) e
 	err := e.cfg.DB.Write(ctx, func(tx *db.Tx) error {
 		*next = keep // the transaction may run more than once
 		if err := more(tx); err != nil {
+			return err
+		}
+		if err := e.taskTurned(ctx, tx, o.TaskState, next); err != nil {
 			return err
 		}
 		return next.update(ctx, tx, o.Epoch)

@@ -117,7 +117,11 @@ func (e *Engine) openStep(ctx context.Context, tx *db.Tx, f *Flow, o *row) error
 		o.ID, s.Name, s.Event, o.State == Undoing, o.Round+1, o.Epoch, "", clock.Micros(clock.Now()), 0, 0, "", ""); err != nil {
 		return fmt.Errorf("journal step %s: %w", s.Name, err)
 	}
-	return nil
+	m := Began
+	if o.State == Undoing {
+		m = UndoBegan
+	}
+	return e.turned(ctx, tx, m, s.Name, o, nil, nil)
 }
 
 // closeStep journals how the open step of o ended.

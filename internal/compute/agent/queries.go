@@ -75,19 +75,34 @@ var queries = map[command.Verb]func(a *Agent, ctx context.Context, c *command.Co
 		}
 		return nil, d.ForceLiveMigration(ctx, c.Server)
 	},
-	command.CacheImages: func(a *Agent, _ context.Context, c *command.Command) (any, error) {
+	command.CacheImages: func(a *Agent, ctx context.Context, c *command.Command) (any, error) {
 		var args command.CacheImagesArgs
 		if err := bind(c, &args); err != nil || a.cache == nil {
 			return nil, err
 		}
+		failed := make(chan string, len(args.ImageIDs))
 		for _, image := range args.ImageIDs {
 			a.wg.Go(func() {
 				if _, err := a.cache.get(a.ctx, image); err != nil {
 					a.log.Warn("image was not cached", "image", image, "error", err)
+					failed <- image
+					return
 				}
+				failed <- ""
 			})
 		}
-		return nil, nil
+		var out command.CacheImagesResult
+		for range args.ImageIDs {
+			select {
+			case image := <-failed:
+				if image != "" {
+					out.Failed = append(out.Failed, image)
+				}
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		return out, nil
 	},
 	command.SyncNetwork: func(a *Agent, ctx context.Context, _ *command.Command) (any, error) {
 		if a.plane == nil {

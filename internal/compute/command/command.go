@@ -74,7 +74,7 @@ const (
 	QueryGuests      Verb = "guests"       // query: none -> []virt.GuestState, every guest of the host
 	AbortLive        Verb = "abort-live"   // query (it acts at once and is safe to repeat): none
 	ForceLive        Verb = "force-live"   // query: none
-	CacheImages      Verb = "cache-images" // query: CacheImagesArgs
+	CacheImages      Verb = "cache-images" // query: CacheImagesArgs -> CacheImagesResult, once all are there or failed
 	SyncNetwork      Verb = "sync-network" // query: none; apply the host's data plane now
 )
 
@@ -163,6 +163,10 @@ type (
 
 // The results.
 type (
+	// CacheImagesResult names the images that could not be fetched.
+	CacheImagesResult struct {
+		Failed []string `json:"failed,omitempty"`
+	}
 	// GuestResult is the power state after the command.
 	GuestResult struct {
 		Power virt.PowerState `json:"power"`

@@ -289,7 +289,7 @@ func (f *flows) another(r *operation.Run, to, host string, cause error) error {
 	r.Set(varLastFail, host+": "+fault.PublicText(cause))
 	if len(ex) >= f.MaxAttempts {
 		return fault.Wrap(cause, fault.Internal, "Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures for instance %s. Last error: %s",
-			r.Object, fault.PublicText(cause))
+			r.Object, fault.PublicText(cause)).WithCode(CodeExhausted)
 	}
 	return operation.Back(to, cause)
 }

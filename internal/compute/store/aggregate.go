@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"kilonova/internal/clock"
 	"kilonova/internal/compute"
@@ -73,7 +75,10 @@ func (s *Store) InsertAggregate(ctx context.Context, tx *db.Tx, a *compute.Aggre
 	if _, err := tx.Exec(ctx, "INSERT INTO compute_aggregates (uuid, name, metadata, created_at, updated_at) VALUES (?, ?, ?, ?, 0)", a.UUID, a.Name, encode(a.Metadata), clock.Micros(a.Created)); err != nil {
 		return aggregateError(err, a.Name)
 	}
-	return tx.QueryRow(ctx, "SELECT id FROM compute_aggregates WHERE name = ?", a.Name).Scan(&a.ID)
+	if err := tx.QueryRow(ctx, "SELECT id FROM compute_aggregates WHERE name = ?", a.Name).Scan(&a.ID); err != nil {
+		return err
+	}
+	return s.tell(ctx, tx, AggregateCreated, nil, a)
 }
 
 func (s *Store) aggregateNameFree(ctx context.Context, tx *db.Tx, name string, own int64) error {
@@ -100,7 +105,8 @@ func (s *Store) UpdateAggregate(ctx context.Context, tx *db.Tx, number int64, ch
 	if err != nil {
 		return nil, err
 	}
-	old := a.Name
+	old, before := a.Name, *a
+	before.Metadata = maps.Clone(a.Metadata)
 	if err := change(a); err != nil {
 		return nil, err
 	}
@@ -112,6 +118,16 @@ func (s *Store) UpdateAggregate(ctx context.Context, tx *db.Tx, number int64, ch
 	a.Updated = clock.Now()
 	if _, err := tx.Exec(ctx, "UPDATE compute_aggregates SET name = ?, metadata = ?, updated_at = ? WHERE id = ?", a.Name, encode(a.Metadata), clock.Micros(a.Updated), number); err != nil {
 		return nil, aggregateError(err, a.Name)
+	}
+	if a.Name != old {
+		if err := s.tell(ctx, tx, AggregateRenamed, &before, a); err != nil {
+			return nil, err
+		}
+	}
+	if !maps.Equal(before.Metadata, a.Metadata) {
+		if err := s.tell(ctx, tx, AggregateMetadata, &before, a); err != nil {
+			return nil, err
+		}
 	}
 	return a, nil
 }
@@ -125,8 +141,10 @@ func (s *Store) DeleteAggregate(ctx context.Context, tx *db.Tx, number int64) er
 	if len(a.Hosts) > 0 {
 		return fault.New(fault.Invalid, "Cannot remove host aggregate %d: it is not empty. Remove its hosts first.", number)
 	}
-	_, err = tx.Exec(ctx, "DELETE FROM compute_aggregates WHERE id = ?", number)
-	return err
+	if _, err = tx.Exec(ctx, "DELETE FROM compute_aggregates WHERE id = ?", number); err != nil {
+		return err
+	}
+	return s.tell(ctx, tx, AggregateDeleted, a, nil)
 }
 
 // AddAggregateHost puts a host into an aggregate. It fails with fault.Conflict when it is in there.
@@ -141,7 +159,28 @@ func (s *Store) AddAggregateHost(ctx context.Context, tx *db.Tx, number int64, h
 	if _, err := tx.Exec(ctx, "INSERT INTO compute_aggregate_hosts (host, aggregate_id) VALUES (?, ?)", host, number); err != nil {
 		return err
 	}
-	return touchAggregate(ctx, tx, number)
+	if err := touchAggregate(ctx, tx, number); err != nil {
+		return err
+	}
+	return s.tellHost(ctx, tx, AggregateHostIn, number, host)
+}
+
+// tellHost tells of a host that went into or out of an aggregate.
+func (s *Store) tellHost(ctx context.Context, tx *db.Tx, what What, number int64, host string) error {
+	if !s.wants(what) {
+		return nil
+	}
+	now, err := s.Aggregate(ctx, tx, number)
+	if err != nil {
+		return err
+	}
+	before := *now
+	if what == AggregateHostIn {
+		before.Hosts = slices.DeleteFunc(slices.Clone(now.Hosts), func(h string) bool { return h == host })
+	} else {
+		before.Hosts = append(slices.Clone(now.Hosts), host)
+	}
+	return s.tell(ctx, tx, what, &before, now)
 }
 
 // RemoveAggregateHost takes a host out. It fails with fault.NotFound when it is not in there.
@@ -150,7 +189,10 @@ func (s *Store) RemoveAggregateHost(ctx context.Context, tx *db.Tx, number int64
 	if err := one(n, err, "Aggregate %d has no host %s.", number, host); err != nil {
 		return err
 	}
-	return touchAggregate(ctx, tx, number)
+	if err := touchAggregate(ctx, tx, number); err != nil {
+		return err
+	}
+	return s.tellHost(ctx, tx, AggregateHostOut, number, host)
 }
 
 func touchAggregate(ctx context.Context, tx *db.Tx, number int64) error {

@@ -150,7 +150,10 @@ func (s *Store) InsertFlavor(ctx context.Context, tx *db.Tx, f *compute.Flavor) 
 	} else if err != nil {
 		return fmt.Errorf("insert flavor: %w", err)
 	}
-	return tx.QueryRow(ctx, "SELECT id FROM compute_flavors WHERE flavor_id = ?", f.FlavorID).Scan(&f.ID)
+	if err := tx.QueryRow(ctx, "SELECT id FROM compute_flavors WHERE flavor_id = ?", f.FlavorID).Scan(&f.ID); err != nil {
+		return err
+	}
+	return s.tellFlavor(ctx, tx, FlavorCreated, f)
 }
 
 // UpdateFlavor lets change alter description and extra specs of a flavor. It fails with fault.NotFound or change's own error.
@@ -167,12 +170,23 @@ func (s *Store) UpdateFlavor(ctx context.Context, tx *db.Tx, flavorID string, ch
 	if err := change(f); err != nil {
 		return nil, err
 	}
-	_, err = tx.Exec(ctx, "UPDATE compute_flavors SET description = ?, extra_specs = ?, updated_at = ? WHERE id = ?", f.Description, encode(f.ExtraSpecs), clock.Micros(clock.Now()), f.ID)
-	return f, err
+	if _, err = tx.Exec(ctx, "UPDATE compute_flavors SET description = ?, extra_specs = ?, updated_at = ? WHERE id = ?", f.Description, encode(f.ExtraSpecs), clock.Micros(clock.Now()), f.ID); err != nil {
+		return nil, err
+	}
+	return f, s.tellFlavor(ctx, tx, FlavorChanged, f)
 }
 
 // DeleteFlavor removes a flavor; servers keep their copy. It fails with fault.NotFound.
 func (s *Store) DeleteFlavor(ctx context.Context, tx *db.Tx, flavorID string) error {
+	if s.wants(FlavorDeleted) {
+		f, err := s.Flavor(ctx, tx, flavorID, "")
+		if err != nil {
+			return err
+		}
+		if err := s.tellFlavor(ctx, tx, FlavorDeleted, f); err != nil {
+			return err
+		}
+	}
 	if _, err := tx.Exec(ctx, "DELETE FROM compute_flavor_access WHERE flavor_row IN (SELECT id FROM compute_flavors WHERE flavor_id = ?)", flavorID); err != nil {
 		return err
 	}
@@ -201,12 +215,17 @@ func (s *Store) AddFlavorAccess(ctx context.Context, tx *db.Tx, f *compute.Flavo
 	if n > 0 {
 		return fault.New(fault.Conflict, "Flavor access already exists for flavor %s and project %s combination.", f.FlavorID, project)
 	}
-	_, err := tx.Exec(ctx, "INSERT INTO compute_flavor_access (flavor_row, project_id) VALUES (?, ?)", f.ID, project)
-	return err
+	if _, err := tx.Exec(ctx, "INSERT INTO compute_flavor_access (flavor_row, project_id) VALUES (?, ?)", f.ID, project); err != nil {
+		return err
+	}
+	return s.tellFlavor(ctx, tx, FlavorChanged, f)
 }
 
 // RemoveFlavorAccess takes access away. It fails with fault.NotFound when the project had none.
 func (s *Store) RemoveFlavorAccess(ctx context.Context, tx *db.Tx, f *compute.Flavor, project string) error {
 	n, err := tx.Exec(ctx, "DELETE FROM compute_flavor_access WHERE flavor_row = ? AND project_id = ?", f.ID, project)
-	return one(n, err, "Flavor access not found for %s / %s combination.", f.FlavorID, project)
+	if err := one(n, err, "Flavor access not found for %s / %s combination.", f.FlavorID, project); err != nil {
+		return err
+	}
+	return s.tellFlavor(ctx, tx, FlavorChanged, f)
 }

@@ -74,7 +74,10 @@ func (s *Store) InsertGroup(ctx context.Context, tx *db.Tx, g *compute.ServerGro
 	if _, err := tx.Exec(ctx, "INSERT INTO compute_groups (id, name, project_id, user_id, policy, max_per_host) VALUES (?, ?, ?, ?, ?, ?)", g.ID, g.Name, g.ProjectID, g.UserID, g.Policy, g.MaxPerHost); err != nil {
 		return fmt.Errorf("insert server group: %w", err)
 	}
-	return addUsage(ctx, tx, g.ProjectID, g.UserID, Usage{ServerGroups: 1})
+	if err := addUsage(ctx, tx, g.ProjectID, g.UserID, Usage{ServerGroups: 1}); err != nil {
+		return err
+	}
+	return s.tell(ctx, tx, GroupCreated, nil, g)
 }
 
 // DeleteGroup removes a server group; its members live on. It fails with fault.NotFound.
@@ -85,6 +88,15 @@ func (s *Store) DeleteGroup(ctx context.Context, tx *db.Tx, groupID string) erro
 		return fault.New(fault.NotFound, "Instance group %s could not be found.", groupID)
 	} else if err != nil {
 		return err
+	}
+	if s.wants(GroupDeleted) {
+		g, err := s.Group(ctx, tx, groupID)
+		if err != nil {
+			return err
+		}
+		if err := s.tell(ctx, tx, GroupDeleted, g, nil); err != nil {
+			return err
+		}
 	}
 	for _, q := range []string{"DELETE FROM compute_group_members WHERE group_id = ?", "DELETE FROM compute_groups WHERE id = ?"} {
 		if _, err := tx.Exec(ctx, q, groupID); err != nil {
@@ -172,4 +184,17 @@ func (s *Store) GuardGroup(ctx context.Context, tx *db.Tx, groupID, serverID, ho
 		return fault.New(fault.Conflict, "Anti-affinity instance group policy was violated.")
 	}
 	return nil
+}
+
+// tellMember tells that a new server is in its group.
+func (s *Store) tellMember(ctx context.Context, tx *db.Tx, v *compute.Server) error {
+	if v.GroupID == "" || !s.wants(GroupMember) {
+		return nil
+	}
+	g, err := s.Group(ctx, tx, v.GroupID)
+	if err != nil {
+		return err
+	}
+	g.Members = []string{v.ID}
+	return s.tell(ctx, tx, GroupMember, nil, g)
 }

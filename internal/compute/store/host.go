@@ -150,6 +150,9 @@ func (s *Store) SaveHost(ctx context.Context, tx *db.Tx, h *compute.Host, nodeNa
 		return err
 	}
 	*h = *got
+	if n == 0 {
+		return s.tell(ctx, tx, ServiceCreated, nil, h)
+	}
 	return nil
 }
 
@@ -176,7 +179,10 @@ func (s *Store) SetServiceState(ctx context.Context, tx *db.Tx, serviceID string
 	}
 	_, err = tx.Exec(ctx, "UPDATE compute_services SET disabled = ?, disabled_reason = ?, forced_down = ?, updated_at = ? WHERE id = ?", flag(h.Disabled), h.DisabledReason,
 		flag(h.ForcedDown), clock.Micros(clock.Now()), serviceID)
-	return err
+	if err != nil {
+		return err
+	}
+	return s.tell(ctx, tx, ServiceChanged, nil, h)
 }
 
 // DeleteHost removes a service's record, and the host from its aggregates when it is a compute host. It fails with fault.Conflict while servers are on the host.
@@ -197,8 +203,10 @@ func (s *Store) DeleteHost(ctx context.Context, tx *db.Tx, serviceID string) err
 			return err
 		}
 	}
-	_, err = tx.Exec(ctx, "DELETE FROM compute_services WHERE id = ?", serviceID)
-	return err
+	if _, err = tx.Exec(ctx, "DELETE FROM compute_services WHERE id = ?", serviceID); err != nil {
+		return err
+	}
+	return s.tell(ctx, tx, ServiceDeleted, h, nil)
 }
 
 // HostLoad is what the records say is on a host.

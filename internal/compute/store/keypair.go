@@ -82,14 +82,27 @@ func (s *Store) InsertKeyPair(ctx context.Context, tx *db.Tx, k *compute.KeyPair
 	if err := tx.QueryRow(ctx, "SELECT id FROM compute_keypairs WHERE user_id = ? AND name = ?", k.UserID, k.Name).Scan(&k.ID); err != nil {
 		return err
 	}
-	return addUsage(ctx, tx, "", k.UserID, Usage{KeyPairs: 1})
+	if err := addUsage(ctx, tx, "", k.UserID, Usage{KeyPairs: 1}); err != nil {
+		return err
+	}
+	return s.tell(ctx, tx, KeyPairCreated, nil, k)
 }
 
 // DeleteKeyPair removes one. It fails with fault.NotFound.
 func (s *Store) DeleteKeyPair(ctx context.Context, tx *db.Tx, user, name string) error {
+	var k *compute.KeyPair
+	if s.wants(KeyPairDeleted) {
+		var err error
+		if k, err = s.KeyPair(ctx, tx, user, name); err != nil {
+			return err
+		}
+	}
 	n, err := tx.Exec(ctx, "DELETE FROM compute_keypairs WHERE user_id = ? AND name = ?", user, name)
 	if err := one(n, err, "Keypair %s not found for user %s", name, user); err != nil {
 		return err
 	}
-	return addUsage(ctx, tx, "", user, Usage{KeyPairs: -1})
+	if err := addUsage(ctx, tx, "", user, Usage{KeyPairs: -1}); err != nil {
+		return err
+	}
+	return s.tell(ctx, tx, KeyPairDeleted, k, nil)
 }

@@ -148,6 +148,9 @@ func (s *Store) InsertServer(ctx context.Context, tx *db.Tx, v *compute.Server) 
 		if _, err := tx.Exec(ctx, "INSERT INTO compute_group_members (group_id, server_id, user_id) VALUES (?, ?, ?)", v.GroupID, v.ID, v.UserID); err != nil {
 			return fmt.Errorf("insert server into group: %w", err)
 		}
+		if err := s.tellMember(ctx, tx, v); err != nil {
+			return err
+		}
 	}
 	return addUsage(ctx, tx, v.ProjectID, v.UserID, usageOf(v))
 }
@@ -174,7 +177,7 @@ func (s *Store) UpdateServer(ctx context.Context, tx *db.Tx, id string, change f
 		return err
 	}
 	old := usageOf(v)
-	before := compute.Server{Tags: slices.Clone(v.Tags), Metadata: maps.Clone(v.Metadata), ProjectID: v.ProjectID, UserID: v.UserID}
+	before := compute.Server{Tags: slices.Clone(v.Tags), Metadata: maps.Clone(v.Metadata), ProjectID: v.ProjectID, UserID: v.UserID, VMState: v.VMState, Name: v.Name}
 	if err := change(v); err != nil {
 		return err
 	}
@@ -185,7 +188,14 @@ func (s *Store) UpdateServer(ctx context.Context, tx *db.Tx, id string, change f
 	if err := writeLabels(ctx, tx, id, &before, v); err != nil {
 		return err
 	}
-	return addUsage(ctx, tx, v.ProjectID, v.UserID, usageOf(v).minus(old))
+	if err := addUsage(ctx, tx, v.ProjectID, v.UserID, usageOf(v).minus(old)); err != nil {
+		return err
+	}
+	if !s.wants(ServerChanged) {
+		return nil
+	}
+	was := before // a copy, so that nothing is allocated when nobody listens
+	return s.tell(ctx, tx, ServerChanged, &was, v)
 }
 
 // TouchServer sets a server's Updated time: something that the record does not hold itself has changed, its task state for one.
@@ -342,4 +352,10 @@ func (c *serverCache) put(id string, rev int64, v *compute.Server) {
 		}
 	}
 	c.m[id] = cachedServer{rev, v}
+}
+
+// ServersWithin gives at most limit of the servers that were there at some time between begin and end, deleted ones too, with numbers above after, by number.
+func (s *Store) ServersWithin(ctx context.Context, q db.Querier, begin, end time.Time, after int64, limit int) ([]*compute.Server, error) {
+	return s.servers(ctx, q, selectServer+" WHERE s.number > ? AND s.created_at < ? AND (s.deleted = 0 OR s.deleted_at >= ?) ORDER BY s.number LIMIT ?",
+		after, clock.Micros(end), clock.Micros(begin), limit)
 }

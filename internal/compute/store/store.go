@@ -22,7 +22,8 @@ type Store struct {
 	// DB is the database itself: for reads outside a transaction and for Write.
 	DB *db.DB
 
-	cache serverCache
+	cache   serverCache
+	watcher Watcher
 }
 
 // New brings compute's tables to the newest version and gives the store. The table "operations" belongs to package operation and must exist before

@@ -8,6 +8,7 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api/backend"
 	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
@@ -304,18 +305,39 @@ func (a api) cacheImages(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx := context.WithoutCancel(r.Context())
-	for _, host := range g.Hosts {
-		go a.cacheOn(ctx, r.RequestID, host, images)
-	}
+	go a.cacheOn(context.WithoutCancel(r.Context()), r.RequestID, *g, images)
 	return &httpapi.Reply{}, nil
 }
 
-func (a api) cacheOn(ctx context.Context, request, host string, images []string) {
+// cacheOn has all hosts fetch the images at the same time and tells of each that is through.
+func (a api) cacheOn(ctx context.Context, request string, g compute.Aggregate, images []string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Hour)
 	defer cancel()
-	err := a.Agents.Do(ctx, host, command.Command{Verb: command.CacheImages, RequestID: request}, command.CacheImagesArgs{ImageIDs: images}, nil)
-	if err != nil {
-		a.Log.Warn("images could not be cached ahead", "host", host, "request_id", request, "error", err)
+	a.told(ctx, store.CacheBegan, &g)
+	through := make(chan store.Caching)
+	for _, host := range g.Hosts {
+		go func() {
+			var out command.CacheImagesResult
+			err := a.Agents.Do(ctx, host, command.Command{Verb: command.CacheImages, RequestID: request}, command.CacheImagesArgs{ImageIDs: images}, &out)
+			if err != nil {
+				a.Log.Warn("images could not be cached ahead", "host", host, "request_id", request, "error", err)
+				out.Failed = images
+			}
+			cached := slices.DeleteFunc(slices.Clone(images), func(i string) bool { return slices.Contains(out.Failed, i) })
+			through <- store.Caching{Aggregate: g, Host: host, Cached: cached, Failed: out.Failed}
+		}()
+	}
+	for i := range g.Hosts {
+		c := <-through
+		c.Index, c.Total = i+1, len(g.Hosts)
+		a.told(ctx, store.CacheHost, &c)
+	}
+	a.told(ctx, store.CacheEnded, &g)
+}
+
+// told writes a notification of what no transaction did.
+func (a api) told(ctx context.Context, what store.What, now any) {
+	if err := a.Store.Told(ctx, what, now); err != nil {
+		a.Log.Warn("a notification could not be written", "of", what, "error", err)
 	}
 }

@@ -118,6 +118,7 @@ func (a api) createKey(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	private := ""
 	if in.Key.Public == nil {
+		k.Generated = true
 		private, err = generateKey(k)
 	} else {
 		k.PublicKey = *in.Key.Public // kept as it came: clients compare
