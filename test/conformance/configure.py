@@ -9,14 +9,17 @@ import subprocess
 import openstack
 
 IMAGES = (("tempest-image", b"k" * (1 << 20)), ("tempest-image-alt", b"a" * (1 << 20)))
-FLAVORS = (("tempest.nano", 64), ("tempest.micro", 128))
+FLAVORS = (("tempest.nano", 64, 1), ("tempest.micro", 128, 1))
+GUEST_FLAVORS = (("tempest.small", 144, 1), ("tempest.larger", 192, 2))
 
 
-def ensure_images(cloud, path):
+def ensure_images(cloud, path, guest):
     out = []
     for name, content in IMAGES:
         image = cloud.image.find_image(name)
-        if not image:
+        if not image and guest:
+            image = cloud.create_image(name, filename=guest, disk_format="qcow2", container_format="bare", visibility="public", wait=True)
+        elif not image:
             file = os.path.join(path, name + ".raw")
             with open(file, "wb") as f:
                 f.write(content)
@@ -25,12 +28,12 @@ def ensure_images(cloud, path):
     return out
 
 
-def ensure_flavors(cloud):
+def ensure_flavors(cloud, wanted):
     have = {f.name: f.id for f in cloud.compute.flavors(get_extra_specs=False)}
-    for name, ram in FLAVORS:
+    for name, ram, disk in wanted:
         if name not in have:
-            have[name] = cloud.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=1).id
-    return [have[name] for name, _ in FLAVORS]
+            have[name] = cloud.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=disk).id
+    return [have[name] for name, _, _ in wanted]
 
 
 def ensure_external(cloud):
@@ -48,14 +51,14 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("workspace")
     p.add_argument("--hosts", type=int, default=1)
-    p.add_argument("--guests", action="store_true", help="servers are real guests that Tempest may log in to")
+    p.add_argument("--guests", metavar="IMAGE", help="servers are real guests, made of this image, that Tempest may log in to")
     args = p.parse_args()
     cloud = openstack.connect(cloud=os.environ["OS_CLOUD"])
     auth = cloud.config.get_auth_args()
     services = {s.type for s in cloud.identity.services()}
     if not os.path.isdir(args.workspace):
         subprocess.run(["tempest", "init", "--workspace-path", args.workspace + ".yaml", args.workspace], check=True, stdout=subprocess.DEVNULL, cwd=os.path.dirname(os.path.abspath(args.workspace)))
-    images, flavors, external = ensure_images(cloud, args.workspace), ensure_flavors(cloud), ensure_external(cloud)
+    images, flavors, external = ensure_images(cloud, args.workspace, args.guests), ensure_flavors(cloud, GUEST_FLAVORS if args.guests else FLAVORS), ensure_external(cloud)
     aliases = {e.alias for e in cloud.network.extensions()}
     # Tempest asks for the name that tags had when only networks had them.
     extensions = ",".join(sorted(aliases | ({"tag"} if "standard-attr-tag" in aliases else set())))
@@ -73,15 +76,15 @@ def main():
         "service_available": {"nova": "compute" in services, "glance": "image" in services, "neutron": "network" in services,
                               "cinder": bool({"volumev3", "block-storage"} & services), "swift": False, "horizon": False},
         "compute": {"image_ref": images[0], "image_ref_alt": images[1], "flavor_ref": flavors[0], "flavor_ref_alt": flavors[1], "build_interval": 1,
-                    "build_timeout": 180, "ready_wait": 0, "shelved_offload_time": 0, "min_compute_nodes": args.hosts, "max_microversion": "latest"},
+                    "build_timeout": 300 if args.guests else 180, "ready_wait": 0, "shelved_offload_time": 0, "min_compute_nodes": args.hosts, "max_microversion": "latest"},
         "placement": {"max_microversion": "latest"},
-        "validation": {"run_validation": args.guests, "image_ssh_user": "kilo",
+        "validation": {"run_validation": bool(args.guests), "image_ssh_user": "root", "image_alt_ssh_user": "root", "ssh_timeout": 240, "ping_timeout": 240,
                        # "floating" also makes Tempest give each class of tests a network of its own.
-                       "connect_method": "fixed" if args.guests else "floating"},
+                       "connect_method": "floating", "network_for_ssh": "tempest-external"},
         "compute-feature-enabled": {"disk_config": True, "hostname_fqdn_sanitization": True, "change_password": True, "console_output": True,
                                     "resize": True, "pause": True, "shelve": True, "shelve_migrate": several, "suspend": True,
                                     "cold_migration": several, "live_migration": several, "live_migrate_back_and_forth": several,
-                                    "metadata_service": args.guests, "block_migration_for_live_migration": several,
+                                    "metadata_service": bool(args.guests), "block_migration_for_live_migration": several,
                                     "can_migrate_between_any_hosts": True, "vnc_console": True, "serial_console": False, "rescue": True,
                                     "stable_rescue": True, "enable_instance_password": True, "interface_attach": True, "snapshot": True,
                                     "personality": True, "config_drive": True, "scheduler_enabled_filters": ",".join(filters), "ide_bus": True,

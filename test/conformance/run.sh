@@ -3,9 +3,21 @@
 #
 # SELECTION names a file selections/SELECTION.txt (one regular expression a line) or is "regex" with the expression as second argument.
 # By default it starts a cloud of its own on the fake driver; with OS_CLIENT_CONFIG_FILE and OS_CLOUD set it uses that cloud.
+# With GUESTS=1 that cloud runs real guests on QEMU, in namespaces of its own (root is needed), Tempest logs in to them, and the lists are
+# known-failures-guests.txt and known-skips-guests.txt.
 # It prints total, passed, failed and skipped, and fails on any failure that known-failures.txt and any skip that known-skips.txt does not
 # list with its reason, and on any listed one that passes or runs now.
 set -euo pipefail
+guests=${GUESTS:-}
+if [ -n "$guests" ] && [ -z "${INSIDE:-}" ]; then
+  images=${KILONOVA_GUEST_DIR:-${TMPDIR:-/tmp}/kilonova-guest}
+  "$(dirname "$0")/../guest/build.sh" "$images"
+  # No libvirt and no control groups of the machine are seen there; all that is started ends with the first process.
+  exec env INSIDE=1 GUEST_IMAGE="$images/guest.qcow2" unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private sh -c 'ip link set lo up
+for d in /sys/fs/cgroup/* /sys/fs/cgroup; do if mountpoint -q "$d"; then umount -l "$d"; fi; done
+mkdir -p /run/libvirt && mount -t tmpfs tmpfs /run/libvirt
+"$@" & wait $!' sh "$0" "$@"
+fi
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 selection=${1:?selection}
@@ -13,6 +25,13 @@ work=${WORK:-$(mktemp -d)}
 mkdir -p "$work"
 hosts=${FAKE_HOSTS:-3}
 concurrency=${CONCURRENCY:-2}
+driver=(--compute-driver fake --fake-hosts "$hosts")
+list=
+if [ -n "$guests" ]; then
+  hosts=1 list=-guests
+  driver=(--compute-driver libvirt --set compute.virt_type=qemu --set compute.cpu_allocation_ratio=16 --set compute.ram_allocation_ratio=4
+    --set compute.disk_allocation_ratio=8 --set compute.shutdown_timeout=20)
+fi
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin
 unset PYTHONPATH
 
@@ -20,6 +39,7 @@ cloud= web=
 finish() {
   if [ -n "$web" ]; then kill -TERM "$web" 2>/dev/null || true; fi
   if [ -n "$cloud" ]; then kill -TERM "$cloud" 2>/dev/null || true; wait "$cloud" 2>/dev/null || true; fi
+  if [ -n "$guests" ]; then "$top/bin/kilonova" host down --state-dir "$work/state" >/dev/null 2>&1 || true; fi
   if [ -z "${WORK:-}" ]; then rm -rf "$work"; fi
 }
 trap finish EXIT
@@ -33,7 +53,7 @@ if [ -z "${OS_CLOUD:-}" ]; then
   for _ in $(seq 100); do grep -q ' port ' "$work/web.log" && break; sleep 0.1; done
   port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p;q' "$work/web.log")
   export HTTP_IMAGE=http://127.0.0.1:$port/image.raw
-  "$top/bin/kilonova" up --state-dir "$work/state" --listen 127.0.0.1:0 --compute-driver fake --fake-hosts "$hosts" --set identity.bcrypt_cost=4 \
+  "$top/bin/kilonova" up --state-dir "$work/state" --listen 127.0.0.1:0 "${driver[@]}" --set identity.bcrypt_cost=4 \
     --set compute.report_interval=2s --set image.web_download_networks=127.0.0.0/8 --set "image.web_download_ports=80,443,$port" \
     --set "image.further_stores=second=$work/second" --set image.show_multiple_locations=true \
     --set filter_scheduler.enabled_filters=ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter,SameHostFilter,DifferentHostFilter \
@@ -47,7 +67,7 @@ if [ -z "${OS_CLOUD:-}" ]; then
   export OS_CLIENT_CONFIG_FILE=$work/state/clouds.yaml OS_CLOUD=admin
 fi
 
-/usr/bin/python3 "$here/configure.py" "$work/tempest" --hosts "$hosts"
+/usr/bin/python3 "$here/configure.py" "$work/tempest" --hosts "$hosts" ${guests:+--guests "$GUEST_IMAGE"}
 cd "$work/tempest"
 if [ "$selection" = regex ]; then
   printf '%s\n' "${2:?regular expression}" >include.txt
@@ -58,4 +78,4 @@ grep -v '^#' "$here/selections/exclude.txt" | sed 's/[[:space:]]*#.*//' | grep .
 began=$(date +%s)
 # Tempest's own exit code tells only that something failed; judge.py says what.
 timeout -s TERM "${LIMIT:-3600}" tempest run --subunit --include-list include.txt --exclude-list exclude.txt --concurrency "$concurrency" >run.subunit 2>run.log || true
-/usr/bin/python3 "$here/judge.py" run.subunit "$here/known-failures.txt" --skips "$here/known-skips.txt" --selection include.txt --seconds $(( $(date +%s) - began )) --out "${OUTCOMES:-outcomes.txt}"
+/usr/bin/python3 "$here/judge.py" run.subunit "$here/known-failures$list.txt" --skips "$here/known-skips$list.txt" --selection include.txt --seconds $(( $(date +%s) - began )) --out "${OUTCOMES:-outcomes.txt}"

@@ -105,7 +105,7 @@ printf 'Guest for tests: log in as kilo, password kilo.\n\\n \\l\n' > "$root/etc
 chmod 600 "$root/etc/shadow"
 chmod 700 "$root/root" "$root/root/.ssh" "$root/home/kilo/.ssh"
 chmod 1777 "$root/tmp"
-chmod 755 "$root"/etc/init.d/* "$root"/etc/acpi/PWRF/* "$root"/usr/sbin/* "$root"/usr/share/udhcpc/* "$root"/usr/lib/guest/*
+chmod 755 "$root"/bin/blkid "$root"/usr/bin/* "$root"/etc/init.d/* "$root"/etc/qemu/* "$root"/etc/acpi/PWRF/* "$root"/usr/sbin/* "$root"/usr/share/udhcpc/* "$root"/usr/lib/guest/*
 chown -R 0:0 "$root"
 chown -R 1000:1000 "$root/home/kilo"
 

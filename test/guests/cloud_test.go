@@ -35,19 +35,21 @@ type cloud struct {
 	signer      ssh.Signer
 	ground      process.Ground
 	open        string // security group that lets ping and SSH in
+	agent       string // image like the ground's whose guests are brought to rest for snapshots
+	rescue      string // image that rescues beside the disks as they are
 	before      string // the host's network before the program was first started
 }
 
 // start starts the program, or starts it again on what it left.
-func (c *cloud) start(t *testing.T) {
+func (c *cloud) start(t *testing.T, more ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var err error
-	c.proc, err = c.prog.Start(ctx, "up", "--listen", "127.0.0.1:8774", "--compute-driver", "libvirt", "--set", "compute.virt_type=qemu",
+	args := append([]string{"up", "--listen", "127.0.0.1:8774", "--compute-driver", "libvirt", "--set", "compute.virt_type=qemu",
 		"--set", "identity.bcrypt_cost=4", "--set", "quota.instances=50", "--set", "quota.cores=50", "--set", "compute.report_interval=2", "--set", "compute.shutdown_timeout=20",
-		"--set", "compute.cpu_allocation_ratio=16", "--set", "compute.ram_allocation_ratio=4", "--set", "compute.disk_allocation_ratio=4")
-	if err != nil {
+		"--set", "compute.cpu_allocation_ratio=16", "--set", "compute.ram_allocation_ratio=4", "--set", "compute.disk_allocation_ratio=4"}, more...)
+	if c.proc, err = c.prog.Start(ctx, args...); err != nil {
 		t.Fatal(err)
 	}
 	for user, into := range map[string]**process.Client{"admin": &c.admin, "demo": &c.demo} {
@@ -97,9 +99,13 @@ func newCloud(t *testing.T) *cloud {
 		t.Fatal(err)
 	}
 	c.ground.Image = c.upload(t, map[string]any{"name": "guest", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"}, readFile(t, os.Getenv(envImage)))
+	c.agent = c.upload(t, map[string]any{"name": "guest-agent", "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
+		"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}, readFile(t, os.Getenv(envImage)))
+	c.rescue = c.upload(t, map[string]any{"name": "guest-rescue", "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
+		"hw_rescue_bus": "scsi", "hw_rescue_device": "disk"}, readFile(t, os.Getenv(envImage)))
 	for i, into := range []*string{&c.ground.Flavor, &c.ground.Bigger} {
 		var f struct{ Flavor process.Thing }
-		must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": fmt.Sprintf("g%d", i), "vcpus": 1, "ram": 144 + 112*i, "disk": 1 + i}}, &f)
+		must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": fmt.Sprintf("g%d", i), "vcpus": 1 + i, "ram": 144 + 112*i, "disk": 1 + i}}, &f)
 		*into = f.Flavor.ID
 	}
 	c.ground.Network = c.network(t, "private-net", cidr)

@@ -177,3 +177,45 @@ func serial(t *testing.T, g *guest) {
 		t.Errorf("the link works twice: %d %v", code, err)
 	}
 }
+
+// terminal opens the page of the serial console in a browser: what is typed reaches the guest, what it says is shown.
+func terminal(t *testing.T, g *guest) {
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	b := newBrowser(t)
+	url := "http" + strings.TrimPrefix(consoleURL(t, g, "serial", "serial"), "ws")
+	const state, shown = `document.getElementById("status") && document.getElementById("status").dataset.state`, `document.getElementById("screen").textContent`
+	if got := b.open(t, url, state, "connected", "failed", "closed"); got != "connected" {
+		t.Fatalf("the page is %s: %s", got, b.eval(t, "document.body.innerText"))
+	}
+	says := func(pattern, nudge string) string {
+		re, last := regexp.MustCompile(pattern), time.Now()
+		var text string
+		eventually(t, "the terminal shows "+pattern, func() (string, bool) {
+			if nudge != "" && time.Since(last) > 3*time.Second {
+				last = time.Now()
+				typeOn(t, b, nudge)
+			}
+			text = strings.TrimRight(b.eval(t, shown), " \n")
+			return text, re.MatchString(text)
+		})
+		return text
+	}
+	typeOn(t, b, "\r")
+	says(`login:$`, "\r")
+	typeOn(t, b, "kilo\r")
+	says(`assword:$`, "")
+	typeOn(t, b, "kilo\r")
+	says(`[$#]$`, "")
+	// The cursor goes up and over what was written; colours and their ends are not shown.
+	typeOn(t, b, `printf 'one\ntwo\n\033[2A\033[31mONE\033[0m\n\n'; echo sum $((6*7))`+"\r")
+	if text := says(`(?m)^sum 42$`, ""); !regexp.MustCompile(`(?m)^ONE\ntwo\nsum 42$`).MatchString(text) {
+		t.Errorf("the terminal shows\n%s", text)
+	}
+	typeOn(t, b, "exit\r")
+	says(`login:$`, "")
+	if got := b.open(t, url, state, "connected", "failed", "closed"); got != "failed" {
+		t.Errorf("the link works twice: the page is %s", got)
+	}
+}

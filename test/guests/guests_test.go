@@ -26,7 +26,7 @@ func TestGuests(t *testing.T) {
 func (c *cloud) visitors(t *testing.T) {
 	t.Parallel()
 	gate := c.group(t, "gate")
-	a := c.boot(t, "alpha", map[string]any{"user_data": script("echo ran as $(id -un) > /root/user-data-ran\n"), "metadata": map[string]string{"role": "first"}})
+	a := c.boot(t, "alpha", map[string]any{"imageRef": c.agent, "user_data": script("echo ran as $(id -un) > /root/user-data-ran\n"), "metadata": map[string]string{"role": "first"}})
 	b := c.boot(t, "beta", map[string]any{"config_drive": true, "user_data": script("echo from the drive > /root/user-data-ran\n"),
 		"security_groups": []any{map[string]string{"name": "default"}, map[string]string{"name": "gate"}}})
 	a.ready(t)
@@ -43,11 +43,15 @@ func (c *cloud) visitors(t *testing.T) {
 		{"console log", func(t *testing.T) { consoleLog(t, a) }},
 		{"screen", func(t *testing.T) { screen(t, a) }},
 		{"serial console", func(t *testing.T) { serial(t, a) }},
+		{"terminal page", func(t *testing.T) { terminal(t, a) }},
 		{"interfaces", func(t *testing.T) { interfaces(t, a) }},
 		{"password", func(t *testing.T) { password(t, a) }},
+		{"posted password", func(t *testing.T) { postedPassword(t, a) }},
 		{"diagnostics", func(t *testing.T) { diagnostics(t, a) }},
 		{"snapshot", func(t *testing.T) { snapshot(t, a) }},
+		{"backups", func(t *testing.T) { backups(t, a) }},
 		{"crash dump", func(t *testing.T) { crashDump(t, a) }},
+		{"snapshot without the rest that is required", func(t *testing.T) { restless(t, a) }},
 	} {
 		t.Run(x.name, x.test)
 	}

@@ -17,7 +17,7 @@ type step struct {
 func (c *cloud) life(t *testing.T) {
 	t.Parallel()
 	c.story(t, "delta", []step{{"soft reboot", softReboot}, {"hard reboot", hardReboot}, {"stop and start", stopStart}, {"shut down from inside", fromInside}, {"crash", crash},
-		{"pause", pause}, {"suspend", suspend}, {"rescue", rescue}})
+		{"pause", pause}, {"suspend", suspend}, {"rescue", rescue}, {"stable device rescue", stableRescue}})
 }
 
 // moves takes another through what makes its machine anew.
@@ -154,6 +154,26 @@ func rescue(t *testing.T, g *guest) {
 	}
 }
 
+// stableRescue boots another system and leaves the server's disks their names and order.
+func stableRescue(t *testing.T, g *guest) {
+	boot := g.bootID(t)
+	disks := g.run(t, "for d in /sys/block/vd*; do echo ${d##*/} $(cat $d/serial) $(cat $d/size); done")
+	g.act(t, "rescue", map[string]any{"rescue_image_ref": g.cloud.rescue}, "RESCUE")
+	boot = g.rebooted(t, boot)
+	if now := g.run(t, "for d in /sys/block/vd*; do echo ${d##*/} $(cat $d/serial) $(cat $d/size); done"); now != disks || disks == "" {
+		t.Errorf("the server's disks were\n%s\nand are\n%s", disks, now)
+	}
+	if out := g.run(t, "awk '$2 == \"/\" && $1 ~ \"^/dev/\" {print substr($1, 6, 3)}' /proc/mounts; cat /root/mark 2>/dev/null; mount /dev/vda2 /mnt && cat /mnt/root/mark && umount /mnt"); out != "sda\nmine" {
+		t.Errorf("in rescue: %q", out)
+	}
+	g.act(t, "unrescue", nil, "ACTIVE")
+	g.rebooted(t, boot)
+	mine(t, g)
+	if out := g.run(t, "ls -d /sys/block/sd* 2>/dev/null | wc -l"); out != "0" {
+		t.Errorf("%s disks of the rescue are left", out)
+	}
+}
+
 // size gives the guest's memory in MB and its disk in sectors.
 func size(t *testing.T, g *guest) (memory, disk, root int) {
 	t.Helper()
@@ -173,9 +193,15 @@ func resizeTo(t *testing.T, g *guest) {
 	t.Helper()
 	boot := g.bootID(t)
 	memory, disk, root := size(t, g)
+	if out := g.run(t, "nproc"); out != "1" {
+		t.Errorf("before, the guest has %s CPUs", out)
+	}
 	g.act(t, "resize", map[string]any{"flavorRef": g.ground.Bigger}, "VERIFY_RESIZE")
 	g.rebooted(t, boot)
 	mine(t, g)
+	if out := g.run(t, "nproc"); out != "2" {
+		t.Errorf("the guest has %s CPUs", out)
+	}
 	m, d, r := size(t, g)
 	if m < memory+90 || disk != gibSectors || d != 2*gibSectors || r < root+800_000 {
 		t.Errorf("memory %d -> %d MB, disk %d -> %d sectors, file system %d -> %d KiB", memory, m, disk, d, root, r)
@@ -221,11 +247,32 @@ func shelve(t *testing.T, g *guest) {
 	}
 }
 
+// rebuild puts another image on the disk; what is known of the server stays. A stopped server stays stopped.
 func rebuild(t *testing.T, g *guest) {
 	boot := g.bootID(t)
-	g.act(t, "rebuild", map[string]any{"imageRef": g.ground.Image, "name": "new-name"}, "ACTIVE")
+	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/metadata", map[string]any{"metadata": map[string]string{"kept": "yes"}}, nil)
+	g.act(t, "rebuild", map[string]any{"imageRef": g.agent, "name": "new-name"}, "ACTIVE")
 	g.rebooted(t, boot)
 	if out := g.run(t, "cat /root/mark 2>/dev/null; hostname | cut -d. -f1"); out != g.name {
 		t.Errorf("after the rebuild: %q", out)
 	}
+	var d struct {
+		Server struct {
+			Name     string
+			Image    struct{ ID string }
+			Metadata map[string]string
+		}
+	}
+	must(t, g.demo, "GET", "compute", "/servers/"+g.id, nil, &d)
+	if s := d.Server; s.Name != "new-name" || s.Image.ID != g.agent || s.Metadata["kept"] != "yes" {
+		t.Errorf("after the rebuild: %+v", s)
+	}
+	g.run(t, "echo mine > /root/mark; sync")
+	g.act(t, "os-stop", nil, "SHUTOFF")
+	g.act(t, "rebuild", map[string]any{"imageRef": g.ground.Image}, "SHUTOFF")
+	if pid := g.qemu(t); pid != 0 {
+		t.Errorf("the server was stopped, and QEMU %d runs", pid)
+	}
+	g.act(t, "os-start", nil, "ACTIVE")
+	g.until(t, "cat /root/mark 2>/dev/null; echo fresh", "fresh")
 }

@@ -24,6 +24,7 @@ const (
 const inside = `ip link set lo up
 for d in /sys/fs/cgroup/* /sys/fs/cgroup; do mountpoint -q "$d" && umount -l "$d"; done
 mkdir -p /run/libvirt && mount -t tmpfs tmpfs /run/libvirt
+mount -t tmpfs tmpfs /mnt && mkdir /mnt/pages && mount -t hugetlbfs hugetlbfs /mnt/pages
 "$@" &
 wait $!`
 

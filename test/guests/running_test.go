@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -75,7 +76,7 @@ func diagnostics(t *testing.T, g *guest) {
 // snapshot: what was written in one guest is found in the next, which is a server of its own.
 func snapshot(t *testing.T, g *guest) {
 	boot := g.bootID(t)
-	g.run(t, "echo kept > /root/kept; sync")
+	g.run(t, "echo kept > /root/kept; rm -f /run/fsfreeze") // not synced: the snapshot brings the file systems to rest
 	var img struct {
 		ID string `json:"image_id"`
 	}
@@ -91,6 +92,9 @@ func snapshot(t *testing.T, g *guest) {
 	g.wait(t, "ACTIVE")
 	if now := g.bootID(t); now != boot {
 		t.Error("the snapshot restarted the guest")
+	}
+	if out := g.run(t, "cat /run/fsfreeze"); out != "freeze\nthaw" {
+		t.Errorf("the guest agent was told %q", out)
 	}
 	next := g.boot(t, "from-snapshot", map[string]any{"imageRef": img.ID}).ready(t)
 	if out := next.run(t, "cat /root/kept; hostname | cut -d. -f1"); out != "kept\nfrom-snapshot" {
@@ -108,4 +112,62 @@ func crashDump(t *testing.T, g *guest) {
 		out, err := g.try("dmesg", ssh.PublicKeys(g.signer))
 		return tail(out, 300) + fmt.Sprint(err), err == nil && strings.Count(out, "NMI received") > before
 	})
+}
+
+// restless: a snapshot that must find the file systems at rest is none when the guest agent does not answer; the server goes on.
+func restless(t *testing.T, g *guest) {
+	g.run(t, "kill $(cat /run/qemu-ga.pid); sleep 1")
+	var img struct {
+		ID string `json:"image_id"`
+	}
+	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"createImage": map[string]any{"name": "restless"}}, &img)
+	eventually(t, "the snapshot has failed", func() (string, bool) {
+		code, _, err := g.demo.Do(t.Context(), "GET", "image", "/images/"+img.ID, nil, nil)
+		return fmt.Sprint(code, err), code == 404
+	})
+	g.wait(t, "ACTIVE")
+	g.run(t, "echo writing > /root/writing; sync")
+}
+
+// backups: the newest ones stay.
+func backups(t *testing.T, g *guest) {
+	names := func() (out []string) {
+		var l struct {
+			Images []struct{ Name, Status string }
+		}
+		must(t, g.demo, "GET", "image", "/images?image_type=backup&sort=created_at:asc", nil, &l)
+		for _, i := range l.Images {
+			out = append(out, i.Name+" "+i.Status)
+		}
+		return out
+	}
+	for _, name := range []string{"monday", "tuesday", "wednesday"} {
+		g.act(t, "createBackup", map[string]any{"name": name, "backup_type": "daily", "rotation": 2}, "ACTIVE")
+	}
+	var got []string
+	eventually(t, "two backups are there", func() (string, bool) {
+		got = names()
+		return fmt.Sprint(got), len(got) == 2
+	})
+	if d := cmp.Diff([]string{"tuesday active", "wednesday active"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// postedPassword: what the guest posts to the metadata service once is what its owner is told.
+func postedPassword(t *testing.T, g *guest) {
+	g.run(t, "wget -q -O - --post-data Zm9yIHRoZSBvd25lcg== "+service+"/openstack/latest/password")
+	if out := g.run(t, "wget -q -O - --post-data other "+service+"/openstack/latest/password 2>&1 || true"); !strings.Contains(out, "409") {
+		t.Errorf("a second password: %q", out)
+	}
+	var r struct{ Password string }
+	must(t, g.demo, "GET", "compute", "/servers/"+g.id+"/os-server-password", nil, &r)
+	if out := g.run(t, "wget -q -O - "+service+"/openstack/latest/password"); r.Password != "Zm9yIHRoZSBvd25lcg==" || out != r.Password {
+		t.Errorf("the owner is told %q, the guest %q", r.Password, out)
+	}
+	must(t, g.demo, "DELETE", "compute", "/servers/"+g.id+"/os-server-password", nil, nil)
+	must(t, g.demo, "GET", "compute", "/servers/"+g.id+"/os-server-password", nil, &r)
+	if r.Password != "" {
+		t.Errorf("after it was cleared: %q", r.Password)
+	}
 }

@@ -2,7 +2,7 @@
 //
 // A console is opened with a token that the compute API gave out. A token opens one console, once, until it expires; it is used up before the guest's
 // end is dialled. The proxy connects only to where the host said the console is; nothing that a client sends chooses an address. The page that shows
-// screens is ours; the RFB client in it is noVNC, read from a directory of the system.
+// screens is ours; the RFB client in it is noVNC, read from a directory of the system. The terminal for serial lines is ours.
 package console
 
 import (
@@ -46,6 +46,7 @@ type Config struct {
 //
 //	/vnc.html?token=…   the page with the screen
 //	/novnc/…            the library for it
+//	/serial.html?token=…  the page with a terminal for the serial line; a browser at /?token=… is sent there
 //	/websocket?token=…  the websocket; also at /?token=…, where serial clients look
 type Proxy struct {
 	cfg Config
@@ -71,13 +72,26 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{cfg: cfg, mux: http.NewServeMux(), open: map[*websocket.Conn]struct{}{}}
 	files := http.FileServerFS(sub)
-	for _, name := range []string{"/vnc.html", "/vnc.js", "/vnc.css"} {
+	for _, name := range []string{"/vnc.html", "/vnc.js", "/vnc.css", "/serial.html", "/serial.js", "/serial.css", "/terminal.js"} {
 		p.mux.Handle("GET "+name, secured(files))
 	}
 	p.mux.Handle("GET /novnc/", http.StripPrefix("/novnc", p.library()))
 	p.mux.HandleFunc("GET /websocket", p.connect)
-	p.mux.HandleFunc("GET /{$}", p.connect)
+	p.mux.Handle("GET /{$}", p.door(secured(files)))
 	return p, nil
+}
+
+// door is where the URL of a serial console leads: clients open its websocket there, browsers are shown the page.
+func (p *Proxy) door(files http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" || !strings.Contains(r.Header.Get("Accept"), "text/html") {
+			p.connect(w, r)
+			return
+		}
+		page := r.Clone(r.Context())
+		page.URL.Path = "/serial.html"
+		files.ServeHTTP(w, page)
+	})
 }
 
 func secured(h http.Handler) http.Handler {

@@ -184,3 +184,37 @@ func TestPages(t *testing.T) {
 		}
 	}
 }
+
+// The address of a serial console is a websocket for clients and a page for browsers.
+func TestPageOfASerialConsole(t *testing.T) {
+	r := newRig(t)
+	for accept, want := range map[string]int{"text/html,application/xhtml+xml": 200, "*/*": 426, "": 426} {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", r.url+"/?token=x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", accept)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != want || strings.Contains(string(body), "serial.js") != (want == 200) {
+			t.Errorf("%q: %d %v %s", accept, resp.StatusCode, err, body)
+		}
+		if want == 200 && resp.Header.Get("Referrer-Policy") != "no-referrer" {
+			t.Error("the page tells its address, which holds the token, to others")
+		}
+	}
+	for _, file := range []string{"/serial.html", "/serial.js", "/serial.css", "/terminal.js"} {
+		resp, err := http.Get(r.url + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != 200 {
+			t.Errorf("%s: %d", file, resp.StatusCode)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/fault"
 	"kilonova/internal/image"
 	"kilonova/internal/operation"
@@ -58,7 +59,7 @@ func (f *flows) takeSnapshot(ctx context.Context, r *operation.Run, img string) 
 		return nil
 	}
 	return f.ask(ctx, r, s.Host, command.Snapshot, command.SnapshotArgs{ImageID: img, Format: got.DiskFormat,
-		Quiesce: s.VMState == compute.VMActive && s.ImageProps["hw_qemu_guest_agent"] == "yes", QuiesceRequired: s.ImageProps["os_require_quiesce"] == "yes"}, nil)
+		Quiesce: s.VMState == compute.VMActive && scheduler.True(s.ImageProps["hw_qemu_guest_agent"]), QuiesceRequired: scheduler.True(s.ImageProps["os_require_quiesce"])}, nil)
 }
 
 func (f *flows) removeSnapshot(ctx context.Context, r *operation.Run) error {

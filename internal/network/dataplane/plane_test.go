@@ -2,11 +2,13 @@ package dataplane
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -379,6 +381,13 @@ func TestNetworksWithTheSameAddresses(t *testing.T) {
 	for addr, want := range map[string]bool{"192.0.2.60:1001": true, "192.0.2.61:1002": true, "192.0.2.60:1002": false, "192.0.2.61:1001": false} {
 		if got := world.dial(addr); (got != "") != want {
 			t.Errorf("%s answers %q, want an answer: %v", addr, got, want)
+		}
+		c, err := net.DialTimeout("tcp", addr, 2*time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("from the host itself %s: %v, want an answer: %v", addr, err, want)
 		}
 	}
 	for g, want := range map[*guest]string{ga: "hello 192.0.2.60:", gb: "hello 192.0.2.61:"} {

@@ -93,6 +93,19 @@ func (b *builder) choosing() {
 			}
 		}
 	}
+	b.chooseByFloating(who)
+	b.line("\t}\n\tchain choose_own {\n\t\ttype route hook output priority -140; policy accept;")
+	for i := range b.state.Networks {
+		if n := &b.state.Networks[i]; who[n.ID] {
+			b.line("\t\tct mark 0x%06x meta mark set meta mark | 0x%06x", netMark(n.ID), netMark(n.ID))
+		}
+	}
+	b.chooseByFloating(who) // the host's own programs use floating addresses as others do
+	b.line("\t}")
+}
+
+// chooseByFloating marks what goes to a floating address with the network of its port.
+func (b *builder) chooseByFloating(who map[string]bool) {
 	for i := range b.state.Ports {
 		p := &b.state.Ports[i]
 		for _, f := range p.Floating {
@@ -101,13 +114,6 @@ func (b *builder) choosing() {
 			}
 		}
 	}
-	b.line("\t}\n\tchain choose_own {\n\t\ttype route hook output priority -140; policy accept;")
-	for i := range b.state.Networks {
-		if n := &b.state.Networks[i]; who[n.ID] {
-			b.line("\t\tct mark 0x%06x meta mark set meta mark | 0x%06x", netMark(n.ID), netMark(n.ID))
-		}
-	}
-	b.line("\t}")
 }
 
 // route makes the routing tables of contested networks, and removes those that are no longer needed.

@@ -238,7 +238,8 @@ func (a api) addFixedIP(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.Accept(r, s, backend.Request{Op: compute.OpAttachNIC, Action: "attach_interface",
+	// Clients that see the address take the server for free again.
+	err = a.AcceptAndWait(r, s, backend.Request{Op: compute.OpAttachNIC, Action: "attach_interface",
 		Input: compute.NICInput{NICRequest: compute.NICRequest{NetworkID: port.NetworkID}, NewPortID: port.ID}})
 	if err != nil {
 		return nil, err

@@ -71,6 +71,8 @@ func Traits(h Has) []string {
 	if h.TPM {
 		set["COMPUTE_SECURITY_TPM_1_2"], set["COMPUTE_SECURITY_TPM_2_0"] = true, true
 		set["COMPUTE_SECURITY_TPM_TIS"], set["COMPUTE_SECURITY_TPM_CRB"] = true, true
+		// The state of a TPM lies on the host like a disk: its user alone starts the server, as with the secret that is the default elsewhere.
+		set["COMPUTE_SECURITY_TPM_SECRET_SECURITY_USER"] = true
 	}
 	if h.Caps.hyperthreads() {
 		set["HW_CPU_HYPERTHREADING"] = true
