@@ -12,6 +12,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 )
 
 // AgentDown is how long an agent may be silent before it counts as dead.
@@ -50,7 +51,7 @@ func (c *Change) wires(host string) (bool, error) {
 	if c.present.knows(host) {
 		return true, nil
 	}
-	return exists(c.ctx, c.tx, "SELECT 1 FROM network_agents WHERE id = ?", agentID(host))
+	return documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_agents WHERE id = ?", agentID(host))
 }
 
 func agentID(host string) string { return id.Derived("network-agent", host) }
@@ -91,7 +92,7 @@ func agent(ctx context.Context, q db.Querier, agentID string) (*network.Agent, e
 	var doc []byte
 	err := q.QueryRow(ctx, "SELECT doc FROM network_agents WHERE id = ?", agentID).Scan(&doc)
 	if db.IsNoRows(err) {
-		return nil, notFound("Agent", agentID)
+		return nil, documents.NotFound("Agent", agentID)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read agent: %w", err)
@@ -144,7 +145,7 @@ func (c *Change) DeleteAgent(agentID string) error {
 		return fmt.Errorf("delete agent: %w", err)
 	}
 	if n == 0 {
-		return notFound("Agent", agentID)
+		return documents.NotFound("Agent", agentID)
 	}
 	return nil
 }
@@ -176,7 +177,7 @@ func (s *Service) Bindings(ctx context.Context, p *network.Port) ([]network.Bind
 
 // AddBinding prepares a port for another host; fault.Conflict when it is bound there.
 func (c *Change) AddBinding(p *network.Port, b *network.Binding) error {
-	has, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_bindings WHERE port_id = ? AND host = ?", p.ID, b.Host)
+	has, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_bindings WHERE port_id = ? AND host = ?", p.ID, b.Host)
 	if err != nil {
 		return err
 	}
@@ -223,7 +224,7 @@ func (c *Change) ActivateBinding(portID, host string) (*network.Binding, error) 
 	var doc []byte
 	err := c.tx.QueryRow(c.ctx, "SELECT doc FROM network_bindings WHERE port_id = ? AND host = ?", portID, host).Scan(&doc)
 	if db.IsNoRows(err) {
-		p, err := c.ports.get(c.ctx, c.tx, portID)
+		p, err := c.ports.Get(c.ctx, c.tx, portID)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 )
 
@@ -61,7 +62,7 @@ func (c *Change) take(s *network.Subnet, a netip.Addr, portID string) (network.F
 }
 
 func (c *Change) inUse(networkID, key string) (bool, error) {
-	return exists(c.ctx, c.tx, "SELECT 1 FROM network_addresses WHERE network_id = ? AND addr = ?", networkID, key)
+	return documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_addresses WHERE network_id = ? AND addr = ?", networkID, key)
 }
 
 func (c *Change) record(s *network.Subnet, a netip.Addr, key, portID string) (network.FixedIP, error) {
@@ -180,7 +181,7 @@ func (c *Change) giveBack(networkID string, ips []network.FixedIP) error {
 			return fmt.Errorf("free address: %w", err)
 		}
 		// Behind the cursor of its pool it must be remembered; before it the cursor will come to it.
-		behind, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_pools WHERE subnet_id = ? AND first_addr <= ? AND last_addr >= ? AND next_addr > ?", ip.SubnetID, key, key, key)
+		behind, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_pools WHERE subnet_id = ? AND first_addr <= ? AND last_addr >= ? AND next_addr > ?", ip.SubnetID, key, key, key)
 		if err != nil {
 			return err
 		}
@@ -273,7 +274,7 @@ func (c *Change) assignOne(p *network.Port, subnets []network.Subnet, w network.
 		}
 	}
 	if w.SubnetID != "" && s == nil {
-		if _, err := c.subnets.get(c.ctx, c.tx, w.SubnetID); err != nil {
+		if _, err := c.subnets.Get(c.ctx, c.tx, w.SubnetID); err != nil {
 			return network.FixedIP{}, err
 		}
 		return network.FixedIP{}, fault.New(fault.Invalid, "Invalid input for operation: Failed to create port on network %s, because fixed_ips included invalid subnet %s.",

@@ -7,13 +7,14 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 	"kilonova/internal/network/wake"
 )
 
 // FloatingIPs lists floating IPs.
 func (s *Service) FloatingIPs(ctx context.Context, f Filter) ([]network.FloatingIP, error) {
-	return s.floating.find(ctx, s.db, f, "")
+	return s.floating.Find(ctx, s.db, f, "")
 }
 
 // FloatingRequest asks for a floating IP; Address, SubnetID, PortID and FixedIP may be empty.
@@ -25,7 +26,7 @@ type FloatingRequest struct {
 // CreateFloatingIP takes an address of an external network, and associates it when a port is named.
 func (c *Change) CreateFloatingIP(r *FloatingRequest) (*network.FloatingIP, error) {
 	f := &r.FloatingIP
-	n, err := c.networks.get(c.ctx, c.tx, f.NetworkID)
+	n, err := c.networks.Get(c.ctx, c.tx, f.NetworkID)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func (c *Change) CreateFloatingIP(r *FloatingRequest) (*network.FloatingIP, erro
 			return nil, err
 		}
 	}
-	return f, c.floating.insert(c.ctx, c.tx, f)
+	return f, c.floating.Insert(c.ctx, c.tx, f)
 }
 
 // firstV4 finds an IPv4 subnet of an external network that has an address left.
@@ -70,12 +71,12 @@ func (c *Change) firstV4(networkID string) (string, error) {
 			continue
 		}
 		last = s.ID
-		left, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_pools WHERE subnet_id = ? AND next_addr <= last_addr", s.ID)
+		left, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_pools WHERE subnet_id = ? AND next_addr <= last_addr", s.ID)
 		if err != nil {
 			return "", err
 		}
 		if !left {
-			if left, err = exists(c.ctx, c.tx, "SELECT 1 FROM network_released WHERE subnet_id = ? LIMIT 1", s.ID); err != nil {
+			if left, err = documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_released WHERE subnet_id = ? LIMIT 1", s.ID); err != nil {
 				return "", err
 			}
 		}
@@ -91,7 +92,7 @@ func (c *Change) firstV4(networkID string) (string, error) {
 
 // UpdateFloatingIP changes a floating IP. change sets PortID and FixedIP as wanted; an empty PortID ends the association.
 func (c *Change) UpdateFloatingIP(floatingID string, change func(f *network.FloatingIP) error) (*network.FloatingIP, error) {
-	f, err := c.floating.lock(c.ctx, c.tx, floatingID)
+	f, err := c.floating.Lock(c.ctx, c.tx, floatingID)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +112,7 @@ func (c *Change) UpdateFloatingIP(floatingID string, change func(f *network.Floa
 			}
 		}
 	}
-	return f, c.floating.update(c.ctx, c.tx, f)
+	return f, c.floating.Update(c.ctx, c.tx, f)
 }
 
 func (c *Change) touchPort(portID string) error {
@@ -125,7 +126,7 @@ func (c *Change) touchPort(portID string) error {
 // associate puts a floating IP before an address of a port, through the router that joins the port's subnet with the
 // floating IP's network; fault.NotFound when there is none.
 func (c *Change) associate(f *network.FloatingIP, portID, fixed string) error {
-	p, err := c.ports.get(c.ctx, c.tx, portID)
+	p, err := c.ports.Get(c.ctx, c.tx, portID)
 	if err != nil {
 		return err
 	}
@@ -133,7 +134,7 @@ func (c *Change) associate(f *network.FloatingIP, portID, fixed string) error {
 	if err != nil {
 		return err
 	}
-	dup, err := c.floating.list(c.ctx, c.tx, "port_id = ? AND network_id = ? AND id <> ?", portID, f.NetworkID, f.ID)
+	dup, err := c.floating.List(c.ctx, c.tx, "port_id = ? AND network_id = ? AND id <> ?", portID, f.NetworkID, f.ID)
 	if err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func pickFixed(p *network.Port, fixed string) (network.FixedIP, error) {
 }
 
 func (c *Change) routerBetween(subnetID, externalID string) (string, error) {
-	routers, err := c.routers.list(c.ctx, c.tx, `id IN (SELECT p.device_id FROM network_ports p JOIN network_addresses a ON a.port_id = p.id
+	routers, err := c.routers.List(c.ctx, c.tx, `id IN (SELECT p.device_id FROM network_ports p JOIN network_addresses a ON a.port_id = p.id
  WHERE a.subnet_id = ? AND p.device_owner = ?)`, subnetID, network.OwnerRouterInterface)
 	if err != nil {
 		return "", err
@@ -192,7 +193,7 @@ func (c *Change) floatingLost(p *network.Port, lost []network.FixedIP) error {
 	if len(lost) == 0 {
 		return nil
 	}
-	fs, err := c.floating.list(c.ctx, c.tx, "port_id = ?", p.ID)
+	fs, err := c.floating.List(c.ctx, c.tx, "port_id = ?", p.ID)
 	if err != nil {
 		return err
 	}
@@ -202,7 +203,7 @@ func (c *Change) floatingLost(p *network.Port, lost []network.FixedIP) error {
 			continue
 		}
 		f.PortID, f.FixedIP, f.RouterID, f.Status = "", "", "", "DOWN"
-		if err := c.floating.update(c.ctx, c.tx, f); err != nil {
+		if err := c.floating.Update(c.ctx, c.tx, f); err != nil {
 			return err
 		}
 	}
@@ -211,7 +212,7 @@ func (c *Change) floatingLost(p *network.Port, lost []network.FixedIP) error {
 
 // DeleteFloatingIP gives a floating IP's address back.
 func (c *Change) DeleteFloatingIP(floatingID string) error {
-	f, err := c.floating.lock(c.ctx, c.tx, floatingID)
+	f, err := c.floating.Lock(c.ctx, c.tx, floatingID)
 	if err != nil {
 		return err
 	}
@@ -221,7 +222,7 @@ func (c *Change) DeleteFloatingIP(floatingID string) error {
 	if err := c.use(f.ProjectID, "floatingip", -1); err != nil {
 		return err
 	}
-	if err := c.floating.delete(c.ctx, c.tx, floatingID); err != nil {
+	if err := c.floating.Delete(c.ctx, c.tx, floatingID); err != nil {
 		return err
 	}
 	if err := c.DeletePort(f.OwnPortID); err != nil && fault.KindOf(err) != fault.NotFound {

@@ -8,6 +8,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/secgroup"
 	"kilonova/internal/network/wake"
 )
@@ -17,7 +18,7 @@ const DefaultGroupName = "default"
 
 // Groups lists security groups with their rules.
 func (s *Service) Groups(ctx context.Context, f Filter) ([]network.Group, error) {
-	gs, err := s.groups.find(ctx, s.db, f, "id IN (SELECT object_id FROM network_rbac WHERE object_type = 'security_group' AND target IN ('*', ?))", f.Project)
+	gs, err := s.groups.Find(ctx, s.db, f, "id IN (SELECT object_id FROM network_rbac WHERE object_type = 'security_group' AND target IN ('*', ?))", f.Project)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +27,7 @@ func (s *Service) Groups(ctx context.Context, f Filter) ([]network.Group, error)
 	for i := range gs {
 		ids[i], at[gs[i].ID] = gs[i].ID, &gs[i]
 	}
-	rules, err := s.rules.in(ctx, s.db, "group_id", ids)
+	rules, err := s.rules.In(ctx, s.db, "group_id", ids)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +40,7 @@ func (s *Service) Groups(ctx context.Context, f Filter) ([]network.Group, error)
 
 // Rules lists security group rules.
 func (s *Service) Rules(ctx context.Context, f Filter) ([]network.Rule, error) {
-	return s.rules.find(ctx, s.db, f, "")
+	return s.rules.Find(ctx, s.db, f, "")
 }
 
 // EnsureDefaultGroup makes the project's group "default" when it is not there yet.
@@ -47,7 +48,7 @@ func (s *Service) EnsureDefaultGroup(ctx context.Context, project string) error 
 	if project == "" {
 		return nil
 	}
-	ok, err := exists(ctx, s.db, "SELECT 1 FROM network_default_groups WHERE project_id = ?", project)
+	ok, err := documents.Exists(ctx, s.db, "SELECT 1 FROM network_default_groups WHERE project_id = ?", project)
 	if err != nil || ok {
 		return err
 	}
@@ -101,7 +102,7 @@ func (c *Change) addGroup(g *network.Group) error {
 	if err := c.use(g.ProjectID, "security_group", 1); err != nil {
 		return err
 	}
-	if err := c.groups.insert(c.ctx, c.tx, g); err != nil {
+	if err := c.groups.Insert(c.ctx, c.tx, g); err != nil {
 		return err
 	}
 	for _, ether := range []string{"IPv4", "IPv6"} {
@@ -116,7 +117,7 @@ func (c *Change) addGroup(g *network.Group) error {
 
 // UpdateGroup changes a security group. The default one keeps its name.
 func (c *Change) UpdateGroup(groupID string, change func(g *network.Group) error) (*network.Group, error) {
-	g, err := c.groups.lock(c.ctx, c.tx, groupID)
+	g, err := c.groups.Lock(c.ctx, c.tx, groupID)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +132,7 @@ func (c *Change) UpdateGroup(groupID string, change func(g *network.Group) error
 		return nil, fault.New(fault.Conflict, "Default security group already exists.").WithCode("SecurityGroupDefaultAlreadyExists")
 	}
 	if stateful != g.Stateful {
-		used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_port_groups WHERE group_id = ? LIMIT 1", groupID)
+		used, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_port_groups WHERE group_id = ? LIMIT 1", groupID)
 		if err != nil {
 			return nil, err
 		}
@@ -139,23 +140,23 @@ func (c *Change) UpdateGroup(groupID string, change func(g *network.Group) error
 			return nil, fault.New(fault.Conflict, "Security Group %s in use.", groupID).WithCode("SecurityGroupInUse")
 		}
 	}
-	if g.Rules, err = c.rules.list(c.ctx, c.tx, "group_id = ?", groupID); err != nil {
+	if g.Rules, err = c.rules.List(c.ctx, c.tx, "group_id = ?", groupID); err != nil {
 		return nil, err
 	}
-	return g, c.groups.update(c.ctx, c.tx, g)
+	return g, c.groups.Update(c.ctx, c.tx, g)
 }
 
 // DeleteGroup removes a security group with its rules; fault.Conflict SecurityGroupInUse while ports or rules of other
 // groups refer to it. The default group goes only when force is set (an administrator cleaning up).
 func (c *Change) DeleteGroup(groupID string, force bool) error {
-	g, err := c.groups.lock(c.ctx, c.tx, groupID)
+	g, err := c.groups.Lock(c.ctx, c.tx, groupID)
 	if err != nil {
 		return err
 	}
 	if g.Name == DefaultGroupName && !force {
 		return fault.New(fault.Conflict, "Insufficient rights for removing default security group.").WithCode("SecurityGroupCannotRemoveDefault")
 	}
-	used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_port_groups WHERE group_id = ? LIMIT 1", groupID)
+	used, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_port_groups WHERE group_id = ? LIMIT 1", groupID)
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (c *Change) DeleteGroup(groupID string, force bool) error {
 		return fault.New(fault.Conflict, "Security Group %s in use.", groupID).WithCode("SecurityGroupInUse")
 	}
 	// Rules of the group itself, and rules of others that name it: nothing is a member of it any more.
-	rules, err := c.rules.list(c.ctx, c.tx, "group_id = ? OR remote_group_id = ?", groupID, groupID)
+	rules, err := c.rules.List(c.ctx, c.tx, "group_id = ? OR remote_group_id = ?", groupID, groupID)
 	if err != nil {
 		return err
 	}
@@ -181,7 +182,7 @@ func (c *Change) DeleteGroup(groupID string, force bool) error {
 	if err := c.use(g.ProjectID, "security_group", -1); err != nil {
 		return err
 	}
-	return c.groups.delete(c.ctx, c.tx, groupID)
+	return c.groups.Delete(c.ctx, c.tx, groupID)
 }
 
 // CreateRule adds a rule to a group; fault.Conflict SecurityGroupRuleExists when the group has the same one.
@@ -189,15 +190,15 @@ func (c *Change) CreateRule(r *network.Rule) error {
 	if err := secgroup.Check(&r.GroupRule); err != nil {
 		return err
 	}
-	if _, err := c.groups.lock(c.ctx, c.tx, r.GroupID); err != nil {
+	if _, err := c.groups.Lock(c.ctx, c.tx, r.GroupID); err != nil {
 		return err
 	}
 	if r.RemoteGroup != "" {
-		if _, err := c.groups.get(c.ctx, c.tx, r.RemoteGroup); err != nil {
+		if _, err := c.groups.Get(c.ctx, c.tx, r.RemoteGroup); err != nil {
 			return err
 		}
 	}
-	same, err := c.rules.list(c.ctx, c.tx, "group_id = ? AND sig = ?", r.GroupID, secgroup.Signature(r))
+	same, err := c.rules.List(c.ctx, c.tx, "group_id = ? AND sig = ?", r.GroupID, secgroup.Signature(r))
 	if err != nil {
 		return err
 	}
@@ -215,12 +216,12 @@ func (c *Change) addRule(r *network.Rule) error {
 	if err := c.use(r.ProjectID, "security_group_rule", 1); err != nil {
 		return err
 	}
-	return c.rules.insert(c.ctx, c.tx, r)
+	return c.rules.Insert(c.ctx, c.tx, r)
 }
 
 // DeleteRule removes a rule from its group.
 func (c *Change) DeleteRule(ruleID string) error {
-	r, err := c.rules.lock(c.ctx, c.tx, ruleID)
+	r, err := c.rules.Lock(c.ctx, c.tx, ruleID)
 	if err != nil {
 		return err
 	}
@@ -232,5 +233,5 @@ func (c *Change) removeRule(r *network.Rule) error {
 	if err := c.use(r.ProjectID, "security_group_rule", -1); err != nil {
 		return err
 	}
-	return c.rules.delete(c.ctx, c.tx, r.ID)
+	return c.rules.Delete(c.ctx, c.tx, r.ID)
 }

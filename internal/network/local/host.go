@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 	"kilonova/internal/network/wake"
 )
@@ -20,7 +21,7 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 	if err := s.heard(ctx, host); err != nil {
 		return nil, err
 	}
-	ports, err := s.ports.list(ctx, s.db, "host = ?", host)
+	ports, err := s.ports.List(ctx, s.db, "host = ?", host)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (a *around) hostPort(p *network.Port) network.HostPort {
 
 func (s *Service) hostNetworks(ctx context.Context, a *around) ([]network.HostNetwork, error) {
 	ids := slices.Sorted(maps.Keys(a.networks))
-	members, err := s.ports.in(ctx, s.db, "network_id", ids)
+	members, err := s.ports.In(ctx, s.db, "network_id", ids)
 	if err != nil {
 		return nil, err
 	}
@@ -137,11 +138,11 @@ func (s *Service) routing(ctx context.Context, members []network.Port) (*joinery
 	if len(routerIDs) == 0 {
 		return out, nil
 	}
-	routers, err := s.routers.in(ctx, s.db, "id", routerIDs)
+	routers, err := s.routers.In(ctx, s.db, "id", routerIDs)
 	if err != nil {
 		return nil, err
 	}
-	ifs, err := s.ports.in(ctx, s.db, "device_id", routerIDs)
+	ifs, err := s.ports.In(ctx, s.db, "device_id", routerIDs)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ func (s *Service) routing(ctx context.Context, members []network.Port) (*joinery
 }
 
 func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostGroup, error) {
-	rules, err := s.rules.in(ctx, s.db, "group_id", ids)
+	rules, err := s.rules.In(ctx, s.db, "group_id", ids)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +197,7 @@ func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostG
 		}
 	}
 	type member struct{ group, addr string }
-	members, err := collect(ctx, s.db, `SELECT g.group_id, a.addr FROM network_port_groups g JOIN network_addresses a ON a.port_id = g.port_id
+	members, err := documents.Collect(ctx, s.db, `SELECT g.group_id, a.addr FROM network_port_groups g JOIN network_addresses a ON a.port_id = g.port_id
  WHERE g.group_id IN (%) ORDER BY a.addr`, slices.Sorted(maps.Keys(remote)), func(scan func(...any) error) (m member, err error) { return m, scan(&m.group, &m.addr) })
 	if err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/secgroup"
 	"kilonova/internal/network/wake"
 )
@@ -39,6 +40,9 @@ type Config struct {
 	Log        *slog.Logger
 }
 
+// Filter selects resources of a list.
+type Filter = documents.Filter
+
 // Service is the network service. It implements network.Service.
 type Service struct {
 	db      *db.DB
@@ -47,16 +51,16 @@ type Service struct {
 	notify  *wake.Notifier
 	present presence
 
-	networks *table[network.Network]
-	subnets  *table[network.Subnet]
-	ports    *table[network.Port]
-	groups   *table[network.Group]
-	rules    *table[network.Rule]
-	routers  *table[network.Router]
-	floating *table[network.FloatingIP]
-	pools    *table[network.SubnetPool]
-	scopes   *table[network.AddressScope]
-	rbac     *table[network.RBAC]
+	networks *documents.Table[network.Network]
+	subnets  *documents.Table[network.Subnet]
+	ports    *documents.Table[network.Port]
+	groups   *documents.Table[network.Group]
+	rules    *documents.Table[network.Rule]
+	routers  *documents.Table[network.Router]
+	floating *documents.Table[network.FloatingIP]
+	pools    *documents.Table[network.SubnetPool]
+	scopes   *documents.Table[network.AddressScope]
+	rbac     *documents.Table[network.RBAC]
 }
 
 var _ network.Service = (*Service)(nil)
@@ -95,40 +99,40 @@ func (s *Service) Close() error {
 }
 
 func (s *Service) tables() {
-	s.networks = newTable("network_networks", "Network", []string{"project_id", "name", "external"},
+	s.networks = documents.New("network_networks", "Network", []string{"project_id", "name", "external"},
 		func(n *network.Network) string { return n.ID }, func(n *network.Network) *network.Standard { return &n.Standard },
 		func(n *network.Network) []any { return []any{n.ProjectID, n.Name, n.External} })
-	s.subnets = newTable("network_subnets", "Subnet", []string{"project_id", "name", "network_id", "subnetpool_id"},
+	s.subnets = documents.New("network_subnets", "Subnet", []string{"project_id", "name", "network_id", "subnetpool_id"},
 		func(n *network.Subnet) string { return n.ID }, func(n *network.Subnet) *network.Standard { return &n.Standard },
 		func(n *network.Subnet) []any { return []any{n.ProjectID, n.Name, n.NetworkID, n.SubnetPoolID} })
-	s.ports = newTable("network_ports", "Port", []string{"project_id", "name", "network_id", "mac_address", "device_id", "device_owner", "host", "status"},
+	s.ports = documents.New("network_ports", "Port", []string{"project_id", "name", "network_id", "mac_address", "device_id", "device_owner", "host", "status"},
 		func(p *network.Port) string { return p.ID }, func(p *network.Port) *network.Standard { return &p.Standard },
 		func(p *network.Port) []any {
 			return []any{p.ProjectID, p.Name, p.NetworkID, p.MAC, p.DeviceID, p.DeviceOwner, p.HostID, p.Status}
 		})
-	s.groups = newTable("network_groups", "SecurityGroup", []string{"project_id", "name"},
+	s.groups = documents.New("network_groups", "SecurityGroup", []string{"project_id", "name"},
 		func(g *network.Group) string { return g.ID }, func(g *network.Group) *network.Standard { return &g.Standard },
 		func(g *network.Group) []any { return []any{g.ProjectID, g.Name} })
-	s.rules = newTable("network_rules", "SecurityGroupRule", []string{"project_id", "group_id", "remote_group_id", "sig"},
+	s.rules = documents.New("network_rules", "SecurityGroupRule", []string{"project_id", "group_id", "remote_group_id", "sig"},
 		func(r *network.Rule) string { return r.ID }, func(r *network.Rule) *network.Standard { return &r.Standard },
 		func(r *network.Rule) []any {
 			return []any{r.ProjectID, r.GroupID, r.RemoteGroup, secgroup.Signature(r)}
 		})
-	s.routers = newTable("network_routers", "Router", []string{"project_id", "name"},
+	s.routers = documents.New("network_routers", "Router", []string{"project_id", "name"},
 		func(r *network.Router) string { return r.ID }, func(r *network.Router) *network.Standard { return &r.Standard },
 		func(r *network.Router) []any { return []any{r.ProjectID, r.Name} })
-	s.floating = newTable("network_floatingips", "FloatingIP", []string{"project_id", "network_id", "address", "port_id", "router_id"},
+	s.floating = documents.New("network_floatingips", "FloatingIP", []string{"project_id", "network_id", "address", "port_id", "router_id"},
 		func(f *network.FloatingIP) string { return f.ID }, func(f *network.FloatingIP) *network.Standard { return &f.Standard },
 		func(f *network.FloatingIP) []any {
 			return []any{f.ProjectID, f.NetworkID, f.Address, f.PortID, f.RouterID}
 		})
-	s.pools = newTable("network_subnetpools", "SubnetPool", []string{"project_id", "name", "shared"},
+	s.pools = documents.New("network_subnetpools", "SubnetPool", []string{"project_id", "name", "shared"},
 		func(p *network.SubnetPool) string { return p.ID }, func(p *network.SubnetPool) *network.Standard { return &p.Standard },
 		func(p *network.SubnetPool) []any { return []any{p.ProjectID, p.Name, p.Shared} })
-	s.scopes = newTable("network_scopes", "AddressScope", []string{"project_id", "name", "shared"},
+	s.scopes = documents.New("network_scopes", "AddressScope", []string{"project_id", "name", "shared"},
 		func(p *network.AddressScope) string { return p.ID }, func(p *network.AddressScope) *network.Standard { return &p.Standard },
 		func(p *network.AddressScope) []any { return []any{p.ProjectID, p.Name, p.Shared} })
-	s.rbac = newTable("network_rbac", "RbacPolicy", []string{"project_id", "object_type", "object_id", "target", "action"},
+	s.rbac = documents.New("network_rbac", "RbacPolicy", []string{"project_id", "object_type", "object_id", "target", "action"},
 		func(r *network.RBAC) string { return r.ID }, func(r *network.RBAC) *network.Standard { return &r.Standard },
 		func(r *network.RBAC) []any {
 			return []any{r.ProjectID, r.ObjectType, r.ObjectID, r.Target, r.Action}

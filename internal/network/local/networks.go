@@ -9,6 +9,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/wake"
 )
 
@@ -17,7 +18,7 @@ const sharedNetworks = "id IN (SELECT object_id FROM network_rbac WHERE object_t
 
 // Networks lists networks with their subnets. A project sees its own, those shared with it, and external ones.
 func (s *Service) Networks(ctx context.Context, f Filter) ([]network.Network, error) {
-	nets, err := s.networks.find(ctx, s.db, f, sharedNetworks, f.Project)
+	nets, err := s.networks.Find(ctx, s.db, f, sharedNetworks, f.Project)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +33,7 @@ func (s *Service) Network(ctx context.Context, project, networkID string) (*netw
 		return nil, err
 	}
 	if len(nets) == 0 {
-		return nil, notFound("Network", networkID)
+		return nil, documents.NotFound("Network", networkID)
 	}
 	return &nets[0], nil
 }
@@ -46,7 +47,7 @@ func (s *Service) complete(ctx context.Context, q db.Querier, nets []network.Net
 		ids[i], at[n.ID] = n.ID, n
 		n.Bridge, n.Shared = network.BridgeName(n.ID), false
 	}
-	subs, err := s.subnets.in(ctx, q, "network_id", ids)
+	subs, err := s.subnets.In(ctx, q, "network_id", ids)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (s *Service) complete(ctx context.Context, q db.Querier, nets []network.Net
 		n.Subnets = append(n.Subnets, sub)
 	}
 	type share struct{ object, target string }
-	shares, err := collect(ctx, q, "SELECT object_id, target FROM network_rbac WHERE action = 'access_as_shared' AND object_id IN (%)", ids,
+	shares, err := documents.Collect(ctx, q, "SELECT object_id, target FROM network_rbac WHERE action = 'access_as_shared' AND object_id IN (%)", ids,
 		func(scan func(...any) error) (v share, err error) { return v, scan(&v.object, &v.target) })
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func (c *Change) CreateNetwork(n *network.Network) error {
 	if err := c.use(n.ProjectID, "network", 1); err != nil {
 		return err
 	}
-	if err := c.networks.insert(c.ctx, c.tx, n); err != nil {
+	if err := c.networks.Insert(c.ctx, c.tx, n); err != nil {
 		return err
 	}
 	if err := c.share(n.ID, n.ProjectID, "access_as_shared", n.Shared); err != nil {
@@ -95,7 +96,7 @@ func (c *Change) CreateNetwork(n *network.Network) error {
 
 // share makes or removes the entry that lets everybody use a network.
 func (c *Change) share(networkID, project, action string, on bool) error {
-	has, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_rbac WHERE object_id = ? AND action = ? AND target = '*'", networkID, action)
+	has, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_rbac WHERE object_id = ? AND action = ? AND target = '*'", networkID, action)
 	if err != nil || has == on {
 		return err
 	}
@@ -103,12 +104,12 @@ func (c *Change) share(networkID, project, action string, on bool) error {
 		_, err := c.tx.Exec(c.ctx, "DELETE FROM network_rbac WHERE object_id = ? AND action = ? AND target = '*'", networkID, action)
 		return err
 	}
-	return c.rbac.insert(c.ctx, c.tx, &network.RBAC{ID: id.UUID(), ProjectID: project, ObjectType: "network", ObjectID: networkID, Target: "*", Action: action})
+	return c.rbac.Insert(c.ctx, c.tx, &network.RBAC{ID: id.UUID(), ProjectID: project, ObjectType: "network", ObjectID: networkID, Target: "*", Action: action})
 }
 
 // UpdateNetwork changes a network. A network in use by others cannot be unshared.
 func (c *Change) UpdateNetwork(networkID string, change func(n *network.Network) error) (*network.Network, error) {
-	n, err := c.networks.lock(c.ctx, c.tx, networkID)
+	n, err := c.networks.Lock(c.ctx, c.tx, networkID)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +128,7 @@ func (c *Change) UpdateNetwork(networkID string, change func(n *network.Network)
 		}
 	}
 	if external && !n.External {
-		used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE network_id = ? AND device_owner IN (?, ?) LIMIT 1", n.ID, network.OwnerRouterGateway, network.OwnerFloatingIP)
+		used, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE network_id = ? AND device_owner IN (?, ?) LIMIT 1", n.ID, network.OwnerRouterGateway, network.OwnerFloatingIP)
 		if err != nil {
 			return nil, err
 		}
@@ -142,12 +143,12 @@ func (c *Change) UpdateNetwork(networkID string, change func(n *network.Network)
 		return nil, err
 	}
 	wake.Mark(&c.dirty.Networks, n.ID)
-	return n, c.networks.update(c.ctx, c.tx, n)
+	return n, c.networks.Update(c.ctx, c.tx, n)
 }
 
 // unshareable fails when projects that are neither the owner nor named by another entry have ports on the network.
 func (c *Change) unshareable(n *network.Network) error {
-	used, err := exists(c.ctx, c.tx, `SELECT 1 FROM network_ports WHERE network_id = ? AND project_id <> ? AND project_id <> ''
+	used, err := documents.Exists(c.ctx, c.tx, `SELECT 1 FROM network_ports WHERE network_id = ? AND project_id <> ? AND project_id <> ''
  AND project_id NOT IN (SELECT target FROM network_rbac WHERE object_id = ? AND action = 'access_as_shared') LIMIT 1`, n.ID, n.ProjectID, n.ID)
 	if err != nil || !used {
 		return err
@@ -157,12 +158,12 @@ func (c *Change) unshareable(n *network.Network) error {
 
 // DeleteNetwork removes a network with its subnets; fault.Conflict NetworkInUse while ports are on it.
 func (c *Change) DeleteNetwork(networkID string) error {
-	n, err := c.networks.lock(c.ctx, c.tx, networkID)
+	n, err := c.networks.Lock(c.ctx, c.tx, networkID)
 	if err != nil {
 		return err
 	}
 	// Floating IPs that stand for nothing go with their network.
-	idle, err := c.floating.list(c.ctx, c.tx, "network_id = ? AND port_id = ''", networkID)
+	idle, err := c.floating.List(c.ctx, c.tx, "network_id = ? AND port_id = ''", networkID)
 	if err != nil {
 		return err
 	}
@@ -171,14 +172,14 @@ func (c *Change) DeleteNetwork(networkID string) error {
 			return err
 		}
 	}
-	used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE network_id = ? LIMIT 1", networkID)
+	used, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE network_id = ? LIMIT 1", networkID)
 	if err != nil {
 		return err
 	}
 	if used {
 		return fault.New(fault.Conflict, "Unable to complete operation on network %s. There are one or more ports still in use on the network.", networkID).WithCode("NetworkInUse")
 	}
-	subs, err := c.subnets.list(c.ctx, c.tx, "network_id = ?", networkID)
+	subs, err := c.subnets.List(c.ctx, c.tx, "network_id = ?", networkID)
 	if err != nil {
 		return err
 	}
@@ -193,11 +194,11 @@ func (c *Change) DeleteNetwork(networkID string) error {
 	if err := c.use(n.ProjectID, "network", -1); err != nil {
 		return err
 	}
-	return c.networks.delete(c.ctx, c.tx, networkID)
+	return c.networks.Delete(c.ctx, c.tx, networkID)
 }
 
 func (c *Change) dropRBAC(objectID string) error {
-	entries, err := c.rbac.list(c.ctx, c.tx, "object_id = ?", objectID)
+	entries, err := c.rbac.List(c.ctx, c.tx, "object_id = ?", objectID)
 	if err != nil {
 		return err
 	}

@@ -9,17 +9,18 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 )
 
 // SubnetPools lists subnet pools. A project sees its own and shared ones.
 func (s *Service) SubnetPools(ctx context.Context, f Filter) ([]network.SubnetPool, error) {
-	return s.pools.find(ctx, s.db, f, "shared = 1")
+	return s.pools.Find(ctx, s.db, f, "shared = 1")
 }
 
 // AddressScopes lists address scopes. A project sees its own and shared ones.
 func (s *Service) AddressScopes(ctx context.Context, f Filter) ([]network.AddressScope, error) {
-	return s.scopes.find(ctx, s.db, f, "shared = 1")
+	return s.scopes.Find(ctx, s.db, f, "shared = 1")
 }
 
 // CreateSubnetPool makes a subnet pool.
@@ -31,7 +32,7 @@ func (c *Change) CreateSubnetPool(p *network.SubnetPool) error {
 	if err := c.use(p.ProjectID, "subnetpool", 1); err != nil {
 		return err
 	}
-	return c.pools.insert(c.ctx, c.tx, p)
+	return c.pools.Insert(c.ctx, c.tx, p)
 }
 
 // checkSubnetPool verifies prefixes and lengths, fills in defaults, and brings the prefixes to their shortest form.
@@ -82,12 +83,12 @@ func (c *Change) checkSubnetPool(p *network.SubnetPool) error {
 
 // poolPlace verifies that the pool's address scope is of its version and free of its prefixes, and that one pool at most is the default.
 func (c *Change) poolPlace(p *network.SubnetPool) error {
-	all, err := c.pools.list(c.ctx, c.tx, "")
+	all, err := c.pools.List(c.ctx, c.tx, "")
 	if err != nil {
 		return err
 	}
 	if p.ScopeID != "" {
-		sc, err := c.scopes.get(c.ctx, c.tx, p.ScopeID)
+		sc, err := c.scopes.Get(c.ctx, c.tx, p.ScopeID)
 		if err != nil {
 			return err
 		}
@@ -125,7 +126,7 @@ func overlap(a, b []string) bool {
 
 // UpdateSubnetPool changes a subnet pool. Prefixes may be added, not taken away.
 func (c *Change) UpdateSubnetPool(poolID string, change func(p *network.SubnetPool) error) (*network.SubnetPool, error) {
-	p, err := c.pools.lock(c.ctx, c.tx, poolID)
+	p, err := c.pools.Lock(c.ctx, c.tx, poolID)
 	if err != nil {
 		return nil, err
 	}
@@ -149,16 +150,16 @@ func (c *Change) UpdateSubnetPool(poolID string, change func(p *network.SubnetPo
 	if err := c.checkSubnetPool(p); err != nil {
 		return nil, err
 	}
-	return p, c.pools.update(c.ctx, c.tx, p)
+	return p, c.pools.Update(c.ctx, c.tx, p)
 }
 
 // DeleteSubnetPool removes a subnet pool; fault.Conflict while subnets are cut from it.
 func (c *Change) DeleteSubnetPool(poolID string) error {
-	p, err := c.pools.lock(c.ctx, c.tx, poolID)
+	p, err := c.pools.Lock(c.ctx, c.tx, poolID)
 	if err != nil {
 		return err
 	}
-	used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_subnets WHERE subnetpool_id = ? LIMIT 1", poolID)
+	used, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_subnets WHERE subnetpool_id = ? LIMIT 1", poolID)
 	if err != nil {
 		return err
 	}
@@ -168,16 +169,16 @@ func (c *Change) DeleteSubnetPool(poolID string) error {
 	if err := c.use(p.ProjectID, "subnetpool", -1); err != nil {
 		return err
 	}
-	return c.pools.delete(c.ctx, c.tx, poolID)
+	return c.pools.Delete(c.ctx, c.tx, poolID)
 }
 
 // cut takes the prefix of a new subnet from its pool: the one it asks for, or a free one.
 func (c *Change) cut(r *SubnetRequest) error {
-	p, err := c.pools.lock(c.ctx, c.tx, r.SubnetPoolID)
+	p, err := c.pools.Lock(c.ctx, c.tx, r.SubnetPoolID)
 	if err != nil {
 		return err
 	}
-	taken, err := c.subnets.list(c.ctx, c.tx, "subnetpool_id = ?", p.ID)
+	taken, err := c.subnets.List(c.ctx, c.tx, "subnetpool_id = ?", p.ID)
 	if err != nil {
 		return err
 	}
@@ -235,12 +236,12 @@ func (c *Change) cut(r *SubnetRequest) error {
 // CreateAddressScope makes an address scope.
 func (c *Change) CreateAddressScope(a *network.AddressScope) error {
 	a.ID = id.UUID()
-	return c.scopes.insert(c.ctx, c.tx, a)
+	return c.scopes.Insert(c.ctx, c.tx, a)
 }
 
 // UpdateAddressScope changes an address scope. What is shared stays shared.
 func (c *Change) UpdateAddressScope(scopeID string, change func(a *network.AddressScope) error) (*network.AddressScope, error) {
-	a, err := c.scopes.lock(c.ctx, c.tx, scopeID)
+	a, err := c.scopes.Lock(c.ctx, c.tx, scopeID)
 	if err != nil {
 		return nil, err
 	}
@@ -251,15 +252,15 @@ func (c *Change) UpdateAddressScope(scopeID string, change func(a *network.Addre
 	if shared && !a.Shared {
 		return nil, fault.New(fault.Invalid, "Unable to update address scope %s : Shared address scope can't be unshared.", scopeID).WithCode("AddressScopeUpdateError")
 	}
-	return a, c.scopes.update(c.ctx, c.tx, a)
+	return a, c.scopes.Update(c.ctx, c.tx, a)
 }
 
 // DeleteAddressScope removes an address scope; fault.Conflict while subnet pools are in it.
 func (c *Change) DeleteAddressScope(scopeID string) error {
-	if _, err := c.scopes.lock(c.ctx, c.tx, scopeID); err != nil {
+	if _, err := c.scopes.Lock(c.ctx, c.tx, scopeID); err != nil {
 		return err
 	}
-	all, err := c.pools.list(c.ctx, c.tx, "")
+	all, err := c.pools.List(c.ctx, c.tx, "")
 	if err != nil {
 		return err
 	}
@@ -268,5 +269,5 @@ func (c *Change) DeleteAddressScope(scopeID string) error {
 			return fault.New(fault.Conflict, "Unable to complete operation on address scope %s. There are one or more subnet pools in use on the address scope.", scopeID).WithCode("AddressScopeInUse")
 		}
 	}
-	return c.scopes.delete(c.ctx, c.tx, scopeID)
+	return c.scopes.Delete(c.ctx, c.tx, scopeID)
 }

@@ -12,13 +12,14 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 	"kilonova/internal/network/wake"
 )
 
 // Ports lists ports. A project sees its own and those on its networks.
 func (s *Service) Ports(ctx context.Context, f Filter) ([]network.Port, error) {
-	return s.ports.find(ctx, s.db, f, "network_id IN (SELECT id FROM network_networks WHERE project_id = ?)", f.Project)
+	return s.ports.Find(ctx, s.db, f, "network_id IN (SELECT id FROM network_networks WHERE project_id = ?)", f.Project)
 }
 
 // PortsByAddress lists the ids of ports that have one of the addresses.
@@ -31,7 +32,7 @@ func (s *Service) PortsByAddress(ctx context.Context, addrs []string) ([]string,
 		}
 		found = append(found, ipam.Key(a.Unmap()))
 	}
-	return strings1(ctx, s.db, "SELECT port_id FROM network_addresses WHERE addr IN (%)", found)
+	return documents.Strings(ctx, s.db, "SELECT port_id FROM network_addresses WHERE addr IN (%)", found)
 }
 
 // PortInput is what a new port is made of besides the fields of Port.
@@ -47,7 +48,7 @@ func (c *Change) CreatePort(in *PortInput) (*network.Port, error) {
 	if p.ID == "" {
 		p.ID = id.UUID()
 	}
-	if _, err := c.networks.get(c.ctx, c.tx, p.NetworkID); err != nil {
+	if _, err := c.networks.Get(c.ctx, c.tx, p.NetworkID); err != nil {
 		return nil, err
 	}
 	subnets, err := c.subnetsOf(p.NetworkID)
@@ -83,12 +84,12 @@ func (c *Change) CreatePort(in *PortInput) (*network.Port, error) {
 		return nil, err
 	}
 	c.touch(p)
-	return p, c.ports.insert(c.ctx, c.tx, p)
+	return p, c.ports.Insert(c.ctx, c.tx, p)
 }
 
 // subnetsOf gives the subnets of a network in the order in which they were made.
 func (c *Change) subnetsOf(networkID string) ([]network.Subnet, error) {
-	subs, err := c.subnets.list(c.ctx, c.tx, "network_id = ?", networkID)
+	subs, err := c.subnets.List(c.ctx, c.tx, "network_id = ?", networkID)
 	slices.SortFunc(subs, func(a, b network.Subnet) int { return a.Created.Compare(b.Created) })
 	return subs, err
 }
@@ -102,7 +103,7 @@ func (c *Change) mac(networkID, want string) (string, error) {
 			_, _ = rand.Read(b[:]) // never fails
 			mac = fmt.Sprintf("fa:16:3e:%02x:%02x:%02x", b[0], b[1], b[2])
 		}
-		taken, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE network_id = ? AND mac_address = ?", networkID, mac)
+		taken, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE network_id = ? AND mac_address = ?", networkID, mac)
 		if err != nil || !taken {
 			return mac, err
 		}
@@ -176,12 +177,12 @@ func (c *Change) setGroups(p *network.Port, before []string) error {
 		if slices.Contains(before, g) {
 			continue
 		}
-		ok, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_groups WHERE id = ?"+c.tx.ForUpdate(), g)
+		ok, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_groups WHERE id = ?"+c.tx.ForUpdate(), g)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			return notFound("SecurityGroup", g)
+			return documents.NotFound("SecurityGroup", g)
 		}
 		if _, err := c.tx.Exec(c.ctx, "INSERT INTO network_port_groups (port_id, group_id) VALUES (?, ?)", p.ID, g); err != nil {
 			return fmt.Errorf("join security group: %w", err)
@@ -192,7 +193,7 @@ func (c *Change) setGroups(p *network.Port, before []string) error {
 
 // UpdatePort changes a port: new addresses are taken, dropped ones given back, groups and binding follow.
 func (c *Change) UpdatePort(portID string, change func(p *network.Port) error) (*network.Port, error) {
-	p, err := c.ports.lock(c.ctx, c.tx, portID)
+	p, err := c.ports.Lock(c.ctx, c.tx, portID)
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +225,7 @@ func (c *Change) UpdatePort(portID string, change func(p *network.Port) error) (
 		return nil, err
 	}
 	c.touch(p)
-	return p, c.ports.update(c.ctx, c.tx, p)
+	return p, c.ports.Update(c.ctx, c.tx, p)
 }
 
 // readdress changes the addresses that a port had into those that it asks for.
@@ -269,7 +270,7 @@ func (c *Change) readdress(p *network.Port, before []network.FixedIP) error {
 
 // DeletePort removes a port, frees its addresses and lets go of its floating IPs; fault.NotFound when it is not there.
 func (c *Change) DeletePort(portID string) error {
-	p, err := c.ports.lock(c.ctx, c.tx, portID)
+	p, err := c.ports.Lock(c.ctx, c.tx, portID)
 	if err != nil {
 		return err
 	}
@@ -291,25 +292,25 @@ func (c *Change) DeletePort(portID string) error {
 		return err
 	}
 	c.touch(p)
-	return c.ports.delete(c.ctx, c.tx, portID)
+	return c.ports.Delete(c.ctx, c.tx, portID)
 }
 
 // Deletable fails for ports that the service itself made for a router or floating IP: these go with their maker.
 func (c *Change) Deletable(portID string) error {
-	p, err := c.ports.get(c.ctx, c.tx, portID)
+	p, err := c.ports.Get(c.ctx, c.tx, portID)
 	if err != nil {
 		return err
 	}
 	var why string
 	switch p.DeviceOwner {
 	case network.OwnerRouterInterface, network.OwnerRouterGateway:
-		ok, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_routers WHERE id = ?", p.DeviceID)
+		ok, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_routers WHERE id = ?", p.DeviceID)
 		if err != nil || !ok {
 			return err
 		}
 		why = "has device owner " + p.DeviceOwner
 	case network.OwnerFloatingIP:
-		ok, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_floatingips WHERE id = ?", p.DeviceID)
+		ok, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_floatingips WHERE id = ?", p.DeviceID)
 		if err != nil || !ok {
 			return err
 		}
@@ -322,7 +323,7 @@ func (c *Change) Deletable(portID string) error {
 
 // portByID reads a port inside or outside of a transaction; nil when it is not there.
 func (s *Service) portByID(ctx context.Context, q db.Querier, portID string) (*network.Port, error) {
-	p, err := s.ports.get(ctx, q, portID)
+	p, err := s.ports.Get(ctx, q, portID)
 	if fault.KindOf(err) == fault.NotFound {
 		return nil, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 )
 
 // countedRBAC tells whether an entry counts against quota: those that come with the attributes shared and router:external
@@ -16,12 +17,12 @@ func countedRBAC(r *network.RBAC) bool {
 
 // RBACs lists entries. A project sees those that it made and those that name it.
 func (s *Service) RBACs(ctx context.Context, f Filter) ([]network.RBAC, error) {
-	return s.rbac.find(ctx, s.db, f, "target = ?", f.Project)
+	return s.rbac.Find(ctx, s.db, f, "target = ?", f.Project)
 }
 
 // CreateRBAC lets a project, or everybody, use an object.
 func (c *Change) CreateRBAC(r *network.RBAC) error {
-	dup, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_rbac WHERE object_id = ? AND action = ? AND target = ?", r.ObjectID, r.Action, r.Target)
+	dup, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_rbac WHERE object_id = ? AND action = ? AND target = ?", r.ObjectID, r.Action, r.Target)
 	if err != nil {
 		return err
 	}
@@ -34,7 +35,7 @@ func (c *Change) CreateRBAC(r *network.RBAC) error {
 		}
 	}
 	r.ID = id.UUID()
-	if err := c.rbac.insert(c.ctx, c.tx, r); err != nil {
+	if err := c.rbac.Insert(c.ctx, c.tx, r); err != nil {
 		return err
 	}
 	return c.reflectRBAC(r, true)
@@ -45,23 +46,23 @@ func (c *Change) reflectRBAC(r *network.RBAC, on bool) error {
 	if r.ObjectType != "network" || r.Action != "access_as_external" {
 		return nil
 	}
-	n, err := c.networks.lock(c.ctx, c.tx, r.ObjectID)
+	n, err := c.networks.Lock(c.ctx, c.tx, r.ObjectID)
 	if err != nil || n.External == on {
 		return err
 	}
 	if !on {
-		more, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_rbac WHERE object_id = ? AND action = ?", r.ObjectID, r.Action)
+		more, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_rbac WHERE object_id = ? AND action = ?", r.ObjectID, r.Action)
 		if err != nil || more {
 			return err
 		}
 	}
 	n.External = on
-	return c.networks.update(c.ctx, c.tx, n)
+	return c.networks.Update(c.ctx, c.tx, n)
 }
 
 // UpdateRBAC changes whom an entry names.
 func (c *Change) UpdateRBAC(rbacID string, change func(r *network.RBAC) error) (*network.RBAC, error) {
-	r, err := c.rbac.lock(c.ctx, c.tx, rbacID)
+	r, err := c.rbac.Lock(c.ctx, c.tx, rbacID)
 	if err != nil {
 		return nil, err
 	}
@@ -84,12 +85,12 @@ func (c *Change) UpdateRBAC(rbacID string, change func(r *network.RBAC) error) (
 			}
 		}
 	}
-	return r, c.rbac.update(c.ctx, c.tx, r)
+	return r, c.rbac.Update(c.ctx, c.tx, r)
 }
 
 // DeleteRBAC ends a sharing; fault.Conflict RbacPolicyInUse while the project that it names uses the object.
 func (c *Change) DeleteRBAC(rbacID string) error {
-	r, err := c.rbac.lock(c.ctx, c.tx, rbacID)
+	r, err := c.rbac.Lock(c.ctx, c.tx, rbacID)
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func (c *Change) DeleteRBAC(rbacID string) error {
 			return err
 		}
 	}
-	if err := c.rbac.delete(c.ctx, c.tx, rbacID); err != nil {
+	if err := c.rbac.Delete(c.ctx, c.tx, rbacID); err != nil {
 		return err
 	}
 	return c.reflectRBAC(r, false)
@@ -119,7 +120,7 @@ func (c *Change) rbacUnused(r *network.RBAC) error {
 	if r.Target != "*" {
 		q, args = q+" AND project_id = ?", append(args, r.Target)
 	}
-	used, err := exists(c.ctx, c.tx, q+" LIMIT 1", args...)
+	used, err := documents.Exists(c.ctx, c.tx, q+" LIMIT 1", args...)
 	if err == nil && used {
 		return fault.New(fault.Conflict, "RBAC policy on object %s cannot be removed because other objects depend on it.", r.ObjectID).WithCode("RbacPolicyInUse")
 	}

@@ -9,13 +9,14 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 	"kilonova/internal/network/wake"
 )
 
 // Routers lists routers.
 func (s *Service) Routers(ctx context.Context, f Filter) ([]network.Router, error) {
-	return s.routers.find(ctx, s.db, f, "")
+	return s.routers.Find(ctx, s.db, f, "")
 }
 
 // CreateRouter makes a router, with its gateway when one is given.
@@ -26,7 +27,7 @@ func (c *Change) CreateRouter(r *network.Router) error {
 	}
 	want := r.Gateway
 	r.Gateway = nil
-	if err := c.routers.insert(c.ctx, c.tx, r); err != nil {
+	if err := c.routers.Insert(c.ctx, c.tx, r); err != nil {
 		return err
 	}
 	if want == nil {
@@ -36,14 +37,14 @@ func (c *Change) CreateRouter(r *network.Router) error {
 		return err
 	}
 	rev := r.Revision
-	err := c.routers.update(c.ctx, c.tx, r)
+	err := c.routers.Update(c.ctx, c.tx, r)
 	r.Revision = rev
 	return err
 }
 
 // UpdateRouter changes a router; a changed gateway is attached and detached.
 func (c *Change) UpdateRouter(routerID string, change func(r *network.Router) error) (*network.Router, error) {
-	r, err := c.routers.lock(c.ctx, c.tx, routerID)
+	r, err := c.routers.Lock(c.ctx, c.tx, routerID)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (c *Change) UpdateRouter(routerID string, change func(r *network.Router) er
 	if err := c.touchRouter(r.ID); err != nil {
 		return nil, err
 	}
-	return r, c.routers.update(c.ctx, c.tx, r)
+	return r, c.routers.Update(c.ctx, c.tx, r)
 }
 
 func (c *Change) changeGateway(r *network.Router, before *network.RouterGateway) error {
@@ -90,7 +91,7 @@ func (c *Change) changeGateway(r *network.Router, before *network.RouterGateway)
 
 // setGateway attaches a router to an external network by a port of its own.
 func (c *Change) setGateway(r *network.Router, want *network.RouterGateway) error {
-	n, err := c.networks.get(c.ctx, c.tx, want.NetworkID)
+	n, err := c.networks.Get(c.ctx, c.tx, want.NetworkID)
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (c *Change) setGateway(r *network.Router, want *network.RouterGateway) erro
 }
 
 func (c *Change) clearGateway(r *network.Router) error {
-	used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_floatingips WHERE router_id = ? LIMIT 1", r.ID)
+	used, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_floatingips WHERE router_id = ? LIMIT 1", r.ID)
 	if err != nil {
 		return err
 	}
@@ -132,18 +133,18 @@ func (c *Change) clearGateway(r *network.Router) error {
 
 // touchRouter notes that the networks that a router joins are reached differently now.
 func (c *Change) touchRouter(routerID string) error {
-	nets, err := strings1(c.ctx, c.tx, "SELECT DISTINCT network_id FROM network_ports WHERE device_id IN (%)", []string{routerID})
+	nets, err := documents.Strings(c.ctx, c.tx, "SELECT DISTINCT network_id FROM network_ports WHERE device_id IN (%)", []string{routerID})
 	wake.Mark(&c.dirty.Networks, nets...)
 	return err
 }
 
 // DeleteRouter removes a router; fault.Conflict RouterInUse while it has interfaces.
 func (c *Change) DeleteRouter(routerID string) error {
-	r, err := c.routers.lock(c.ctx, c.tx, routerID)
+	r, err := c.routers.Lock(c.ctx, c.tx, routerID)
 	if err != nil {
 		return err
 	}
-	used, err := exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE device_id = ? AND device_owner = ? LIMIT 1", routerID, network.OwnerRouterInterface)
+	used, err := documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_ports WHERE device_id = ? AND device_owner = ? LIMIT 1", routerID, network.OwnerRouterInterface)
 	if err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (c *Change) DeleteRouter(routerID string) error {
 	if err := c.use(r.ProjectID, "router", -1); err != nil {
 		return err
 	}
-	return c.routers.delete(c.ctx, c.tx, routerID)
+	return c.routers.Delete(c.ctx, c.tx, routerID)
 }
 
 // Interface is the answer about a router's interface.
@@ -170,7 +171,7 @@ type Interface struct {
 
 // AddInterface joins a subnet to a router, by the subnet (the router takes its gateway address) or by a port that nobody uses.
 func (c *Change) AddInterface(routerID, subnetID, portID string) (*Interface, error) {
-	r, err := c.routers.lock(c.ctx, c.tx, routerID)
+	r, err := c.routers.Lock(c.ctx, c.tx, routerID)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +202,7 @@ type routed struct {
 
 // routerPrefixes gives the subnets that a router joins.
 func (c *Change) routerPrefixes(routerID string) ([]routed, error) {
-	subs, err := c.subnets.list(c.ctx, c.tx, `id IN (SELECT a.subnet_id FROM network_addresses a JOIN network_ports p ON p.id = a.port_id
+	subs, err := c.subnets.List(c.ctx, c.tx, `id IN (SELECT a.subnet_id FROM network_addresses a JOIN network_ports p ON p.id = a.port_id
  WHERE p.device_id = ? AND p.device_owner = ?)`, routerID, network.OwnerRouterInterface)
 	if err != nil {
 		return nil, err
@@ -234,7 +235,7 @@ func fits(r *network.Router, s *network.Subnet, have []routed) error {
 }
 
 func (c *Change) interfaceFromSubnet(r *network.Router, subnetID string, have []routed) (*network.Port, error) {
-	s, err := c.subnets.get(c.ctx, c.tx, subnetID)
+	s, err := c.subnets.Get(c.ctx, c.tx, subnetID)
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +259,7 @@ func (c *Change) interfaceFromPort(r *network.Router, portID string, have []rout
 			return fault.New(fault.Invalid, "Bad router request: Router port must have at least one fixed IP.").WithCode("BadRequest")
 		}
 		for _, f := range p.FixedIPs {
-			s, err := c.subnets.get(c.ctx, c.tx, f.SubnetID)
+			s, err := c.subnets.Get(c.ctx, c.tx, f.SubnetID)
 			if err != nil {
 				return err
 			}
@@ -274,7 +275,7 @@ func (c *Change) interfaceFromPort(r *network.Router, portID string, have []rout
 
 // RemoveInterface takes a subnet off a router; fault.Conflict RouterInterfaceInUse… while floating IPs or routes need it.
 func (c *Change) RemoveInterface(routerID, subnetID, portID string) (*Interface, error) {
-	r, err := c.routers.lock(c.ctx, c.tx, routerID)
+	r, err := c.routers.Lock(c.ctx, c.tx, routerID)
 	if err != nil {
 		return nil, err
 	}
@@ -311,10 +312,10 @@ func (c *Change) interfacePort(routerID, subnetID, portID string) (*network.Port
 		}
 		return p, nil
 	}
-	if _, err := c.subnets.get(c.ctx, c.tx, subnetID); err != nil {
+	if _, err := c.subnets.Get(c.ctx, c.tx, subnetID); err != nil {
 		return nil, err
 	}
-	ports, err := c.ports.list(c.ctx, c.tx, "device_id = ? AND device_owner = ?", routerID, network.OwnerRouterInterface)
+	ports, err := c.ports.List(c.ctx, c.tx, "device_id = ? AND device_owner = ?", routerID, network.OwnerRouterInterface)
 	if err != nil {
 		return nil, err
 	}
@@ -327,7 +328,7 @@ func (c *Change) interfacePort(routerID, subnetID, portID string) (*network.Port
 }
 
 func (c *Change) interfaceUnused(r *network.Router, subnetID string) error {
-	used, err := exists(c.ctx, c.tx, `SELECT 1 FROM network_floatingips f JOIN network_addresses a ON a.port_id = f.port_id
+	used, err := documents.Exists(c.ctx, c.tx, `SELECT 1 FROM network_floatingips f JOIN network_addresses a ON a.port_id = f.port_id
  WHERE f.router_id = ? AND a.subnet_id = ? LIMIT 1`, r.ID, subnetID)
 	if err != nil {
 		return err
@@ -335,7 +336,7 @@ func (c *Change) interfaceUnused(r *network.Router, subnetID string) error {
 	if used {
 		return fault.New(fault.Conflict, "Router interface for subnet %s on router %s cannot be deleted, as it is required by one or more floating IPs.", subnetID, r.ID).WithCode("RouterInterfaceInUseByFloatingIP")
 	}
-	s, err := c.subnets.get(c.ctx, c.tx, subnetID)
+	s, err := c.subnets.Get(c.ctx, c.tx, subnetID)
 	if err != nil {
 		return err
 	}
@@ -362,7 +363,7 @@ func (c *Change) checkRoutes(r *network.Router) error {
 	}
 	if r.Gateway != nil {
 		for _, f := range r.Gateway.FixedIPs {
-			s, err := c.subnets.get(c.ctx, c.tx, f.SubnetID)
+			s, err := c.subnets.Get(c.ctx, c.tx, f.SubnetID)
 			if err != nil {
 				return err
 			}
@@ -373,7 +374,7 @@ func (c *Change) checkRoutes(r *network.Router) error {
 			have = append(have, routed{prefix: p})
 		}
 	}
-	own, err := c.ports.list(c.ctx, c.tx, "device_id = ?", r.ID)
+	own, err := c.ports.List(c.ctx, c.tx, "device_id = ?", r.ID)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 )
 
@@ -36,12 +37,12 @@ func (s *Service) GetNetwork(ctx context.Context, c *auth.Caller, networkID stri
 
 // GetPort implements network.Service.
 func (s *Service) GetPort(ctx context.Context, c *auth.Caller, portID string) (*network.Port, error) {
-	p, err := s.ports.get(ctx, s.db, portID)
+	p, err := s.ports.Get(ctx, s.db, portID)
 	if err != nil {
 		return nil, err
 	}
 	if project := seenBy(c); project != "" && p.ProjectID != project {
-		return nil, notFound("Port", portID)
+		return nil, documents.NotFound("Port", portID)
 	}
 	return p, nil
 }
@@ -61,17 +62,17 @@ func (s *Service) CreatePort(ctx context.Context, c *auth.Caller, r network.Port
 		if err != nil || out != nil {
 			return err
 		}
-		n, err := ch.networks.get(ctx, ch.tx, r.NetworkID)
+		n, err := ch.networks.Get(ctx, ch.tx, r.NetworkID)
 		if err != nil {
 			return err
 		}
 		if project := seenBy(c); project != "" && n.ProjectID != project {
-			ok, err := exists(ctx, ch.tx, "SELECT 1 FROM network_rbac WHERE object_id = ? AND target IN ('*', ?) LIMIT 1", n.ID, project)
+			ok, err := documents.Exists(ctx, ch.tx, "SELECT 1 FROM network_rbac WHERE object_id = ? AND target IN ('*', ?) LIMIT 1", n.ID, project)
 			if err != nil {
 				return err
 			}
 			if !ok {
-				return notFound("Network", r.NetworkID)
+				return documents.NotFound("Network", r.NetworkID)
 			}
 		}
 		in := &PortInput{FixedSet: r.FixedIPs != nil, GroupsSet: r.SecurityGroups != nil, Port: network.Port{ID: r.ID, Name: r.Name,
@@ -96,7 +97,7 @@ func (s *Service) BindPort(ctx context.Context, c *auth.Caller, portID, deviceID
 		var err error
 		out, err = ch.UpdatePort(portID, func(p *network.Port) error {
 			if project := seenBy(c); project != "" && p.ProjectID != project {
-				return notFound("Port", portID)
+				return documents.NotFound("Port", portID)
 			}
 			if deviceID != "" && p.DeviceID != "" && p.DeviceID != deviceID {
 				return fault.New(fault.Conflict, "Port %s is still in use.", portID).WithCode("PortInUse")
@@ -132,7 +133,7 @@ func (s *Service) DeletePort(ctx context.Context, c *auth.Caller, portID string)
 
 // DevicePorts implements network.Service.
 func (s *Service) DevicePorts(ctx context.Context, c *auth.Caller, deviceID string) ([]network.Port, error) {
-	ps, err := s.ports.find(ctx, s.db, Filter{Project: seenBy(c), Match: map[string][]string{"device_id": {deviceID}}}, "")
+	ps, err := s.ports.Find(ctx, s.db, Filter{Project: seenBy(c), Match: map[string][]string{"device_id": {deviceID}}}, "")
 	slices.SortFunc(ps, func(a, b network.Port) int { return a.Created.Compare(b.Created) })
 	return ps, err
 }
@@ -144,12 +145,12 @@ func (s *Service) SecurityGroups(ctx context.Context, c *auth.Caller, namesOrIDs
 	}
 	var own []network.Group
 	if len(namesOrIDs) > 0 {
-		byName, err := s.groups.find(ctx, s.db, Filter{Project: c.ProjectID, Match: map[string][]string{"name": namesOrIDs}}, "")
+		byName, err := s.groups.Find(ctx, s.db, Filter{Project: c.ProjectID, Match: map[string][]string{"name": namesOrIDs}}, "")
 		if err != nil {
 			return nil, err
 		}
 		f := Filter{Project: seenBy(c), Match: map[string][]string{"id": namesOrIDs}}
-		byID, err := s.groups.find(ctx, s.db, f, "id IN (SELECT object_id FROM network_rbac WHERE object_type = 'security_group' AND target IN ('*', ?))", f.Project)
+		byID, err := s.groups.Find(ctx, s.db, f, "id IN (SELECT object_id FROM network_rbac WHERE object_type = 'security_group' AND target IN ('*', ?))", f.Project)
 		if err != nil {
 			return nil, err
 		}
@@ -194,7 +195,7 @@ func (s *Service) SetPortGroups(ctx context.Context, c *auth.Caller, portID stri
 	return s.Do(ctx, func(ch *Change) error {
 		_, err := ch.UpdatePort(portID, func(p *network.Port) error {
 			if project := seenBy(c); project != "" && p.ProjectID != project {
-				return notFound("Port", portID)
+				return documents.NotFound("Port", portID)
 			}
 			p.SecurityGroups = slices.Clone(groups)
 			return nil
@@ -215,18 +216,18 @@ func (s *Service) SetPortStatus(ctx context.Context, portID, status string) erro
 		return err
 	}
 	if now == nil {
-		return notFound("Port", portID)
+		return documents.NotFound("Port", portID)
 	}
 	if now.Status == status {
 		return nil
 	}
 	return s.Do(ctx, func(c *Change) error {
-		p, err := c.ports.lock(ctx, c.tx, portID)
+		p, err := c.ports.Lock(ctx, c.tx, portID)
 		if err != nil || p.Status == status {
 			return err
 		}
 		p.Status = status
-		return c.ports.update(ctx, c.tx, p)
+		return c.ports.Update(ctx, c.tx, p)
 	})
 }
 
@@ -236,7 +237,7 @@ func (s *Service) ByFixedIP(ctx context.Context, networkID, address string) (*ne
 	if err != nil {
 		return nil, err
 	}
-	ps, err := s.ports.list(ctx, s.db, "id IN (SELECT port_id FROM network_addresses WHERE network_id = ? AND addr = ?)", networkID, ipam.Key(a))
+	ps, err := s.ports.List(ctx, s.db, "id IN (SELECT port_id FROM network_addresses WHERE network_id = ? AND addr = ?)", networkID, ipam.Key(a))
 	if err != nil {
 		return nil, err
 	}

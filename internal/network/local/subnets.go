@@ -8,6 +8,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 	"kilonova/internal/network/wake"
 )
@@ -18,7 +19,7 @@ const sharedSubnets = `network_id IN (SELECT object_id FROM network_rbac WHERE o
 
 // Subnets lists subnets. A project sees its own and those of networks that it owns or that are shared with it.
 func (s *Service) Subnets(ctx context.Context, f Filter) ([]network.Subnet, error) {
-	return s.subnets.find(ctx, s.db, f, sharedSubnets, f.Project, f.Project)
+	return s.subnets.Find(ctx, s.db, f, sharedSubnets, f.Project, f.Project)
 }
 
 // SubnetRequest asks for a subnet.
@@ -35,10 +36,10 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 	if s.ID == "" {
 		s.ID = id.UUID()
 	}
-	if _, err := c.networks.lock(c.ctx, c.tx, s.NetworkID); err != nil {
+	if _, err := c.networks.Lock(c.ctx, c.tx, s.NetworkID); err != nil {
 		return nil, err
 	}
-	others, err := c.subnets.list(c.ctx, c.tx, "network_id = ?", s.NetworkID)
+	others, err := c.subnets.List(c.ctx, c.tx, "network_id = ?", s.NetworkID)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 	if err := c.use(s.ProjectID, "subnet", 1); err != nil {
 		return nil, err
 	}
-	if err := c.subnets.insert(c.ctx, c.tx, s); err != nil {
+	if err := c.subnets.Insert(c.ctx, c.tx, s); err != nil {
 		return nil, err
 	}
 	if err := c.setPools(s); err != nil {
@@ -82,7 +83,7 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 
 // addAutomatic gives the ports that are on the network an address of a new subnet on which guests make their own.
 func (c *Change) addAutomatic(s *network.Subnet) error {
-	ports, err := c.ports.list(c.ctx, c.tx, "network_id = ? AND device_owner NOT IN (?, ?, ?)", s.NetworkID,
+	ports, err := c.ports.List(c.ctx, c.tx, "network_id = ? AND device_owner NOT IN (?, ?, ?)", s.NetworkID,
 		network.OwnerRouterInterface, network.OwnerRouterGateway, network.OwnerFloatingIP)
 	if err != nil {
 		return err
@@ -95,7 +96,7 @@ func (c *Change) addAutomatic(s *network.Subnet) error {
 		}
 		p.FixedIPs = append(p.FixedIPs, f)
 		c.touch(p)
-		if err := c.ports.update(c.ctx, c.tx, p); err != nil {
+		if err := c.ports.Update(c.ctx, c.tx, p); err != nil {
 			return err
 		}
 	}
@@ -104,7 +105,7 @@ func (c *Change) addAutomatic(s *network.Subnet) error {
 
 // UpdateSubnet changes a subnet. Addresses that ports have stay theirs, also outside of changed pools.
 func (c *Change) UpdateSubnet(subnetID string, change func(s *network.Subnet) error) (*network.Subnet, error) {
-	s, err := c.subnets.lock(c.ctx, c.tx, subnetID)
+	s, err := c.subnets.Lock(c.ctx, c.tx, subnetID)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func (c *Change) UpdateSubnet(subnetID string, change func(s *network.Subnet) er
 		}
 	}
 	wake.Mark(&c.dirty.Networks, s.NetworkID)
-	return s, c.subnets.update(c.ctx, c.tx, s)
+	return s, c.subnets.Update(c.ctx, c.tx, s)
 }
 
 // gatewayFree fails when a router has the subnet's gateway address.
@@ -156,15 +157,15 @@ func (c *Change) gatewayFree(s *network.Subnet) error {
 
 // DeleteSubnet removes a subnet; fault.Conflict SubnetInUse while ports have addresses of it that they did not make themselves.
 func (c *Change) DeleteSubnet(subnetID string) error {
-	s, err := c.subnets.lock(c.ctx, c.tx, subnetID)
+	s, err := c.subnets.Lock(c.ctx, c.tx, subnetID)
 	if err != nil {
 		return err
 	}
-	ids, err := strings1(c.ctx, c.tx, "SELECT port_id FROM network_addresses WHERE subnet_id IN (%)", []string{subnetID})
+	ids, err := documents.Strings(c.ctx, c.tx, "SELECT port_id FROM network_addresses WHERE subnet_id IN (%)", []string{subnetID})
 	if err != nil {
 		return err
 	}
-	ports, err := c.ports.in(c.ctx, c.tx, "id", ids)
+	ports, err := c.ports.In(c.ctx, c.tx, "id", ids)
 	if err != nil {
 		return err
 	}
@@ -188,7 +189,7 @@ func (c *Change) DeleteSubnet(subnetID string) error {
 		}
 		p.FixedIPs = keep
 		c.touch(p)
-		if err := c.ports.update(c.ctx, c.tx, p); err != nil {
+		if err := c.ports.Update(c.ctx, c.tx, p); err != nil {
 			return err
 		}
 	}
@@ -203,7 +204,7 @@ func (c *Change) removeSubnet(s *network.Subnet) error {
 	if err := c.use(s.ProjectID, "subnet", -1); err != nil {
 		return err
 	}
-	return c.subnets.delete(c.ctx, c.tx, s.ID)
+	return c.subnets.Delete(c.ctx, c.tx, s.ID)
 }
 
 // AddressesUsed counts the addresses in use per subnet.
@@ -212,7 +213,7 @@ func (s *Service) AddressesUsed(ctx context.Context, subnetIDs []string) (map[st
 		subnet string
 		n      int64
 	}
-	rows, err := collect(ctx, s.db, "SELECT subnet_id, COUNT(*) FROM network_addresses WHERE subnet_id IN (%) GROUP BY subnet_id", subnetIDs,
+	rows, err := documents.Collect(ctx, s.db, "SELECT subnet_id, COUNT(*) FROM network_addresses WHERE subnet_id IN (%) GROUP BY subnet_id", subnetIDs,
 		func(scan func(...any) error) (u used, err error) { return u, scan(&u.subnet, &u.n) })
 	if err != nil {
 		return nil, fmt.Errorf("count addresses: %w", err)

@@ -55,7 +55,7 @@ func (s *Service) Topology(ctx context.Context, project string) (string, error) 
 	}
 	var id string
 	err = s.Do(ctx, func(c *Change) error {
-		again, err := c.networks.list(ctx, c.tx, "project_id = ? AND name = ?", project, topologyNetwork)
+		again, err := c.networks.List(ctx, c.tx, "project_id = ? AND name = ?", project, topologyNetwork)
 		if err != nil {
 			return err
 		}

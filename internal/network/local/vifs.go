@@ -24,7 +24,7 @@ func (s *Service) around(ctx context.Context, ports []network.Port) (*around, er
 		}
 	}
 	a := &around{networks: map[string]*network.Network{}, subnets: map[string]*network.Subnet{}, floating: map[string][]network.FloatingIP{}}
-	ns, err := s.networks.in(ctx, s.db, "id", nets)
+	ns, err := s.networks.In(ctx, s.db, "id", nets)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,7 @@ func (s *Service) around(ctx context.Context, ports []network.Port) (*around, er
 		ns[i].Bridge = network.BridgeName(ns[i].ID)
 		a.networks[ns[i].ID] = &ns[i]
 	}
-	subs, err := s.subnets.in(ctx, s.db, "network_id", nets)
+	subs, err := s.subnets.In(ctx, s.db, "network_id", nets)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (s *Service) around(ctx context.Context, ports []network.Port) (*around, er
 			n.Subnets = append(n.Subnets, subs[i])
 		}
 	}
-	fs, err := s.floating.in(ctx, s.db, "port_id", ids)
+	fs, err := s.floating.In(ctx, s.db, "port_id", ids)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (s *Service) around(ctx context.Context, ports []network.Port) (*around, er
 
 // VIFs implements network.Service. Ports that are gone are left out.
 func (s *Service) VIFs(ctx context.Context, portIDs ...string) ([]network.VIF, error) {
-	ports, err := s.ports.in(ctx, s.db, "id", portIDs)
+	ports, err := s.ports.In(ctx, s.db, "id", portIDs)
 	if err != nil || len(ports) == 0 {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (s *Service) VIFs(ctx context.Context, portIDs ...string) ([]network.VIF, e
 		groupIDs = append(groupIDs, ports[i].SecurityGroups...)
 	}
 	slices.Sort(groupIDs)
-	groups, err := s.groups.in(ctx, s.db, "id", slices.Compact(groupIDs))
+	groups, err := s.groups.In(ctx, s.db, "id", slices.Compact(groupIDs))
 	if err != nil {
 		return nil, err
 	}

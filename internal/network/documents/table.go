@@ -1,4 +1,6 @@
-package local
+// Package documents keeps resources of the network service as JSON documents in SQL tables, with the columns beside them that queries and
+// constraints need.
+package documents
 
 import (
 	"context"
@@ -14,8 +16,8 @@ import (
 	"kilonova/internal/network"
 )
 
-// table keeps the documents of one kind of resource: the JSON of T, and columns copied from it that queries use.
-type table[T any] struct {
+// Table keeps the documents of one kind of resource: the JSON of T, and columns copied from it that queries use.
+type Table[T any] struct {
 	name    string   // of the SQL table
 	kind    string   // in error types and sentences: "Network" gives NetworkNotFound
 	cols    []string // besides id and doc; the ones a Filter may match
@@ -26,8 +28,9 @@ type table[T any] struct {
 	updateQ string
 }
 
-func newTable[T any](name, kind string, cols []string, id func(*T) string, std func(*T) *network.Standard, vals func(*T) []any) *table[T] {
-	t := &table[T]{name: name, kind: kind, cols: cols, vals: vals, id: id, std: std}
+// New makes a table of the given SQL name; kind names the resource in errors, cols are the columns besides id and doc, vals their values.
+func New[T any](name, kind string, cols []string, id func(*T) string, std func(*T) *network.Standard, vals func(*T) []any) *Table[T] {
+	t := &Table[T]{name: name, kind: kind, cols: cols, vals: vals, id: id, std: std}
 	t.insertQ = fmt.Sprintf("INSERT INTO %s (id, doc%s) VALUES (?, ?%s)", name, joined(cols, ", %s"), strings.Repeat(", ?", len(cols)))
 	t.updateQ = fmt.Sprintf("UPDATE %s SET doc = ?%s WHERE id = ?", name, joined(cols, ", %s = ?"))
 	return t
@@ -41,7 +44,8 @@ func joined(names []string, format string) string {
 	return b.String()
 }
 
-func (t *table[T]) insert(ctx context.Context, tx *db.Tx, v *T) error {
+// Insert adds a document.
+func (t *Table[T]) Insert(ctx context.Context, tx *db.Tx, v *T) error {
 	s := t.std(v)
 	if s.Created.IsZero() {
 		s.Created = clock.Now()
@@ -57,8 +61,8 @@ func (t *table[T]) insert(ctx context.Context, tx *db.Tx, v *T) error {
 	return nil
 }
 
-// update stores a changed document and counts its revision.
-func (t *table[T]) update(ctx context.Context, tx *db.Tx, v *T) error {
+// Update stores a changed document and counts its revision.
+func (t *Table[T]) Update(ctx context.Context, tx *db.Tx, v *T) error {
 	s := t.std(v)
 	s.Updated = clock.Now()
 	s.Revision++
@@ -73,28 +77,29 @@ func (t *table[T]) update(ctx context.Context, tx *db.Tx, v *T) error {
 	return nil
 }
 
-func (t *table[T]) delete(ctx context.Context, tx *db.Tx, id string) error {
+// Delete removes a document.
+func (t *Table[T]) Delete(ctx context.Context, tx *db.Tx, id string) error {
 	if _, err := tx.Exec(ctx, "DELETE FROM "+t.name+" WHERE id = ?", id); err != nil {
 		return fmt.Errorf("delete from %s: %w", t.name, err)
 	}
 	return nil
 }
 
-// get reads one document; fault.NotFound when there is none.
-func (t *table[T]) get(ctx context.Context, q db.Querier, id string) (*T, error) {
+// Get reads one document; fault.NotFound when there is none.
+func (t *Table[T]) Get(ctx context.Context, q db.Querier, id string) (*T, error) {
 	return t.one(ctx, q, "", id)
 }
 
-// lock is get that keeps the row for the transaction.
-func (t *table[T]) lock(ctx context.Context, tx *db.Tx, id string) (*T, error) {
+// Lock is Get that keeps the row for the transaction.
+func (t *Table[T]) Lock(ctx context.Context, tx *db.Tx, id string) (*T, error) {
 	return t.one(ctx, tx, tx.ForUpdate(), id)
 }
 
-func (t *table[T]) one(ctx context.Context, q db.Querier, suffix, id string) (*T, error) {
+func (t *Table[T]) one(ctx context.Context, q db.Querier, suffix, id string) (*T, error) {
 	var doc []byte
 	err := q.QueryRow(ctx, "SELECT doc FROM "+t.name+" WHERE id = ?"+suffix, id).Scan(&doc)
 	if db.IsNoRows(err) {
-		return nil, notFound(t.kind, id)
+		return nil, NotFound(t.kind, id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", t.name, err)
@@ -106,8 +111,8 @@ func (t *table[T]) one(ctx context.Context, q db.Querier, suffix, id string) (*T
 	return v, nil
 }
 
-// list reads the documents that a condition selects; "" selects all.
-func (t *table[T]) list(ctx context.Context, q db.Querier, where string, args ...any) ([]T, error) {
+// List reads the documents that a condition selects; "" selects all.
+func (t *Table[T]) List(ctx context.Context, q db.Querier, where string, args ...any) ([]T, error) {
 	if where != "" {
 		where = " WHERE " + where
 	}
@@ -132,10 +137,10 @@ func (t *table[T]) list(ctx context.Context, q db.Querier, where string, args ..
 }
 
 // in lists the documents whose column has one of the values, a few hundred values per statement.
-func (t *table[T]) in(ctx context.Context, q db.Querier, col string, values []string) ([]T, error) {
+func (t *Table[T]) In(ctx context.Context, q db.Querier, col string, values []string) ([]T, error) {
 	var out []T
 	for part := range slices.Chunk(values, maxIn) {
-		got, err := t.list(ctx, q, col+" IN ("+db.In(len(part))+")", db.Args(part)...)
+		got, err := t.List(ctx, q, col+" IN ("+db.In(len(part))+")", db.Args(part)...)
 		if err != nil {
 			return nil, err
 		}
@@ -152,8 +157,8 @@ type Filter struct {
 	Match   map[string][]string // a column and the values it may have; a column that the kind lacks is left to the caller
 }
 
-// find lists the documents of a filter. shared is a condition, with its arguments, that selects besides the project's own.
-func (t *table[T]) find(ctx context.Context, q db.Querier, f Filter, shared string, args ...any) ([]T, error) {
+// Find lists the documents of a filter. shared is a condition, with its arguments, that selects besides the project's own.
+func (t *Table[T]) Find(ctx context.Context, q db.Querier, f Filter, shared string, args ...any) ([]T, error) {
 	var conds []string
 	var vals []any
 	if f.Project != "" {
@@ -173,10 +178,11 @@ func (t *table[T]) find(ctx context.Context, q db.Querier, f Filter, shared stri
 		}
 		conds, vals = append(conds, col+" IN ("+db.In(len(in))+")"), append(vals, db.Args(in)...)
 	}
-	return t.list(ctx, q, strings.Join(conds, " AND "), vals...)
+	return t.List(ctx, q, strings.Join(conds, " AND "), vals...)
 }
 
-func notFound(kind, id string) *fault.Error {
+// NotFound says that a resource is not there, in Neutron's words.
+func NotFound(kind, id string) *fault.Error {
 	return fault.New(fault.NotFound, "%s %s could not be found.", kindText(kind), id).WithCode(kind + "NotFound")
 }
 

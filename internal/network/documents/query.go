@@ -1,4 +1,4 @@
-package local
+package documents
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"kilonova/internal/db"
 )
 
-// collect runs a query whose % becomes the marks of an IN list of values, a few hundred at a time, and gathers its rows.
-func collect[T any](ctx context.Context, q db.Querier, stmt string, values []string, row func(scan func(...any) error) (T, error)) ([]T, error) {
+// Collect runs a query whose % becomes the marks of an IN list of values, a few hundred at a time, and gathers its rows.
+func Collect[T any](ctx context.Context, q db.Querier, stmt string, values []string, row func(scan func(...any) error) (T, error)) ([]T, error) {
 	var out []T
 	for part := range slices.Chunk(values, maxIn) {
 		got, err := collectPart(ctx, q, strings.Replace(stmt, "%", db.In(len(part)), 1), part, row)
@@ -39,8 +39,8 @@ func collectPart[T any](ctx context.Context, q db.Querier, stmt string, part []s
 	return out, rows.Err()
 }
 
-// exists tells whether a query gives a row.
-func exists(ctx context.Context, q db.Querier, stmt string, args ...any) (bool, error) {
+// Exists tells whether a query gives a row.
+func Exists(ctx context.Context, q db.Querier, stmt string, args ...any) (bool, error) {
 	var one int
 	err := q.QueryRow(ctx, stmt, args...).Scan(&one)
 	if db.IsNoRows(err) {
@@ -52,9 +52,9 @@ func exists(ctx context.Context, q db.Querier, stmt string, args ...any) (bool, 
 	return true, nil
 }
 
-// strings1 runs a query of one text column whose % becomes the marks of an IN list, a few hundred values at a time.
-func strings1(ctx context.Context, q db.Querier, stmt string, values []string) ([]string, error) {
-	return collect(ctx, q, stmt, values, func(scan func(...any) error) (string, error) {
+// Strings runs a query of one text column whose % becomes the marks of an IN list, a few hundred values at a time.
+func Strings(ctx context.Context, q db.Querier, stmt string, values []string) ([]string, error) {
+	return Collect(ctx, q, stmt, values, func(scan func(...any) error) (string, error) {
 		var v string
 		err := scan(&v)
 		return v, err
