@@ -166,6 +166,13 @@ type Service interface {
 	SecurityGroups(ctx context.Context, c *auth.Caller, namesOrIDs ...string) ([]SecurityGroup, error)
 	// SetPortGroups replaces the security groups of a port.
 	SetPortGroups(ctx context.Context, c *auth.Caller, portID string, groups []string) error
+	// ReserveBinding prepares a port for a host to which its device is about to move while it runs: that host's data plane has the port from then on,
+	// besides the one that it is bound to. BindPort to that host ends it. Repeating is success.
+	ReserveBinding(ctx context.Context, c *auth.Caller, id, hostID string) error
+	// DropBinding takes a reservation back; one that is not there is success, and so is a port that is bound to the host by now, which stays so.
+	DropBinding(ctx context.Context, c *auth.Caller, id, hostID string) error
+	// SetTunnel keeps the address at which a host's tunnels end, "" for a host that has none. Hosts with common networks are told of a change.
+	SetTunnel(ctx context.Context, host, address string) error
 	// QuotaLeft tells how many more ports the project may have (-1: unlimited).
 	QuotaLeft(ctx context.Context, c *auth.Caller) (int, error)
 	// Host gives the whole desired data plane of one host. Agents apply it as a whole, so a lost message never matters.
@@ -214,6 +221,36 @@ type HostNetwork struct {
 	// NAT tells that guests reach the outside behind the host's own address.
 	NAT      bool   `json:"nat"`
 	Physical string `json:"physical,omitempty"` // name of the physical network that the bridge is joined to
+	// VNI is the VXLAN identifier by which hosts carry the network to each other; 0: it does not leave the host.
+	VNI int `json:"vni,omitempty"`
+	// Endpoints are the tunnel addresses of the other hosts that have ports of the network, or are about to.
+	Endpoints []string `json:"endpoints,omitempty"`
+	// Remote are the ports that are bound to those hosts.
+	Remote []RemotePort `json:"remote,omitempty"`
+}
+
+// PartError is the failure of a part of a host's data plane: a network, or with an empty NetworkID what concerns no network in particular. The other
+// networks work.
+type PartError struct {
+	NetworkID string
+	Err       error
+}
+
+func (e *PartError) Error() string {
+	if e.NetworkID == "" {
+		return e.Err.Error()
+	}
+	return "network " + e.NetworkID + ": " + e.Err.Error()
+}
+
+// Unwrap gives the cause.
+func (e *PartError) Unwrap() error { return e.Err }
+
+// RemotePort is a port of a network on another host.
+type RemotePort struct {
+	MAC       string   `json:"mac"`
+	Addresses []string `json:"addresses"`
+	Endpoint  string   `json:"endpoint"` // tunnel address of its host
 }
 
 // Lease is one DHCP binding.
@@ -240,6 +277,8 @@ type HostPort struct {
 	ProjectID    string        `json:"project_id"`
 	Floating     []Floating    `json:"floating,omitempty"`
 	Down         bool          `json:"down,omitempty"` // admin_state_up is false: nothing passes
+	// Incoming tells that the port's guest runs on another host and is about to move here: everything is ready for it, but floating addresses stay there.
+	Incoming bool `json:"incoming,omitempty"`
 }
 
 // Floating is a floating address of a port.

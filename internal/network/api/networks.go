@@ -124,7 +124,8 @@ func setNetwork(n *network.Network, in input) error {
 	return checkProvider(n)
 }
 
-// checkProvider allows what hosts can do: a bridge of its own for each network, or one joined to a physical network as it is.
+// checkProvider allows what hosts can do: a bridge of its own for each network, which may be carried between hosts by VXLAN, or one joined to a
+// physical network as it is.
 func checkProvider(n *network.Network) error {
 	bad := func(format string, args ...any) error {
 		return fault.New(fault.Invalid, "Invalid input for operation: "+format, args...).WithCode("InvalidInput")
@@ -141,8 +142,15 @@ func checkProvider(n *network.Network) error {
 		if n.SegmentationID != nil {
 			return bad("provider:segmentation_id is prohibited for flat provider network.")
 		}
+	case "vxlan":
+		if n.ProviderPhysical != "" {
+			return bad("provider:physical_network is prohibited for vxlan provider network.")
+		}
+		if n.SegmentationID != nil && (*n.SegmentationID < 1 || *n.SegmentationID > local.MaxVNI) {
+			return bad("segmentation_id out of range (1 through %d).", local.MaxVNI)
+		}
 	default:
-		return bad("network_type value '%s' not supported. Supported are local and flat.", n.ProviderType)
+		return bad("network_type value '%s' not supported. Supported are local, vxlan and flat.", n.ProviderType)
 	}
 	return nil
 }

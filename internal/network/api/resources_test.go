@@ -68,7 +68,7 @@ func TestNetworkLifeAndVisibility(t *testing.T) {
 		{`{"network": {"mtu": 5}}`, "HTTPBadRequest"}} {
 		p1.fails(400, tc[1], "POST", "/v2.0/networks", tc[0])
 	}
-	admin.fails(400, "InvalidInput", "POST", "/v2.0/networks", `{"network": {"provider:network_type": "vxlan"}}`)
+	admin.fails(400, "InvalidInput", "POST", "/v2.0/networks", `{"network": {"provider:network_type": "vlan"}}`)
 	p1.ok(204, "DELETE", path, "", "")
 	p1.fails(404, "NetworkNotFound", "GET", path, "")
 }

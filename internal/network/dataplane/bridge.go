@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -42,6 +43,12 @@ func (p *Plane) ensureBridge(n *network.HostNetwork) (netlink.Link, error) {
 	if link.Type() != "bridge" || link.Attrs().Alias != p.alias() {
 		return nil, fmt.Errorf("interface %s is there and not ours: remove or rename it", n.Bridge)
 	}
+	if mac := p.bridgeMAC(n); !bytes.Equal(link.Attrs().HardwareAddr, mac) {
+		if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
+			return nil, fmt.Errorf("bridge %s: set address %s: %w", n.Bridge, mac, err)
+		}
+		link.Attrs().HardwareAddr = mac
+	}
 	if n.MTU > 0 && link.Attrs().MTU != n.MTU {
 		if err := netlink.LinkSetMTU(link, n.MTU); err != nil {
 			return nil, fmt.Errorf("bridge %s: set MTU %d: %w", n.Bridge, n.MTU, err)
@@ -61,13 +68,16 @@ func (p *Plane) ensureBridge(n *network.HostNetwork) (netlink.Link, error) {
 	if err := p.addresses(link, n); err != nil {
 		return nil, fmt.Errorf("bridge %s: %w", n.Bridge, err)
 	}
+	if err := p.tunnel(link, n); err != nil {
+		return nil, err
+	}
 	return link, p.uplink(link, n)
 }
 
 func (p *Plane) addBridge(n *network.HostNetwork) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = n.Bridge
-	attrs.HardwareAddr = p.bridgeMAC(n.Bridge)
+	attrs.HardwareAddr = p.bridgeMAC(n)
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		return nil, fmt.Errorf("add: %w", err)
 	}
@@ -82,13 +92,26 @@ func (p *Plane) addBridge(n *network.HostNetwork) (netlink.Link, error) {
 	return netlink.LinkByName(n.Bridge)
 }
 
-// bridgeMAC is a locally administered address that stays the same when ports come and go, and differs between hosts.
-func (p *Plane) bridgeMAC(bridge string) net.HardwareAddr {
+// bridgeMAC is a locally administered address that stays the same when ports come and go. It is the gateway's: for a network that reaches other hosts it
+// is the same on all of them, so that a guest which moves need not learn another; for others it differs between hosts.
+func (p *Plane) bridgeMAC(n *network.HostNetwork) net.HardwareAddr {
+	if p.tunnelled(n) {
+		return derivedMAC("gateway", n.ID)
+	}
+	return p.hostMAC(n.Bridge)
+}
+
+// hostMAC differs between hosts.
+func (p *Plane) hostMAC(bridge string) net.HardwareAddr {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "localhost"
 	}
-	sum := sha256.Sum256([]byte(host + "\x00" + p.cfg.Tag + "\x00" + bridge))
+	return derivedMAC(host, p.cfg.Tag, bridge)
+}
+
+func derivedMAC(of ...string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(strings.Join(of, "\x00")))
 	return net.HardwareAddr{0x0e, sum[0], sum[1], sum[2], sum[3], sum[4]}
 }
 
@@ -193,7 +216,7 @@ func (p *Plane) attach(st *network.HostState) error {
 			continue
 		}
 		if err := join(tap, bridge); err != nil && !missing(err) {
-			errs = append(errs, fmt.Errorf("tap %s: %w", port.Tap, err))
+			errs = append(errs, &network.PartError{NetworkID: port.NetworkID, Err: fmt.Errorf("tap %s: %w", port.Tap, err)})
 		}
 	}
 	return errors.Join(errs...)
@@ -316,11 +339,15 @@ func (p *Plane) dropBridges(wanted map[string]bool) error {
 			s.stop()
 			delete(p.served, name)
 		}
-		if ports[l.Attrs().Index] > p.uplinksOf(l) {
+		tunnels, err := p.dropTunnel(name)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if ports[l.Attrs().Index]-tunnels > p.uplinksOf(l) {
 			continue // a guest that is on its way out still has its tap here; the firewall drops what it sends
 		}
 		if err := netlink.LinkDel(l); err != nil {
-			errs = append(errs, fmt.Errorf("remove bridge %s: %w", name, err))
+			errs = append(errs, &network.PartError{Err: fmt.Errorf("remove bridge %s: %w", name, err)})
 		}
 	}
 	return errors.Join(errs...)

@@ -58,8 +58,8 @@ func (p *Plane) firewall(ctx context.Context, st *network.HostState) error {
 	if err != nil {
 		return err
 	}
-	text := ruleset(st, ruleOptions{Table: p.table, Uplinks: uplinks, Strangers: strangers, HostPorts: p.cfg.HostPorts,
-		MAC: func(bridge string) string { return p.bridgeMAC(bridge).String() }})
+	text := ruleset(st, ruleOptions{Table: p.table, Uplinks: uplinks, Strangers: strangers, HostPorts: p.cfg.HostPorts, Tunnelled: p.tunnelled,
+		MAC: func(n *network.HostNetwork) string { return p.bridgeMAC(n).String() }, HostMAC: func(bridge string) string { return p.hostMAC(bridge).String() }})
 	if text == p.rules {
 		tables, err := nft(ctx, "", "list", "tables")
 		if err != nil {
@@ -88,6 +88,9 @@ func (p *Plane) strangers(st *network.HostState, uplinks []string) ([]string, er
 	}
 	for i := range st.Ports {
 		known[st.Ports[i].Tap] = true
+	}
+	for i := range st.Networks {
+		known[tunnelName(st.Networks[i].Bridge)] = true
 	}
 	var out []string
 	for _, l := range links {
@@ -191,7 +194,7 @@ func permissions(st *network.HostState) map[string]map[string]bool {
 			}
 		}
 		for _, f := range p.Floating {
-			lines["floating "+f.Address] = true
+			lines["floating "+f.Address] = true // also of a port that is on its way here: its connections come along
 		}
 		for _, a := range p.Addresses {
 			if _, err := netip.ParseAddr(a); err == nil {

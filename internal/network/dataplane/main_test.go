@@ -45,10 +45,12 @@ func TestMain(m *testing.M) {
 
 // beGuest is what the test program does inside a guest: "listen PORT" answers each connection with a greeting and then sends back
 // what it gets, "dial ADDR" prints what it is greeted with, "hold ADDR" keeps a connection, sends what it is told and prints what
-// comes back.
+// comes back, "host ADDR" is a host of its own with a data plane whose tunnels end at ADDR.
 func beGuest(what string) error {
 	verb, arg, _ := strings.Cut(what, " ")
 	switch verb {
+	case "host":
+		return beHost(arg)
 	case "listen":
 		l, err := net.Listen("tcp", ":"+arg)
 		if err != nil {
@@ -120,13 +122,25 @@ type guest struct {
 // boot makes a guest behind a port's tap.
 func boot(t *testing.T, p network.HostPort) *guest {
 	t.Helper()
+	return bootOn(t, "", p)
+}
+
+// bootOn makes a guest on a host, which is a namespace too; "" is the namespace of the test.
+func bootOn(t *testing.T, host string, p network.HostPort) *guest {
+	t.Helper()
+	at := func(args ...string) []string {
+		if host != "" {
+			return append([]string{"-n", host}, args...)
+		}
+		return args
+	}
 	g := &guest{t: t, ns: fmt.Sprintf("kn%d-%s", os.Getpid(), p.ID[:8]), port: p}
 	run(t, "ip", "netns", "add", g.ns)
 	t.Cleanup(func() {
-		_ = exec.Command("ip", "link", "del", p.Tap).Run()
+		_ = exec.Command("ip", at("link", "del", p.Tap)...).Run()
 		run(t, "ip", "netns", "del", g.ns)
 	})
-	run(t, "ip", "link", "add", p.Tap, "type", "veth", "peer", "name", "eth0", "address", p.MAC, "netns", g.ns)
+	run(t, "ip", at("link", "add", p.Tap, "type", "veth", "peer", "name", "eth0", "address", p.MAC, "netns", g.ns)...)
 	g.ip("link", "set", "lo", "up")
 	g.ip("link", "set", "eth0", "up")
 	return g

@@ -11,11 +11,15 @@
 // that mark is ever removed. Close without teardown leaves running guests their network; the next Plane takes over where this one
 // stopped. Close with teardown leaves nothing behind. It must run with CAP_NET_ADMIN in the network namespace that it shall manage.
 //
-// What it does not do: carry networks between hosts, other than by a physical network that they share (Config.Physical); reach,
-// from the host itself, one of two networks that have the same addresses.
+// Networks with a VXLAN identifier reach other hosts through tunnels (see tunnel.go). Each host is gateway, DHCP server and metadata service for its own
+// guests, with one address and one MAC everywhere, so a guest that moves finds them again; none of that crosses a tunnel.
+//
+// What it does not do: reach, from the host itself, a guest of another host under the gateway's address, or one of two networks that have the same
+// addresses.
 package dataplane
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +38,7 @@ type Config struct {
 	Tag      string            // tells several data planes of one host apart: letters and digits; "": main
 	StateDir string            // keeps what must be undone at teardown, is made when missing; "": remembered only while the process lives
 	Physical map[string]string // physical network -> interface that joins its bridge
+	Tunnel   netip.Addr        // the host's address at which tunnels of networks end; not valid: networks do not leave the host
 	// Metadata answers what guests ask at http://169.254.169.254. Requests carry X-Instance-ID, X-Tenant-ID, X-Neutron-Network-ID and
 	// X-Forwarded-For (the guest's address), set here whatever the guest sent. nil: nobody listens there.
 	Metadata  http.Handler
@@ -112,7 +117,7 @@ func (p *Plane) Apply(ctx context.Context, st *network.HostState) error {
 		n := &st.Networks[i]
 		wanted[n.Bridge] = true
 		if err := p.network(st, n); err != nil {
-			errs = append(errs, fmt.Errorf("network %s: %w", n.ID, err))
+			errs = append(errs, &network.PartError{NetworkID: n.ID, Err: err})
 		}
 	}
 	errs = append(errs, p.attach(st), p.dropBridges(wanted), p.route(st), p.floating(st))
@@ -128,6 +133,11 @@ func (p *Plane) network(st *network.HostState, n *network.HostNetwork) error {
 		return err
 	}
 	s := p.served[n.Bridge]
+	if s != nil && !bytes.Equal(s.net.mac, link.Attrs().HardwareAddr) { // its servers say the former one
+		s.stop()
+		delete(p.served, n.Bridge)
+		s = nil
+	}
 	if s == nil {
 		s = &served{net: &current{plane: p, link: link.Attrs().Index, mac: link.Attrs().HardwareAddr}}
 	}

@@ -210,9 +210,7 @@ func TestSpoofingIsDropped(t *testing.T) {
 	all := network.GroupRule{Direction: "ingress", EtherType: "IPv4"}
 	st := hostState([]network.HostPort{p1, p2}, all)
 	apply(t, p, st)
-	if !g1.ping("10.77.0.32") {
-		t.Fatal("the guests do not reach each other")
-	}
+	until(t, "that the guests reach each other", func() bool { return g1.ping("10.77.0.32") })
 	g1.ip("addr", "add", "10.77.0.66/24", "dev", "eth0")
 	spoofed := func() bool {
 		_, err := g1.try("", "ping", "-c1", "-W1", "-I", "10.77.0.66", "10.77.0.32")

@@ -95,7 +95,12 @@ func TestNFTTakesEveryRuleset(t *testing.T) {
 			twin.ID, twin.Bridge, twin.Peers = netB, network.BridgeName(netB), []string{netA}
 			st.Networks = append(st.Networks, twin)
 		}
-		opts := ruleOptions{Table: "kilonova_pure", Uplinks: []string{"up0"}, Strangers: []string{"tap0"}, HostPorts: []int{22}, MAC: func(string) string { return "0e:00:00:00:00:01" }}
+		opts := ruleOptions{Table: "kilonova_pure", Uplinks: []string{"up0"}, Strangers: []string{"tap0"}, HostPorts: []int{22},
+			MAC: func(*network.HostNetwork) string { return "0e:00:00:00:00:01" }, HostMAC: func(string) string { return "0e:00:00:00:00:02" },
+			Tunnelled: func(n *network.HostNetwork) bool { return n.VNI != 0 }}
+		if rapid.Bool().Draw(rt, "tunnelled") {
+			st.Networks[0].VNI = 7
+		}
 		text := ruleset(st, opts)
 		if text != ruleset(st, opts) {
 			rt.Fatal("equal states gave different texts")

@@ -75,7 +75,7 @@ func (b *builder) choosing() {
 	for i := range b.state.Networks {
 		// What goes to the router is told apart by network; what is bridged never leaves it and needs no telling.
 		if n := &b.state.Networks[i]; who[n.ID] {
-			b.line("\t\tiifname %q ether daddr %s ct original zone set %d", n.Bridge, b.opts.MAC(n.Bridge), netMark(n.ID)%65535+1)
+			b.line("\t\tiifname %q ether daddr %s ct original zone set %d", n.Bridge, b.opts.MAC(n), netMark(n.ID)%65535+1)
 		}
 	}
 	b.line("\t}\n\tchain choose {\n\t\ttype filter hook prerouting priority -140; policy accept;")
@@ -128,11 +128,13 @@ func (p *Plane) route(st *network.HostState) error {
 		}
 		link, err := netlink.LinkByName(n.Bridge)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("routes of network %s: %w", n.ID, err))
+			errs = append(errs, &network.PartError{NetworkID: n.ID, Err: fmt.Errorf("routes: %w", err)})
 			continue
 		}
 		want[routeTables|int(netMark(n.ID))] = true
-		errs = append(errs, p.routeNetwork(n, link))
+		if err := p.routeNetwork(n, link); err != nil {
+			errs = append(errs, &network.PartError{NetworkID: n.ID, Err: err})
+		}
 	}
 	for i := range st.Networks {
 		n := &st.Networks[i]
@@ -141,10 +143,13 @@ func (p *Plane) route(st *network.HostState) error {
 		}
 		want[extraTables|int(netMark(n.ID))] = true
 		if err := extraRoutes(st, n); err != nil {
-			errs = append(errs, fmt.Errorf("static routes of network %s: %w", n.ID, err))
+			errs = append(errs, &network.PartError{NetworkID: n.ID, Err: fmt.Errorf("static routes: %w", err)})
 		}
 	}
-	return errors.Join(append(errs, dropRules(want))...)
+	if err := dropRules(want); err != nil {
+		errs = append(errs, &network.PartError{Err: err})
+	}
+	return errors.Join(errs...)
 }
 
 // extraRoutes makes the static routes of the routers that join a network. They are for what comes from that network alone: no

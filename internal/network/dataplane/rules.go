@@ -42,7 +42,10 @@ type ruleOptions struct {
 	Uplinks   []string // interfaces that join bridges to physical networks
 	Strangers []string // interfaces on our bridges that are no port of the state: guests on their way out
 	HostPorts []int    // TCP ports of the host that guests may reach
-	MAC       func(bridge string) string
+	// Tunnelled tells whether a network reaches other hosts; MAC is that of its gateway, HostMAC one that no other host has.
+	Tunnelled func(n *network.HostNetwork) bool
+	MAC       func(n *network.HostNetwork) string
+	HostMAC   func(bridge string) string
 }
 
 func (b *builder) line(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
@@ -116,6 +119,9 @@ func (b *builder) inet() {
 	b.line("\tchain routed {\n\t\ttype filter hook forward priority 0; policy accept;")
 	b.line("\t\tiifname . oifname @pairs accept")
 	b.line("\t\tiifname @bridges oifname @bridges drop")
+	if len(b.tunnelled()) > 0 { // a guest could speak as this host to the tunnels of another
+		b.line("\t\tiifname @bridges udp dport %d drop", vxlanPort)
+	}
 	b.line("\t\tiifname @bridges ct state established,related accept")
 	b.line("\t\tiifname @bridges iifname != @outside drop\n\t}")
 	b.choosing()
@@ -168,6 +174,9 @@ func (b *builder) nat() {
 		if who[p.NetworkID] {
 			from = fmt.Sprintf("ct mark 0x%06x ", netMark(p.NetworkID))
 		}
+		if p.Incoming {
+			continue
+		}
 		for _, f := range p.Floating {
 			dnat = append(dnat, fmt.Sprintf("\t\tip daddr %s dnat ip to %s", f.Address, f.Fixed))
 			snat = append(snat, fmt.Sprintf("\t\t%sip saddr %s oifname != @bridges snat ip to %s", from, f.Fixed, f.Address))
@@ -211,6 +220,7 @@ func (b *builder) bridge() {
 	b.set("set", "strangers", "ifname", false, quoted(b.opts.Strangers))
 	b.members()
 	b.groupChains()
+	b.tunnels()
 	var spoof, from, to []string
 	for i := range b.state.Ports {
 		p := &b.state.Ports[i]
@@ -224,12 +234,14 @@ func (b *builder) bridge() {
 	b.set("map", "receiving", "ifname : verdict", false, to)
 	b.line("\tchain entering {\n\t\ttype filter hook prerouting priority -300; policy accept;")
 	b.line("\t\tiifname @uplinks meta mark set meta mark & 0x%08x accept", ^uint32(markMask))
-	b.line("\t\tiifname @strangers drop\n\t\tiifname vmap @spoofing\n\t}")
-	b.line("\tchain to_host {\n\t\ttype filter hook input priority 0; policy accept;\n\t\tiifname vmap @sending\n\t}")
-	b.line("\tchain bridged {\n\t\ttype filter hook forward priority 0; policy accept;")
-	b.line("\t\tiifname vmap @sending\n\t\toifname @strangers drop\n\t\toifname vmap @receiving\n\t}")
-	b.line("\tchain from_host {\n\t\ttype filter hook output priority 0; policy accept;")
-	b.line("\t\toifname @strangers drop\n\t\toifname vmap @receiving\n\t}")
+	b.line("\t\tiifname vmap @arriving\n\t\tiifname @strangers drop\n\t\tiifname vmap @spoofing\n\t}")
+	// Below 0, where the hand-over to the inet hooks is: chains of the same priority are passed over when they are older than it, and it begins with the
+	// first bridge.
+	b.line("\tchain to_host {\n\t\ttype filter hook input priority -10; policy accept;\n\t\tiifname vmap @sending\n\t}")
+	b.line("\tchain bridged {\n\t\ttype filter hook forward priority -10; policy accept;")
+	b.line("\t\tiifname vmap @sending\n\t\toifname @strangers drop\n\t\toifname vmap @leaving\n\t\toifname vmap @receiving\n\t}")
+	b.line("\tchain from_host {\n\t\ttype filter hook output priority -10; policy accept;")
+	b.line("\t\toifname @strangers drop\n\t\toifname vmap @leaving\n\t\toifname vmap @receiving\n\t}")
 	b.line("}")
 }
 
@@ -376,7 +388,7 @@ func (b *builder) port(p *network.HostPort) {
 		return
 	}
 	b.spoofing(p)
-	head := []string{"ether type arp %s", fmt.Sprintf("meta mark & 0x%08x != 0 %%s", markKnown), fmt.Sprintf("meta mark & 0x%08x != 0 drop", markInvalid)}
+	head := []string{"ether type { arp, 0x8035 } %s", fmt.Sprintf("meta mark & 0x%08x != 0 %%s", markKnown), fmt.Sprintf("meta mark & 0x%08x != 0 drop", markInvalid)}
 	b.line("\tchain from_%s {", p.Tap)
 	b.head(head, "return")
 	b.line("\t\tudp sport 68 udp dport 67 return\n\t\tudp sport 546 udp dport 547 return")
@@ -416,6 +428,7 @@ func (b *builder) spoofing(p *network.HostPort) {
 	b.line("\tchain spoof_%s {\n\t\tmeta mark set meta mark & 0x%08x", p.Tap, ^uint32(markMask))
 	b.line("\t\tether saddr != { %s } drop", strings.Join(macs, ", "))
 	b.line("\t\tether type arp goto spoofarp_%s", p.Tap)
+	b.line("\t\tether type 0x8035 accept") // reverse ARP: by it QEMU tells the bridges where a guest has gone
 	b.line("\t\tether type ip goto spoof4_%s", p.Tap)
 	b.line("\t\tether type ip6 goto spoof6_%s\n\t\tdrop\n\t}", p.Tap)
 	b.line("\tchain spoofarp_%s {\n\t\tarp saddr ether != { %s } drop", p.Tap, strings.Join(macs, ", "))

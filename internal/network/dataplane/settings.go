@@ -178,10 +178,21 @@ func (p *Plane) outside() (netlink.Link, error) {
 	return netlink.LinkByName("lo")
 }
 
-// floating puts the floating addresses of the host's ports onto its outside interface and takes others of ours off.
+// floating puts the floating addresses of the host's ports onto its outside interface and takes others of ours off. Those of a guest that is still on its
+// way here stay where it is.
 func (p *Plane) floating(st *network.HostState) error {
+	if err := p.float(st); err != nil {
+		return &network.PartError{Err: err}
+	}
+	return nil
+}
+
+func (p *Plane) float(st *network.HostState) error {
 	var want []string
 	for i := range st.Ports {
+		if st.Ports[i].Incoming {
+			continue
+		}
 		for _, f := range st.Ports[i].Floating {
 			if a, err := netip.ParseAddr(f.Address); err == nil && a.Is4() {
 				want = append(want, f.Address)
@@ -213,8 +224,16 @@ func (p *Plane) floating(st *network.HostState) error {
 				return err
 			}
 		}
-		if err := netlink.AddrAdd(link, a); err != nil && !errors.Is(err, unix.EEXIST) {
+		err = netlink.AddrAdd(link, a)
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("add floating address %s: %w", want[i], err)
+		}
+		// It may have been on another host a moment ago, whose MAC the neighbours remember.
+		if err := announce(link, netip.MustParseAddr(want[i])); err != nil {
+			p.log.Debug("announce a floating address", "address", want[i], "error", err)
 		}
 	}
 	return nil

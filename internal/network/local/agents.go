@@ -13,6 +13,7 @@ import (
 	"kilonova/internal/id"
 	"kilonova/internal/network"
 	"kilonova/internal/network/documents"
+	"kilonova/internal/network/wake"
 )
 
 // AgentDown is how long an agent may be silent before it counts as dead.
@@ -65,8 +66,7 @@ func (s *Service) heard(ctx context.Context, host string) error {
 	return s.Do(ctx, func(c *Change) error {
 		a, err := agent(ctx, c.tx, agentID(host))
 		if fault.KindOf(err) == fault.NotFound {
-			a, err = &network.Agent{ID: agentID(host), Host: host, Type: "Linux bridge agent", Binary: "kilonova-agent", Zone: s.cfg.Zone,
-				AdminStateUp: true, Created: clock.Micros(now), Started: clock.Micros(now)}, nil
+			a, err = s.newAgent(host, now), nil
 		}
 		if err != nil {
 			return err
@@ -74,6 +74,12 @@ func (s *Service) heard(ctx context.Context, host string) error {
 		a.Heartbeat = clock.Micros(now)
 		return c.putAgent(a)
 	})
+}
+
+func (s *Service) newAgent(host string, now time.Time) *network.Agent {
+	at := clock.Micros(now)
+	return &network.Agent{ID: agentID(host), Host: host, Type: "Linux bridge agent", Binary: "kilonova-agent", Zone: s.cfg.Zone, AdminStateUp: true,
+		Created: at, Started: at, Heartbeat: at}
 }
 
 func (c *Change) putAgent(a *network.Agent) error {
@@ -186,7 +192,19 @@ func (c *Change) AddBinding(p *network.Port, b *network.Binding) error {
 	}
 	b.PortID, b.Status = p.ID, "INACTIVE"
 	b.VNICType, b.VIFType = vif(b.Host, b.VNICType)
+	c.touch(p)
+	wake.Mark(&c.dirty.Hosts, b.Host)
 	return c.putBinding(b)
+}
+
+// dropReserved removes the inactive binding of a port to a host.
+func (c *Change) dropReserved(p *network.Port, host string) error {
+	if _, err := c.tx.Exec(c.ctx, "DELETE FROM network_bindings WHERE port_id = ? AND host = ?", p.ID, host); err != nil {
+		return fmt.Errorf("drop binding: %w", err)
+	}
+	c.touch(p)
+	wake.Mark(&c.dirty.Hosts, host)
+	return nil
 }
 
 func (c *Change) putBinding(b *network.Binding) error {
@@ -206,6 +224,7 @@ func (c *Change) DeleteBinding(portID, host string) error {
 	if err != nil {
 		return fmt.Errorf("delete binding: %w", err)
 	}
+	wake.Mark(&c.dirty.Hosts, host)
 	if n > 0 {
 		return nil
 	}

@@ -25,6 +25,12 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 	if err != nil {
 		return nil, err
 	}
+	// Ports of guests that are on their way here have an inactive binding to the host.
+	coming, err := s.ports.List(ctx, s.db, "id IN (SELECT port_id FROM network_bindings WHERE host = ?) AND host <> ?", host, host)
+	if err != nil {
+		return nil, err
+	}
+	ports = append(ports, coming...)
 	ports = slices.DeleteFunc(ports, func(p network.Port) bool {
 		return p.DeviceID == "" || p.VNICType != "normal" || strings.HasPrefix(p.DeviceOwner, "network:")
 	})
@@ -36,10 +42,12 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 	st := &network.HostState{Host: host}
 	groups := map[string]bool{}
 	for i := range ports {
-		st.Ports = append(st.Ports, a.hostPort(&ports[i]))
+		p := a.hostPort(&ports[i])
+		p.Incoming = ports[i].HostID != host
+		st.Ports = append(st.Ports, p)
 		wake.Mark(&groups, ports[i].SecurityGroups...)
 	}
-	if st.Networks, err = s.hostNetworks(ctx, a); err != nil {
+	if st.Networks, err = s.hostNetworks(ctx, host, a); err != nil {
 		return nil, err
 	}
 	if st.Groups, err = s.hostGroups(ctx, slices.Sorted(maps.Keys(groups))); err != nil {
@@ -67,7 +75,7 @@ func (a *around) hostPort(p *network.Port) network.HostPort {
 	return h
 }
 
-func (s *Service) hostNetworks(ctx context.Context, a *around) ([]network.HostNetwork, error) {
+func (s *Service) hostNetworks(ctx context.Context, host string, a *around) ([]network.HostNetwork, error) {
 	ids := slices.Sorted(maps.Keys(a.networks))
 	members, err := s.ports.In(ctx, s.db, "network_id", ids)
 	if err != nil {
@@ -84,11 +92,25 @@ func (s *Service) hostNetworks(ctx context.Context, a *around) ([]network.HostNe
 	if err != nil {
 		return nil, err
 	}
+	ends, err := s.tunnels(ctx, host, a, members)
+	if err != nil {
+		return nil, err
+	}
+	if ends != nil {
+		// A guest here reaches the other networks of its router through this host, also where none of their ports is on it.
+		if ids, members, err = s.addPeers(ctx, a, joined, members); err != nil {
+			return nil, err
+		}
+		if ends, err = s.tunnels(ctx, host, a, members); err != nil {
+			return nil, err
+		}
+	}
 	var out []network.HostNetwork
 	for _, nid := range ids {
 		n := a.networks[nid]
 		h := network.HostNetwork{ID: nid, Bridge: n.Bridge, MTU: n.MTU, Domain: strings.TrimSuffix(n.DNSDomain, "."), Subnets: n.Subnets,
-			Leases: leases[nid], Peers: joined.peers[nid], Routes: joined.routes[nid], Gateway: n.ProviderType == "local", Physical: n.ProviderPhysical}
+			Leases: leases[nid], Peers: joined.peers[nid], Routes: joined.routes[nid], Gateway: n.ProviderType != TypeFlat, Physical: n.ProviderPhysical}
+		ends.join(n, &h)
 		if h.Domain == "" {
 			h.Domain = s.cfg.DNSDomain
 		}

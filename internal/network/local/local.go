@@ -33,7 +33,9 @@ var migrations embed.FS
 type Config struct {
 	DB         *db.DB
 	Bus        bus.Bus          // nil: agents are not told of changes and find them at their next look
-	DefaultMTU int              // of networks that do not name one; 0: 1500
+	DefaultMTU int              // of networks that do not name one, before what tunnels take; 0: 1500
+	TenantType string           // network type of networks that do not name one, local or vxlan; "": local
+	VNIs       []VNIRange       // where the identifiers of such vxlan networks come from; empty: all
 	DNSDomain  string           // of ports whose network has none; "": openstacklocal
 	Quotas     map[string]int64 // limits of projects without their own, over Neutron's defaults; -1: unlimited
 	Zone       string           // availability zone of agents; "": nova
@@ -69,6 +71,12 @@ var _ network.Service = (*Service)(nil)
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.DefaultMTU == 0 {
 		cfg.DefaultMTU = 1500
+	}
+	if cfg.TenantType == "" {
+		cfg.TenantType = TypeLocal
+	}
+	if len(cfg.VNIs) == 0 {
+		cfg.VNIs = []VNIRange{{First: 1, Last: MaxVNI}}
 	}
 	if cfg.DNSDomain == "" {
 		cfg.DNSDomain = "openstacklocal"

@@ -75,13 +75,16 @@ func (c *Change) CreateNetwork(n *network.Network) error {
 	if n.ID == "" {
 		n.ID = id.UUID()
 	}
-	if n.MTU == 0 {
-		n.MTU = c.cfg.DefaultMTU
-	}
 	if n.ProviderType == "" {
-		n.ProviderType = "local"
+		n.ProviderType = c.cfg.TenantType
+	}
+	if n.MTU == 0 {
+		n.MTU = c.defaultMTU(n.ProviderType)
 	}
 	if err := c.use(n.ProjectID, "network", 1); err != nil {
+		return err
+	}
+	if err := c.segment(n, nil); err != nil {
 		return err
 	}
 	if err := c.networks.Insert(c.ctx, c.tx, n); err != nil {
@@ -118,8 +121,11 @@ func (c *Change) UpdateNetwork(networkID string, change func(n *network.Network)
 		return nil, err
 	}
 	n = &one[0]
-	shared, external := n.Shared, n.External
+	shared, external, before := n.Shared, n.External, *n
 	if err := change(n); err != nil {
+		return nil, err
+	}
+	if err := c.segment(n, &before); err != nil {
 		return nil, err
 	}
 	if shared && !n.Shared {
@@ -192,6 +198,9 @@ func (c *Change) DeleteNetwork(networkID string) error {
 		return err
 	}
 	if err := c.use(n.ProjectID, "network", -1); err != nil {
+		return err
+	}
+	if err := c.releaseSegment(n); err != nil {
 		return err
 	}
 	return c.networks.Delete(c.ctx, c.tx, networkID)

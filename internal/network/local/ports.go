@@ -211,6 +211,11 @@ func (c *Change) UpdatePort(portID string, change func(p *network.Port) error) (
 	}
 	if p.HostID != before.HostID {
 		p.Status = "DOWN"
+		if before.HostID != "" && p.HostID != "" { // it has moved: what was reserved for it there is used
+			if err := c.dropReserved(p, p.HostID); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if err := c.bind(p); err != nil {
 		return nil, err

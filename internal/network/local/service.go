@@ -113,6 +113,38 @@ func (s *Service) BindPort(ctx context.Context, c *auth.Caller, portID, deviceID
 	return out, nil
 }
 
+// ReserveBinding implements network.Service.
+func (s *Service) ReserveBinding(ctx context.Context, c *auth.Caller, portID, hostID string) error {
+	return s.Do(ctx, func(ch *Change) error {
+		p, err := ch.ports.Lock(ctx, ch.tx, portID)
+		if err != nil {
+			return err
+		}
+		if project := seenBy(c); project != "" && p.ProjectID != project {
+			return documents.NotFound("Port", portID)
+		}
+		err = ch.AddBinding(p, &network.Binding{Host: hostID, VNICType: p.VNICType, Profile: p.Profile})
+		if fault.KindOf(err) == fault.Conflict {
+			return nil // it is bound or reserved there already
+		}
+		return err
+	})
+}
+
+// DropBinding implements network.Service.
+func (s *Service) DropBinding(ctx context.Context, c *auth.Caller, portID, hostID string) error {
+	return s.Do(ctx, func(ch *Change) error {
+		p, err := ch.portByID(ctx, ch.tx, portID)
+		if err != nil || p == nil {
+			return err
+		}
+		if project := seenBy(c); project != "" && p.ProjectID != project {
+			return nil // for this caller it is not there
+		}
+		return ch.dropReserved(p, hostID)
+	})
+}
+
 // DeletePort implements network.Service.
 func (s *Service) DeletePort(ctx context.Context, c *auth.Caller, portID string) error {
 	err := s.Do(ctx, func(ch *Change) error {

@@ -133,6 +133,9 @@ func (n *Notifier) tell(ctx context.Context, d *Dirty) error {
 		sql  string
 	}{
 		{d.Networks, "SELECT DISTINCT host FROM network_ports WHERE network_id IN (%)"},
+		// A host routes to all networks of a router when it has a port of one of them.
+		{d.Networks, `SELECT DISTINCT p.host FROM network_ports i JOIN network_ports j ON j.device_id = i.device_id JOIN network_ports p ON p.network_id = j.network_id
+ WHERE i.network_id IN (%) AND i.device_owner = 'network:router_interface' AND j.device_owner = 'network:router_interface'`},
 		{d.Groups, "SELECT DISTINCT p.host FROM network_ports p JOIN network_port_groups g ON g.port_id = p.id WHERE g.group_id IN (%)"},
 		{d.Groups, "SELECT DISTINCT p.host FROM network_rules r JOIN network_port_groups g ON g.group_id = r.group_id JOIN network_ports p ON p.id = g.port_id WHERE r.remote_group_id IN (%)"},
 	} {
