@@ -65,7 +65,7 @@ func (a *App) startAgents(ctx context.Context) error {
 		cfg := agent.Config{Host: name, NodeID: node, Driver: d, Bus: a.bus, DB: journal, Images: a.parts.images, Dir: dir, Report: report,
 			ResumeGuests: a.cfg.Compute.ResumeGuests, ConfigDrive: a.configDrive}
 		if plane != nil {
-			cfg.Plane = plane
+			cfg.Plane, cfg.Tunnel = plane, tunnelAddress(a.cfg)
 		}
 		ag, err := agent.New(cfg)
 		if err != nil {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,9 @@ func daemonConfig(cfg *config.Config) libvirt.DaemonConfig {
 	return c
 }
 
+// tunnelAddress is where this host's tunnels end; "" for a host without them.
+func tunnelAddress(cfg *config.Config) string { return cmp.Or(cfg.Network.LocalIP, cfg.Compute.MyIP) }
+
 func planeConfig(cfg *config.Config) (dataplane.Config, error) {
 	c := dataplane.Config{StateDir: filepath.Join(cfg.Default.StateDir, "dataplane")}
 	for _, s := range cfg.Network.DNS {
@@ -45,6 +49,23 @@ func planeConfig(cfg *config.Config) (dataplane.Config, error) {
 			return c, fmt.Errorf("[network] dns_servers: %w", err)
 		}
 		c.DNS = append(c.DNS, a)
+	}
+	for _, s := range cfg.Network.Physical {
+		name, link, ok := strings.Cut(s, ":")
+		if !ok || name == "" || link == "" {
+			return c, fmt.Errorf("[network] physical_interface_mappings: %q is not PHYSICAL_NETWORK:INTERFACE", s)
+		}
+		if c.Physical == nil {
+			c.Physical = map[string]string{}
+		}
+		c.Physical[name] = link
+	}
+	c.Outside = cfg.Network.Outside
+	if ip := tunnelAddress(cfg); ip != "" {
+		var err error
+		if c.Tunnel, err = netip.ParseAddr(ip); err != nil {
+			return c, fmt.Errorf("[network] local_ip or [compute] my_ip: %w", err)
+		}
 	}
 	return c, nil
 }

@@ -22,6 +22,7 @@ import (
 	"kilonova/internal/network"
 	networkapi "kilonova/internal/network/api"
 	networklocal "kilonova/internal/network/local"
+	"kilonova/internal/network/segments"
 	"kilonova/internal/operation"
 	"kilonova/internal/placement"
 	placementapi "kilonova/internal/placement/api"
@@ -187,7 +188,15 @@ func (a *App) furtherStores() ([]imagestore.Store, error) {
 }
 
 func (a *App) startNetwork(ctx context.Context) error {
-	s, err := networklocal.New(ctx, networklocal.Config{DB: a.db, Bus: a.bus, DefaultMTU: a.cfg.Network.MTU, DNSDomain: a.cfg.Network.DNSDomain})
+	ranges, err := vniRanges(a.cfg.Network.VNIs)
+	if err != nil {
+		return err
+	}
+	if t := a.cfg.Network.Type; t != networklocal.TypeVXLAN && t != networklocal.TypeLocal {
+		return fmt.Errorf("[network] tenant_network_types is %q: only vxlan and local are there", t)
+	}
+	s, err := networklocal.New(ctx, networklocal.Config{DB: a.db, Bus: a.bus, DefaultMTU: a.cfg.Network.MTU, DNSDomain: a.cfg.Network.DNSDomain,
+		TenantType: a.cfg.Network.Type, VNIs: ranges})
 	if err != nil {
 		return err
 	}
@@ -201,6 +210,22 @@ func (a *App) startNetwork(ctx context.Context) error {
 		return err
 	}
 	return a.web.mount("network", networkapi.New(networkapi.Config{Service: s, Auth: a.parts.auth, Policy: e}))
+}
+
+// vniRanges reads FIRST:LAST texts.
+func vniRanges(texts []string) (out []segments.Range, err error) {
+	for _, text := range texts {
+		first, last, _ := strings.Cut(text, ":")
+		var r segments.Range
+		if r.First, err = strconv.Atoi(first); err == nil {
+			r.Last, err = strconv.Atoi(last)
+		}
+		if err != nil || r.First < 1 || r.Last < r.First || r.Last > segments.MaxVNI {
+			return nil, fmt.Errorf("[network] vni_ranges: %q is not FIRST:LAST within 1:%d", text, segments.MaxVNI)
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 func (a *App) startPlacement(ctx context.Context) error {

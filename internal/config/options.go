@@ -46,10 +46,15 @@ type Config struct {
 		Locations  bool     `opt:"show_multiple_locations" default:"false" help:"Let clients see and set where the data of images lies; web addresses then become the read-only store http."`
 	} `section:"image"`
 	Network struct {
-		MTU       int      `opt:"default_mtu" default:"1500" help:"MTU of networks that do not name one."`
+		MTU       int      `opt:"default_mtu" default:"1500" help:"MTU of networks that do not name one: that of the wires between hosts. Networks of type vxlan get 50 less."`
 		DNSDomain string   `opt:"dns_domain" default:"openstacklocal" help:"Domain of ports whose network has none."`
 		DNS       []string `opt:"dns_servers" default:"" help:"Name servers given to guests whose subnet names none; empty: those of this host that are not on loopback."`
 		DataPlane bool     `opt:"data_plane" default:"true" help:"Build bridges, DHCP, metadata and firewall on hosts with real guests."`
+		Type      string   `opt:"tenant_network_types" default:"vxlan" help:"Type of networks that do not name one: vxlan (hosts with local_ip carry them to each other) or local (each host has its own)."`
+		VNIs      []string `opt:"vni_ranges" default:"1:16777215" help:"Ranges (FIRST:LAST) of the VXLAN identifiers of such networks."`
+		LocalIP   string   `opt:"local_ip" default:"" help:"Address of this host at which the VXLAN tunnels of networks end (UDP port 4789), on a network that only hosts reach; empty: [compute] my_ip. With neither, networks do not leave the host."`
+		Physical  []string `opt:"physical_interface_mappings" default:"" help:"Interfaces that join flat networks to physical ones: PHYSICAL_NETWORK:INTERFACE,…"`
+		Outside   string   `opt:"public_interface" default:"" help:"Interface of this host that gets floating addresses; empty: that of the default route."`
 	} `section:"network"`
 	Placement struct {
 		URL       string `opt:"url" default:"" help:"URL of a Placement to use; empty: the built-in one on the same database."`

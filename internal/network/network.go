@@ -3,6 +3,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"kilonova/internal/auth"
@@ -245,6 +246,22 @@ func (e *PartError) Error() string {
 
 // Unwrap gives the cause.
 func (e *PartError) Unwrap() error { return e.Err }
+
+// Parts divides what a data plane says: failures of parts, and what concerns the whole.
+func Parts(err error) (parts []*PartError, whole error) {
+	var p *PartError
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range many.Unwrap() {
+			some, rest := Parts(e)
+			parts, whole = append(parts, some...), errors.Join(whole, rest)
+		}
+		return parts, whole
+	}
+	if errors.As(err, &p) {
+		return []*PartError{p}, nil
+	}
+	return nil, err
+}
 
 // RemotePort is a port of a network on another host.
 type RemotePort struct {

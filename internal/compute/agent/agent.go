@@ -31,7 +31,10 @@ var migrations embed.FS
 
 // Plane applies the desired data plane of a host. Package network/dataplane has the real one; nil in Config means that the driver's guests need none.
 type Plane interface {
+	// Apply makes the host what the state says. It goes as far as it can; what concerns only some networks comes as network.PartError.
 	Apply(ctx context.Context, s *network.HostState) error
+	// Wired tells for each port of the last state whether its device is on its network and up.
+	Wired() (map[string]bool, error)
 }
 
 // Config of an agent.
@@ -43,6 +46,7 @@ type Config struct {
 	DB     *db.DB        // journal; Prepare has made the tables. Agents of several hosts may share one.
 	Images image.Service // where image data comes from and snapshots go to
 	Plane  Plane
+	Tunnel string // the host's address at which tunnels of networks end; "": networks do not reach other hosts
 	Dir    string // images/, config drives and snapshots in the making
 	// ConfigDrive builds the config drive file of a server from the metadata input; nil: config drives are refused.
 	ConfigDrive func(ctx context.Context, metadata []byte, adminPass, path string) error
@@ -109,7 +113,7 @@ func New(cfg Config) (*Agent, error) {
 		a.cache = newImageCache(cfg.Dir, cfg.Images, a.caller)
 	}
 	if cfg.Plane != nil {
-		a.plane = &planeSync{agent: a, kick: make(chan struct{}, 1)}
+		a.plane = &planeSync{agent: a, kick: make(chan struct{}, 1), told: map[string]bool{}}
 	}
 	return a, nil
 }

@@ -90,7 +90,7 @@ func adoptLive(a *Agent, ctx context.Context, c *command.Command) (any, *kept, e
 	if err != nil {
 		return nil, nil, err
 	}
-	a.wired(ctx, args.Spec.VIFs, "ACTIVE")
+	a.wired(ctx, args.Spec.VIFs)
 	return r, &kept{Spec: &args.Spec, Metadata: args.Metadata}, nil
 }
 

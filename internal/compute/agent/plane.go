@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,10 +15,13 @@ import (
 
 // planeSync keeps the host's data plane as the network service wants it. What it applies is always the whole, so any lost message is made good by the next look.
 type planeSync struct {
-	agent *Agent
-	kick  chan struct{}
-	mu    sync.Mutex      // one sync at a time
-	have  map[string]bool // ports that the applied state has
+	agent   *Agent
+	kick    chan struct{}
+	mu      sync.Mutex       // one sync at a time
+	have    map[string]bool  // ports that the applied state has
+	broken  map[string]error // networks of it that could not be made
+	told    map[string]bool  // ports that the cloud has been told are wired
+	tunnels bool             // the network service knows where this host's tunnels end
 }
 
 // changed takes the network service's fan-out: the message is a host name, or empty for all hosts.
@@ -34,12 +39,19 @@ func (p *planeSync) trigger() {
 	}
 }
 
-// now syncs and only warns of a failure.
+// now syncs, tells which ports work, and only warns of a failure.
 func (p *planeSync) now(ctx context.Context) {
-	if err := p.sync(ctx); err != nil && ctx.Err() == nil {
+	err := p.sync(ctx)
+	p.mu.Lock()
+	for _, e := range p.broken {
+		err = errors.Join(err, e)
+	}
+	p.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
 		p.agent.log.Warn("the data plane could not be brought up to date; it is tried again", "error", err)
 		time.AfterFunc(2*time.Second, p.trigger)
 	}
+	p.tell(ctx)
 }
 
 func (p *planeSync) loop(ctx context.Context) {
@@ -53,15 +65,28 @@ func (p *planeSync) loop(ctx context.Context) {
 	}
 }
 
+// sync asks for the state and applies it. A part that fails does not make the whole fail: see broken.
 func (p *planeSync) sync(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.tunnels {
+		err := p.agent.call(ctx, command.TunnelSubject, command.HostTunnel{Host: p.agent.cfg.Host, Address: p.agent.cfg.Tunnel}, nil)
+		if p.tunnels = err == nil; err != nil && p.agent.cfg.Tunnel != "" {
+			p.agent.log.Warn("the address of this host's tunnels was not taken; it is tried again", "error", err)
+			time.AfterFunc(5*time.Second, p.trigger)
+		}
+	}
 	var state network.HostState
 	if err := p.agent.call(ctx, command.HostNetworkSubject, []byte(p.agent.cfg.Host), &state); err != nil {
 		return err
 	}
-	if err := p.agent.cfg.Plane.Apply(ctx, &state); err != nil {
+	parts, err := network.Parts(p.agent.cfg.Plane.Apply(ctx, &state))
+	if err != nil {
 		return err
+	}
+	p.broken = map[string]error{}
+	for _, part := range parts {
+		p.broken[part.NetworkID] = errors.Join(p.broken[part.NetworkID], part)
 	}
 	p.have = make(map[string]bool, len(state.Ports))
 	for _, port := range state.Ports {
@@ -70,7 +95,7 @@ func (p *planeSync) sync(ctx context.Context) error {
 	return nil
 }
 
-// plug sees that bridges and rules for a guest's interfaces are in force before the guest runs.
+// plug sees that bridges and rules for a guest's interfaces are in force before the guest runs. What is wrong with other networks does not matter to it.
 func (a *Agent) plug(ctx context.Context, s *virt.Spec) error {
 	if a.plane == nil || len(s.VIFs) == 0 {
 		return nil
@@ -79,27 +104,76 @@ func (a *Agent) plug(ctx context.Context, s *virt.Spec) error {
 		return err
 	}
 	for _, v := range s.VIFs {
-		if !a.plane.has(v.PortID) {
-			return fault.New(fault.Unavailable, "Port %s is not bound to host %s.", v.PortID, a.cfg.Host)
+		if err := a.plane.ready(v); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (p *planeSync) has(port string) bool {
+func (p *planeSync) ready(v network.VIF) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.have[port]
+	if len(p.broken) > 0 {
+		p.trigger()
+	}
+	if err := p.broken[v.NetworkID]; err != nil {
+		return fault.Wrap(err, fault.Internal, "The network of port %s could not be made on host %s.", v.PortID, p.agent.cfg.Host)
+	}
+	if !p.have[v.PortID] {
+		return fault.New(fault.Unavailable, "Port %s is not bound to host %s.", v.PortID, p.agent.cfg.Host)
+	}
+	return nil
 }
 
-// wired reports that interfaces work. A lost report is made good when the host's ports are looked at the next time.
-func (a *Agent) wired(ctx context.Context, vifs []network.VIF, status string) {
-	if a.plane == nil {
+// tell reports the ports that are wired and of which the cloud has not been told; only bounds it to some.
+func (p *planeSync) tell(ctx context.Context, only ...network.VIF) {
+	news, err := p.news(only)
+	if err != nil {
+		p.agent.log.Warn("which ports work could not be seen; it is looked again", "error", err)
 		return
 	}
-	for _, v := range vifs {
-		if err := a.call(ctx, command.PortStatusSubject, command.PortStatus{PortID: v.PortID, Status: status}, nil); err != nil {
-			a.log.Warn("a port's status was not reported", "port", v.PortID, "error", err)
+	for _, port := range news {
+		if err := p.agent.call(ctx, command.PortStatusSubject, command.PortStatus{PortID: port, Status: "ACTIVE"}, nil); err != nil {
+			p.agent.log.Warn("a port's status was not reported; it is tried again", "port", port, "error", err)
+			time.AfterFunc(5*time.Second, p.trigger)
+			return
+		}
+		p.mu.Lock()
+		p.told[port] = true
+		p.mu.Unlock()
+	}
+}
+
+func (p *planeSync) news(only []network.VIF) (out []string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	wired, err := p.agent.cfg.Plane.Wired()
+	if err != nil {
+		return nil, err
+	}
+	for port := range p.told {
+		if !wired[port] {
+			delete(p.told, port)
 		}
 	}
+	for port, up := range wired {
+		if up && !p.told[port] && (len(only) == 0 || slices.ContainsFunc(only, func(v network.VIF) bool { return v.PortID == port })) {
+			out = append(out, port)
+		}
+	}
+	return out, nil
+}
+
+// wired reports the interfaces of a guest that has come up or arrived.
+func (a *Agent) wired(ctx context.Context, vifs []network.VIF) {
+	if a.plane == nil || len(vifs) == 0 {
+		return
+	}
+	a.plane.mu.Lock()
+	for _, v := range vifs {
+		delete(a.plane.told, v.PortID) // a port that was bound elsewhere meanwhile is told anew
+	}
+	a.plane.mu.Unlock()
+	a.plane.tell(ctx, vifs...)
 }

@@ -165,7 +165,7 @@ func spawn(a *Agent, ctx context.Context, c *command.Command) (any, *kept, error
 	if err := a.cfg.Driver.Spawn(ctx, s); err != nil {
 		return nil, nil, err
 	}
-	a.wired(ctx, s.VIFs, "ACTIVE")
+	a.wired(ctx, s.VIFs)
 	power := virt.Running
 	if s.Stopped {
 		power = virt.Shutdown
@@ -368,7 +368,7 @@ func attachInterface(a *Agent, ctx context.Context, c *command.Command) (any, *k
 		if err := d.AttachInterface(ctx, s, v); err != nil {
 			return err
 		}
-		a.wired(ctx, []network.VIF{v}, "ACTIVE")
+		a.wired(ctx, []network.VIF{v})
 		return nil
 	})
 }

@@ -298,6 +298,8 @@ const (
 	GuestSubject = "conductor.guest"
 	// HostNetworkSubject: host name as text -> network.HostState.
 	HostNetworkSubject = "conductor.network"
+	// TunnelSubject: HostTunnel -> nothing. Once, at an agent's start.
+	TunnelSubject = "conductor.tunnel"
 	// PortStatusSubject: PortStatus -> nothing.
 	PortStatusSubject = "conductor.port-status"
 	// MigrationSubject: MigrationReport -> nothing.
@@ -307,6 +309,12 @@ const (
 	// FinishedSubject: Finished -> nothing. An agent's word that a command is done, sent until it is acknowledged; it wakes the operation.
 	FinishedSubject = "conductor.finished"
 )
+
+// HostTunnel tells where a host's tunnels end; Address is empty for a host that has none.
+type HostTunnel struct {
+	Host    string `json:"host"`
+	Address string `json:"address"`
+}
 
 // HostReport is an agent's report.
 type HostReport struct {

@@ -30,6 +30,7 @@ func (c *Conductor) serve() (stop func(), err error) {
 		command.GuestSubject:       c.guest,
 		command.HostNetworkSubject: c.network,
 		command.PortStatusSubject:  c.portStatus,
+		command.TunnelSubject:      c.tunnel,
 		command.MigrationSubject:   c.migration,
 		command.MetadataSubject:    c.metadata,
 		command.FinishedSubject:    c.finished,
@@ -65,6 +66,14 @@ func (c *Conductor) network(ctx context.Context, _ string, msg []byte) ([]byte, 
 		return nil, err
 	}
 	return json.Marshal(st)
+}
+
+func (c *Conductor) tunnel(ctx context.Context, _ string, msg []byte) ([]byte, error) {
+	var t command.HostTunnel
+	if err := json.Unmarshal(msg, &t); err != nil {
+		return nil, fault.Wrap(err, fault.Invalid, "The word of a host's tunnels cannot be read.")
+	}
+	return nil, c.cfg.Network.SetTunnel(ctx, t.Host, t.Address)
 }
 
 func (c *Conductor) portStatus(ctx context.Context, _ string, msg []byte) ([]byte, error) {

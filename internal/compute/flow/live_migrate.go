@@ -88,6 +88,12 @@ func (f *flows) livePrepare(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	p := placeOf(r)
+	// The destination wires the ports before the guest comes; until it has come they are bound here.
+	for _, v := range s.VIFs {
+		if err := f.Network.ReserveBinding(ctx, caller(r), v.PortID, p.Host); gone(err) != nil {
+			return err
+		}
+	}
 	target := map[string]string{}
 	if err := f.ask(ctx, r, p.Host, command.PreLiveMigrate, a, &target); err != nil {
 		if in.Host != "" || errors.Is(err, context.Canceled) || fault.KindOf(err) == fault.NotImplemented {
@@ -109,6 +115,11 @@ func (f *flows) liveRollback(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	p := placeOf(r)
+	for _, v := range s.VIFs {
+		if err := f.Network.DropBinding(ctx, caller(r), v.PortID, p.Host); err != nil {
+			return err
+		}
+	}
 	err = f.send(ctx, r, p.Host, command.RollbackLive, "/undo", a, nil)
 	if errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, p.Host) {
 		return f.owe(ctx, r, p.Host, command.Destroy, command.DestroyArgs{}, "a live migration to the host was undone while it was down")

@@ -93,6 +93,8 @@ type modelNetwork struct {
 	network.Service
 	mu    sync.Mutex
 	ports map[string]*network.Port
+	// reserved are the hosts to which ports are about to move.
+	reserved map[string]string
 }
 
 func (n *modelNetwork) CreatePort(_ context.Context, _ *auth.Caller, r network.PortRequest) (*network.Port, error) {
@@ -117,7 +119,32 @@ func (n *modelNetwork) BindPort(_ context.Context, _ *auth.Caller, port, device,
 		return nil, fault.New(fault.Conflict, "port in use")
 	}
 	p.DeviceID, p.DeviceOwner, p.HostID = device, owner, host
+	if n.reserved[port] == host {
+		delete(n.reserved, port)
+	}
 	return p, nil
+}
+
+func (n *modelNetwork) ReserveBinding(_ context.Context, _ *auth.Caller, port, host string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p := n.ports[port]; p == nil || p.HostID == host {
+		return nil
+	}
+	if n.reserved == nil {
+		n.reserved = map[string]string{}
+	}
+	n.reserved[port] = host
+	return nil
+}
+
+func (n *modelNetwork) DropBinding(_ context.Context, _ *auth.Caller, port, host string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.reserved[port] == host {
+		delete(n.reserved, port)
+	}
+	return nil
 }
 
 func (n *modelNetwork) GetPort(_ context.Context, _ *auth.Caller, port string) (*network.Port, error) {

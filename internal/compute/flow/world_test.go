@@ -442,6 +442,11 @@ func (w *world) whole() []string {
 			}
 		}
 	}
+	for port, host := range w.nets.reserved {
+		if w.nets.ports[port] != nil {
+			say("port %s is reserved on %s", port, host)
+		}
+	}
 	for name := range w.hosts {
 		for g := range w.guests(name) {
 			if guests[name+"/"+g] == "" {

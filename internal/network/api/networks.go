@@ -4,6 +4,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
 	"kilonova/internal/network/local"
+	"kilonova/internal/network/segments"
 )
 
 func networks(a *API) *resource {
@@ -146,8 +147,8 @@ func checkProvider(n *network.Network) error {
 		if n.ProviderPhysical != "" {
 			return bad("provider:physical_network is prohibited for vxlan provider network.")
 		}
-		if n.SegmentationID != nil && (*n.SegmentationID < 1 || *n.SegmentationID > local.MaxVNI) {
-			return bad("segmentation_id out of range (1 through %d).", local.MaxVNI)
+		if n.SegmentationID != nil && (*n.SegmentationID < 1 || *n.SegmentationID > segments.MaxVNI) {
+			return bad("segmentation_id out of range (1 through %d).", segments.MaxVNI)
 		}
 	default:
 		return bad("network_type value '%s' not supported. Supported are local, vxlan and flat.", n.ProviderType)

@@ -4,144 +4,59 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
-	"time"
 
 	"kilonova/internal/clock"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
-	"kilonova/internal/id"
 	"kilonova/internal/network"
+	"kilonova/internal/network/agents"
 	"kilonova/internal/network/documents"
 	"kilonova/internal/network/wake"
 )
 
 // AgentDown is how long an agent may be silent before it counts as dead.
-const AgentDown = 75 * time.Second
-
-const heardEvery = 30 * time.Second
-
-// presence remembers when hosts were last recorded as alive, so that not every question of an agent is a write.
-type presence struct {
-	mu   sync.Mutex
-	last map[string]time.Time
-}
-
-func (p *presence) due(host string, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if now.Sub(p.last[host]) < heardEvery {
-		return false
-	}
-	if p.last == nil {
-		p.last = map[string]time.Time{}
-	}
-	p.last[host] = now
-	return true
-}
-
-// knows tells whether the host was recorded by this process.
-func (p *presence) knows(host string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.last[host].IsZero()
-}
+const AgentDown = agents.Down
 
 // wires tells whether a host has a data plane.
 func (c *Change) wires(host string) (bool, error) {
-	if c.present.knows(host) {
+	if c.present.Knows(host) {
 		return true, nil
 	}
-	return documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_agents WHERE id = ?", agentID(host))
+	return documents.Exists(c.ctx, c.tx, "SELECT 1 FROM network_agents WHERE id = ?", agents.ID(host))
 }
-
-func agentID(host string) string { return id.Derived("network-agent", host) }
 
 // heard records that a host's agent is alive.
 func (s *Service) heard(ctx context.Context, host string) error {
 	now := clock.Now()
-	if !s.present.due(host, now) {
+	if !s.present.Due(host, now) {
 		return nil
 	}
 	return s.Do(ctx, func(c *Change) error {
-		a, err := agent(ctx, c.tx, agentID(host))
+		a, err := agents.Get(ctx, c.tx, agents.ID(host))
 		if fault.KindOf(err) == fault.NotFound {
-			a, err = s.newAgent(host, now), nil
+			a, err = agents.New(host, s.cfg.Zone, now), nil
 		}
 		if err != nil {
 			return err
 		}
 		a.Heartbeat = clock.Micros(now)
-		return c.putAgent(a)
+		return agents.Put(c.ctx, c.tx, a)
 	})
 }
 
-func (s *Service) newAgent(host string, now time.Time) *network.Agent {
-	at := clock.Micros(now)
-	return &network.Agent{ID: agentID(host), Host: host, Type: "Linux bridge agent", Binary: "kilonova-agent", Zone: s.cfg.Zone, AdminStateUp: true,
-		Created: at, Started: at, Heartbeat: at}
-}
-
-func (c *Change) putAgent(a *network.Agent) error {
-	doc, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encode agent: %w", err)
-	}
-	q := db.Upsert(c.tx.Dialect(), "network_agents", []string{"id"}, []string{"host", "heartbeat", "doc"})
-	if _, err := c.tx.Exec(c.ctx, q, a.ID, a.Host, a.Heartbeat, string(doc)); err != nil {
-		return fmt.Errorf("store agent: %w", err)
-	}
-	return nil
-}
-
-func agent(ctx context.Context, q db.Querier, agentID string) (*network.Agent, error) {
-	var doc []byte
-	err := q.QueryRow(ctx, "SELECT doc FROM network_agents WHERE id = ?", agentID).Scan(&doc)
-	if db.IsNoRows(err) {
-		return nil, documents.NotFound("Agent", agentID)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read agent: %w", err)
-	}
-	a := &network.Agent{}
-	if err := json.Unmarshal(doc, a); err != nil {
-		return nil, fmt.Errorf("decode agent %s: %w", agentID, err)
-	}
-	return a, nil
-}
-
 // Agents lists the hosts' network agents.
-func (s *Service) Agents(ctx context.Context) ([]network.Agent, error) {
-	rows, err := s.db.Query(ctx, "SELECT doc FROM network_agents ORDER BY host")
-	if err != nil {
-		return nil, fmt.Errorf("list agents: %w", err)
-	}
-	defer rows.Close()
-	var out []network.Agent
-	for rows.Next() {
-		var doc []byte
-		var a network.Agent
-		if err := rows.Scan(&doc); err != nil {
-			return nil, fmt.Errorf("list agents: %w", err)
-		}
-		if err := json.Unmarshal(doc, &a); err != nil {
-			return nil, fmt.Errorf("decode agent: %w", err)
-		}
-		out = append(out, a)
-	}
-	return out, rows.Err()
-}
+func (s *Service) Agents(ctx context.Context) ([]network.Agent, error) { return agents.List(ctx, s.db) }
 
 // UpdateAgent changes what an administrator may: state and description.
 func (c *Change) UpdateAgent(agentID string, change func(a *network.Agent) error) (*network.Agent, error) {
-	a, err := agent(c.ctx, c.tx, agentID)
+	a, err := agents.Get(c.ctx, c.tx, agentID)
 	if err != nil {
 		return nil, err
 	}
 	if err := change(a); err != nil {
 		return nil, err
 	}
-	return a, c.putAgent(a)
+	return a, agents.Put(c.ctx, c.tx, a)
 }
 
 // DeleteAgent forgets an agent; it comes back when its host asks again.

@@ -21,8 +21,10 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
+	"kilonova/internal/network/agents"
 	"kilonova/internal/network/documents"
 	"kilonova/internal/network/secgroup"
+	"kilonova/internal/network/segments"
 	"kilonova/internal/network/wake"
 )
 
@@ -35,7 +37,7 @@ type Config struct {
 	Bus        bus.Bus          // nil: agents are not told of changes and find them at their next look
 	DefaultMTU int              // of networks that do not name one, before what tunnels take; 0: 1500
 	TenantType string           // network type of networks that do not name one, local or vxlan; "": local
-	VNIs       []VNIRange       // where the identifiers of such vxlan networks come from; empty: all
+	VNIs       []segments.Range // where the identifiers of such vxlan networks come from; empty: all
 	DNSDomain  string           // of ports whose network has none; "": openstacklocal
 	Quotas     map[string]int64 // limits of projects without their own, over Neutron's defaults; -1: unlimited
 	Zone       string           // availability zone of agents; "": nova
@@ -51,7 +53,7 @@ type Service struct {
 	cfg     Config
 	log     *slog.Logger
 	notify  *wake.Notifier
-	present presence
+	present agents.Presence
 
 	networks *documents.Table[network.Network]
 	subnets  *documents.Table[network.Subnet]
@@ -76,7 +78,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg.TenantType = TypeLocal
 	}
 	if len(cfg.VNIs) == 0 {
-		cfg.VNIs = []VNIRange{{First: 1, Last: MaxVNI}}
+		cfg.VNIs = segments.All()
 	}
 	if cfg.DNSDomain == "" {
 		cfg.DNSDomain = "openstacklocal"

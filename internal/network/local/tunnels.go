@@ -2,51 +2,41 @@ package local
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
 	"kilonova/internal/clock"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
+	"kilonova/internal/network/agents"
 	"kilonova/internal/network/documents"
 	"kilonova/internal/network/wake"
 )
 
-// tunnelKey is where an agent's record has the address of its tunnels, under the name that Neutron's agents use.
-const tunnelKey = "tunneling_ip"
-
 // SetTunnel implements network.Service.
 func (s *Service) SetTunnel(ctx context.Context, host, address string) error {
 	return s.Do(ctx, func(c *Change) error {
-		a, err := agent(ctx, c.tx, agentID(host))
+		a, err := agents.Get(ctx, c.tx, agents.ID(host))
 		if fault.KindOf(err) == fault.NotFound {
 			if address == "" {
 				return nil
 			}
-			a, err = s.newAgent(host, clock.Now()), nil
+			a, err = agents.New(host, s.cfg.Zone, clock.Now()), nil
 		}
 		if err != nil {
 			return err
 		}
-		if now, _ := a.Configurations[tunnelKey].(string); now == address {
+		if agents.Tunnel(a) == address {
 			return nil
 		}
-		if a.Configurations == nil {
-			a.Configurations = map[string]any{}
-		}
-		a.Configurations[tunnelKey], a.Configurations["tunnel_types"] = address, []string{TypeVXLAN}
-		if address == "" {
-			a.Configurations = nil
-		}
+		agents.SetTunnel(a, address)
 		nets, err := documents.Strings(ctx, c.tx, "SELECT DISTINCT network_id FROM network_ports WHERE host IN (%)", []string{host})
 		if err != nil {
 			return err
 		}
 		wake.Mark(&c.dirty.Hosts, host)
 		wake.Mark(&c.dirty.Networks, nets...)
-		return c.putAgent(a)
+		return agents.Put(ctx, c.tx, a)
 	})
 }
 
@@ -69,7 +59,7 @@ func (s *Service) tunnels(ctx context.Context, host string, a *around, members [
 	if len(nets) == 0 {
 		return nil, nil
 	}
-	if own, err := s.tunnelAddresses(ctx, map[string]bool{host: true}); err != nil || own[host] == "" {
+	if own, err := agents.Tunnels(ctx, s.db, map[string]bool{host: true}); err != nil || own[host] == "" {
 		return nil, err
 	}
 	e := &ends{host: host, hosts: map[string]map[string]bool{}, elsewhere: map[string][]*network.Port{}}
@@ -96,32 +86,10 @@ func (s *Service) tunnels(ctx context.Context, host string, a *around, members [
 			e.hosts[r.network][r.host], all[r.host] = true, true
 		}
 	}
-	if e.address, err = s.tunnelAddresses(ctx, all); err != nil {
+	if e.address, err = agents.Tunnels(ctx, s.db, all); err != nil {
 		return nil, err
 	}
 	return e, nil
-}
-
-func (s *Service) tunnelAddresses(ctx context.Context, hosts map[string]bool) (map[string]string, error) {
-	ids := make([]string, 0, len(hosts))
-	for h := range hosts {
-		ids = append(ids, agentID(h))
-	}
-	docs, err := documents.Strings(ctx, s.db, "SELECT doc FROM network_agents WHERE id IN (%)", ids)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]string{}
-	for _, doc := range docs {
-		var a network.Agent
-		if err := json.Unmarshal([]byte(doc), &a); err != nil {
-			return nil, fmt.Errorf("decode agent: %w", err)
-		}
-		if ip, _ := a.Configurations[tunnelKey].(string); ip != "" {
-			out[a.Host] = ip
-		}
-	}
-	return out, nil
 }
 
 // join writes into a host's network how it goes on.
