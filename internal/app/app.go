@@ -15,6 +15,7 @@ import (
 	"kilonova/internal/compute/agent"
 	"kilonova/internal/config"
 	"kilonova/internal/db"
+	identityremote "kilonova/internal/identity/remote"
 	"kilonova/internal/operation"
 )
 
@@ -51,6 +52,8 @@ type App struct {
 	bus     *nats.Bus
 	parts   parts
 	web     *web
+
+	identities map[string]*identityremote.Identity // by URL
 
 	mu     sync.Mutex
 	closed bool

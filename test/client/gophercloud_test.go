@@ -153,8 +153,8 @@ func (c *cloud) settled(id, status string) {
 	}
 }
 
-func (c *cloud) flavor(name string, ram, disk int) string {
-	f := must[*flavors.Flavor](c.t, "create flavor")(flavors.Create(c.t.Context(), c.compute, flavors.CreateOpts{Name: name, RAM: ram, VCPUs: 1, Disk: &disk}).Extract())
+func (c *cloud) flavor(name string, ram, disk, ephemeral int) string {
+	f := must[*flavors.Flavor](c.t, "create flavor")(flavors.Create(c.t.Context(), c.compute, flavors.CreateOpts{Name: name, RAM: ram, VCPUs: 1, Disk: &disk, Ephemeral: &ephemeral}).Extract())
 	return f.ID
 }
 
@@ -168,7 +168,7 @@ func status(err error) int {
 
 func TestGophercloud(t *testing.T) {
 	c := newCloud(t)
-	small, large := c.flavor("small", 64, 1), c.flavor("large", 128, 2)
+	small, large := c.flavor("small", 64, 1, 0), c.flavor("large", 128, 2, 0)
 	t.Run("flavors", func(t *testing.T) { c.flavors(t, small) })
 	t.Run("keypairs", func(t *testing.T) { c.keys(t) })
 	t.Run("server", func(t *testing.T) { c.server(t, small, large) })

@@ -2,6 +2,7 @@
 # run.sh SELECTION [REGEX] - runs Debian's Tempest against a Kilonova and judges the outcome.
 #
 # SELECTION names a file selections/SELECTION.txt (one regular expression a line) or is "regex" with the expression as second argument.
+# CONCURRENCY tests run at once; scenarios take hosts away from each other, so they run one by one. LIMIT ends the run after so many seconds.
 # By default it starts a cloud of its own on the fake driver; with OS_CLIENT_CONFIG_FILE and OS_CLOUD set it uses that cloud.
 # With GUESTS=1 that cloud runs real guests on QEMU, in namespaces of its own (root is needed), Tempest logs in to them, and the lists are
 # known-failures-guests.txt and known-skips-guests.txt.
@@ -24,11 +25,12 @@ selection=${1:?selection}
 work=${WORK:-$(mktemp -d)}
 mkdir -p "$work"
 hosts=${FAKE_HOSTS:-3}
-concurrency=${CONCURRENCY:-2}
+concurrency=${CONCURRENCY:-4} # most of a test is waiting
+[ "$selection" != scenario ] || concurrency=1
 driver=(--compute-driver fake --fake-hosts "$hosts")
 list=
 if [ -n "$guests" ]; then
-  hosts=1 list=-guests
+  hosts=1 list=-guests concurrency=${CONCURRENCY:-2}
   driver=(--compute-driver libvirt --set compute.virt_type=qemu --set compute.cpu_allocation_ratio=16 --set compute.ram_allocation_ratio=4
     --set compute.disk_allocation_ratio=8 --set compute.shutdown_timeout=20)
 fi

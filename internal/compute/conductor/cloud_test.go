@@ -72,7 +72,7 @@ func newCloud(t testing.TB, o options) *cloud {
 	t.Helper()
 	c := &cloud{t: t, ctx: t.Context(), dir: t.TempDir(), nodes: map[string]string{}, faults: map[string]error{}}
 	var err error
-	c.db, c.hyper = database(t, c.dir, "cloud.db"), database(t, c.dir, "hyper.db")
+	c.db, c.hyper = database(t), database(t)
 	c.bus, err = nats.Open(nats.Config{Name: "test"}, nil)
 	c.must(err)
 	t.Cleanup(func() { _ = c.bus.Close() })

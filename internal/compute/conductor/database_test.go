@@ -1,56 +1,10 @@
 package conductor_test
 
 import (
-	"database/sql"
-	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"kilonova/internal/db"
-	"kilonova/internal/id"
+	"kilonova/internal/db/dbtest"
 )
 
-// database opens an empty database: SQLite or, when KILONOVA_TEST_DATABASE is the URL of a PostgreSQL or MariaDB server whose user may create databases, a new one
-// there, which goes with the test.
-func database(t testing.TB, dir, file string) *db.DB {
-	t.Helper()
-	open := func(at string) *db.DB {
-		d, err := db.Open(t.Context(), at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = d.Close() })
-		return d
-	}
-	server := os.Getenv("KILONOVA_TEST_DATABASE")
-	if server == "" {
-		return open("sqlite:" + filepath.Join(dir, file))
-	}
-	u, err := url.Parse(server)
-	if err != nil {
-		t.Fatal("KILONOVA_TEST_DATABASE is no URL")
-	}
-	driver, dsn := "pgx", server
-	if !strings.HasPrefix(u.Scheme, "postgres") {
-		password, _ := u.User.Password()
-		driver, dsn = "mysql", u.User.Username()+":"+password+"@tcp("+u.Host+")"+u.Path
-	}
-	admin, err := sql.Open(driver, dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := "kilonova_test_" + id.Secret(6)
-	if _, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+name); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { // after the close of what is opened below
-		if _, err := admin.Exec("DROP DATABASE " + name); err != nil {
-			t.Error(err)
-		}
-		_ = admin.Close()
-	})
-	u.Path = "/" + name
-	return open(u.String())
-}
+func database(t testing.TB) *db.DB { return dbtest.Open(t) }

@@ -13,15 +13,26 @@ import (
 	"kilonova/internal/id"
 )
 
-// Open opens an empty database: SQLite or, when KILONOVA_TEST_DATABASE is the URL of a PostgreSQL or MariaDB server whose user may create databases, a new one
-// there, which goes with the test.
+// Open opens an empty database, which goes with the test.
 func Open(t testing.TB) *db.DB {
 	t.Helper()
-	at := "sqlite:" + filepath.Join(t.TempDir(), "k.db")
+	return At(t, URL(t))
+}
+
+// URL is where an empty database is: SQLite or, when KILONOVA_TEST_DATABASE is the URL of a PostgreSQL or MariaDB server whose user may create databases, a new
+// one there. It goes with the test; tests that play several processes open it several times with At.
+func URL(t testing.TB) string {
+	t.Helper()
 	if server := os.Getenv("KILONOVA_TEST_DATABASE"); server != "" {
-		at = create(t, server)
+		return create(t, server)
 	}
-	d, err := db.Open(t.Context(), at)
+	return "sqlite:" + filepath.Join(t.TempDir(), "k.db")
+}
+
+// At opens a database until the test ends.
+func At(t testing.TB, url string) *db.DB {
+	t.Helper()
+	d, err := db.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"kilonova/internal/db/dbtest"
 	"kilonova/internal/identity"
 	"kilonova/internal/identity/local"
 )
 
 func benchCloud(b *testing.B, cfg local.Config) (*local.Service, *identity.Token) {
 	b.Helper()
-	s := open(b, b.TempDir(), cfg)
+	s := open(b, dbtest.URL(b), b.TempDir(), cfg)
 	if err := s.Bootstrap(b.Context(), boot("http://here")); err != nil {
 		b.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"kilonova/internal/db"
+	"kilonova/internal/db/dbtest"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/identity"
@@ -22,48 +22,16 @@ import (
 // cloud is a service that was bootstrapped, with ids by name.
 type cloud struct {
 	*local.Service
-	dir      string
+	dir, url string
 	projects map[string]string
 	users    map[string]string
 	roles    map[string]string
 }
 
-// database is the URL of a database of its own or, when KILONOVA_TEST_DATABASE names one, that database, which newCloud empties.
-func database(dir string) string {
-	if url := os.Getenv("KILONOVA_TEST_DATABASE"); url != "" {
-		return url
-	}
-	return "sqlite:" + filepath.Join(dir, "identity.db")
-}
-
-func empty(t testing.TB, dir string) {
+// open is one more process on a database and a directory of keys.
+func open(t testing.TB, url, dir string, cfg local.Config) *local.Service {
 	t.Helper()
-	d, err := db.Open(t.Context(), database(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = d.Close() }()
-	if err := d.Write(t.Context(), func(tx *db.Tx) error {
-		for _, table := range []string{"projects", "users", "groups", "members", "roles", "implied", "assignments", "regions", "services", "endpoints", "credentials",
-			"policies", "registered_limits", "limits", "access_rules", "app_creds", "trusts", "consumers", "endpoint_groups", "project_endpoints", "domain_config", "revocations", "changes"} {
-			if _, err := tx.Exec(t.Context(), "DELETE FROM identity_"+table); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func open(t testing.TB, dir string, cfg local.Config) *local.Service {
-	t.Helper()
-	d, err := db.Open(t.Context(), database(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
-	cfg.DB, cfg.KeyDir = d, filepath.Join(dir, "keys")
+	cfg.DB, cfg.KeyDir = dbtest.At(t, url), filepath.Join(dir, "keys")
 	if cfg.BcryptCost == 0 {
 		cfg.BcryptCost = 4
 	}
@@ -81,11 +49,8 @@ func boot(url string) local.BootstrapConfig {
 
 func newCloud(t *testing.T, cfg local.Config) *cloud {
 	t.Helper()
-	c := &cloud{dir: t.TempDir(), projects: map[string]string{}, users: map[string]string{}, roles: map[string]string{}}
-	c.Service = open(t, c.dir, cfg)
-	if os.Getenv("KILONOVA_TEST_DATABASE") != "" {
-		empty(t, c.dir)
-	}
+	c := &cloud{dir: t.TempDir(), url: dbtest.URL(t), projects: map[string]string{}, users: map[string]string{}, roles: map[string]string{}}
+	c.Service = open(t, c.url, c.dir, cfg)
 	if err := c.Bootstrap(t.Context(), boot("http://here")); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +129,7 @@ func TestLoginAndAuthenticate(t *testing.T) {
 func TestTokenReadElsewhere(t *testing.T) {
 	c := newCloud(t, local.Config{})
 	tok := c.demo(t)
-	other := open(t, c.dir, local.Config{})
+	other := open(t, c.url, c.dir, local.Config{})
 	got, err := other.Validate(t.Context(), tok.ID)
 	check(t, err)
 	if d := cmp.Diff(tok, got); d != "" {
@@ -247,8 +212,8 @@ func TestWhatEndsATokenEndsItEverywhere(t *testing.T) {
 	for name, end := range cases {
 		t.Run(name, func(t *testing.T) {
 			c := newCloud(t, local.Config{})
-			other := open(t, c.dir, local.Config{SyncEvery: time.Nanosecond})
-			late := open(t, c.dir, local.Config{SyncEvery: time.Hour})
+			other := open(t, c.url, c.dir, local.Config{SyncEvery: time.Nanosecond})
+			late := open(t, c.url, c.dir, local.Config{SyncEvery: time.Hour})
 			tok := c.demo(t)
 			for _, s := range []*local.Service{c.Service, other, late} { // each now remembers it
 				_, err := s.Authenticate(t.Context(), tok.ID)
@@ -337,7 +302,7 @@ func TestExpiredTokens(t *testing.T) {
 func TestKeyRotation(t *testing.T) {
 	c := newCloud(t, local.Config{CacheTTL: time.Nanosecond})
 	first := c.demo(t)
-	other := open(t, c.dir, local.Config{})
+	other := open(t, c.url, c.dir, local.Config{})
 	check(t, c.RotateKeys(t.Context(), 3))
 	second := c.demo(t)
 	for _, tok := range []*identity.Token{first, second} {

@@ -215,6 +215,15 @@ func (s *Identity) forget(token string) {
 	}
 }
 
+// ServiceToken gives a token of the service user, with which roles speak to services in other processes. rejected is one that a service has just refused;
+// "" when none was. It fails with fault.Unavailable.
+func (s *Identity) ServiceToken(ctx context.Context, rejected string) (string, error) {
+	if rejected != "" {
+		s.forget(rejected)
+	}
+	return s.ownToken(ctx)
+}
+
 // ownToken gives the service user's token, logging in when there is none or it ends soon.
 func (s *Identity) ownToken(ctx context.Context) (string, error) {
 	s.tokenMu.Lock()
@@ -232,6 +241,9 @@ func (s *Identity) ownToken(ctx context.Context) (string, error) {
 	status, h, answer, err := s.send(ctx, http.MethodPost, "/auth/tokens?nocatalog", http.Header{"Content-Type": {"application/json"}}, body)
 	if err != nil {
 		return "", unavailable(err)
+	}
+	if status == http.StatusUnauthorized {
+		return "", fault.New(fault.Unavailable, "The identity service refuses the user %s: is service_password the same everywhere?", s.cfg.Username)
 	}
 	if status != http.StatusCreated {
 		return "", unavailable(fmt.Errorf("login of the service user %s at %s: status %d", s.cfg.Username, s.cfg.AuthURL, status))

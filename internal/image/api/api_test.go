@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kilonova/internal/auth"
-	"kilonova/internal/db"
+	"kilonova/internal/db/dbtest"
 	"kilonova/internal/fault"
 	"kilonova/internal/image/api"
 	"kilonova/internal/image/local"
@@ -46,35 +46,6 @@ func (tokens) Authenticate(_ context.Context, token string) (*auth.Caller, error
 	return c, nil
 }
 
-// database opens an empty database: a file, or what KILONOVA_TEST_DATABASE names, whose tables of this service are dropped.
-func database(t testing.TB, path string) *db.DB {
-	t.Helper()
-	url := os.Getenv("KILONOVA_TEST_DATABASE")
-	if url == "" {
-		url = "sqlite:" + path
-	}
-	d, err := db.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, table := range []string{"images", "tags", "properties", "members", "tasks", "directories", "metadef_namespaces", "metadef_items", "metadef_resource_types"} {
-		drop := func(tx *db.Tx) error {
-			_, err := tx.Exec(t.Context(), "DROP TABLE IF EXISTS image_"+table)
-			return err
-		}
-		if err := d.Write(t.Context(), drop); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := d.Write(t.Context(), func(tx *db.Tx) error {
-		_, err := tx.Exec(t.Context(), "DROP TABLE IF EXISTS schema_image")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
 // cloud is a running image service.
 type cloud struct {
 	t   testing.TB
@@ -86,7 +57,7 @@ type cloud struct {
 func start(t testing.TB, edit func(*local.Config)) *cloud {
 	t.Helper()
 	c := &cloud{t: t, dir: t.TempDir()}
-	d := database(t, filepath.Join(c.dir, "t.db"))
+	d := dbtest.Open(t)
 	var err error
 	cfg := local.Config{DB: d, Dir: filepath.Join(c.dir, "images")}
 	if err := os.Mkdir(cfg.Dir, 0o700); err != nil {
@@ -117,7 +88,6 @@ func start(t testing.TB, edit func(*local.Config)) *cloud {
 		if err := c.svc.Close(); err != nil {
 			t.Error(err)
 		}
-		_ = d.Close()
 	})
 	return c
 }

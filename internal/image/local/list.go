@@ -9,6 +9,7 @@ import (
 
 	"kilonova/internal/auth"
 	"kilonova/internal/clock"
+	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/image"
 )
@@ -70,6 +71,49 @@ type conditions struct {
 func (w *conditions) add(sql string, args ...any) {
 	w.sql = append(w.sql, sql)
 	w.args = append(w.args, args...)
+}
+
+// page is a part of a list: sorted by a column, then by id, behind a marker.
+type page struct {
+	key   string         // column
+	desc  bool           // both columns fall
+	after map[string]any // values of the marker's columns, with that of "id"; nil: from the begin
+	limit int            // 0 or less: no limit
+	from  string         // SELECT … FROM …
+}
+
+// listPage reads a page of the rows that w lets through.
+func listPage[T any](ctx context.Context, q db.Querier, what string, p page, w conditions, scan func(scanner) (*T, error)) ([]*T, error) {
+	dir, op := "", " > ?"
+	if p.desc {
+		dir, op = " DESC", " < ?"
+	}
+	if p.after != nil {
+		v := p.after[p.key]
+		w.add("("+p.key+op+" OR "+p.key+" = ? AND id"+op+")", v, v, p.after["id"])
+	}
+	text := p.from
+	if len(w.sql) > 0 {
+		text += " WHERE " + strings.Join(w.sql, " AND ")
+	}
+	text += " ORDER BY " + p.key + dir + ", id" + dir
+	if p.limit > 0 {
+		text += " LIMIT " + strconv.Itoa(p.limit)
+	}
+	rows, err := q.Query(ctx, text, w.args...)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", what, err)
+	}
+	defer func() { _ = rows.Close() }()
+	var list []*T
+	for rows.Next() {
+		one, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", what, err)
+		}
+		list = append(list, one)
+	}
+	return list, rows.Err()
 }
 
 func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?, ", n), ", ") }

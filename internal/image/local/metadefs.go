@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"kilonova/internal/auth"
@@ -87,7 +85,6 @@ type NamespaceQuery struct {
 // Namespaces lists the namespaces that the caller may see.
 func (s *Service) Namespaces(ctx context.Context, c *auth.Caller, q NamespaceQuery) ([]*Namespace, error) {
 	var w conditions
-	w.add("1 = 1")
 	if !c.IsAdmin() {
 		w.add("(visibility = ? OR owner = ?)", Public, c.ProjectID)
 	}
@@ -110,36 +107,15 @@ func (s *Service) Namespaces(ctx context.Context, c *auth.Caller, q NamespaceQue
 	default:
 		return nil, fault.New(fault.Invalid, "Invalid sort key: %.50s", key)
 	}
-	dir, op := "", " > ?"
-	if q.Desc {
-		dir, op = " DESC", " < ?"
-	}
+	p := page{key: key, desc: q.Desc, limit: q.Limit, from: "SELECT " + nsColumns + " FROM image_metadef_namespaces"}
 	if q.Marker != "" {
 		m, err := s.Namespace(ctx, c, q.Marker)
 		if err != nil {
 			return nil, err
 		}
-		v := map[string]any{"namespace": m.Namespace, "created_at": clock.Micros(m.Created), "updated_at": clock.Micros(m.Updated)}[key]
-		w.add("("+key+op+" OR "+key+" = ? AND id"+op+")", v, v, m.key)
+		p.after = map[string]any{"id": m.key, "namespace": m.Namespace, "created_at": clock.Micros(m.Created), "updated_at": clock.Micros(m.Updated)}
 	}
-	text := "SELECT " + nsColumns + " FROM image_metadef_namespaces WHERE " + strings.Join(w.sql, " AND ") + " ORDER BY " + key + dir + ", id" + dir
-	if q.Limit > 0 {
-		text += " LIMIT " + strconv.Itoa(q.Limit)
-	}
-	rows, err := s.db.Query(ctx, text, w.args...)
-	if err != nil {
-		return nil, fmt.Errorf("list metadata namespaces: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	var list []*Namespace
-	for rows.Next() {
-		n, err := scanNamespace(rows)
-		if err != nil {
-			return nil, fmt.Errorf("list metadata namespaces: %w", err)
-		}
-		list = append(list, n)
-	}
-	return list, rows.Err()
+	return listPage(ctx, s.db, "metadata namespaces", p, w, scanNamespace)
 }
 
 func (n *Namespace) check() error {

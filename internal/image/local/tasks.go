@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"kilonova/internal/auth"
@@ -78,7 +76,6 @@ type TaskQuery struct {
 // Tasks lists tasks, the newest first unless asked otherwise.
 func (s *Service) Tasks(ctx context.Context, q TaskQuery) ([]*Task, error) {
 	var w conditions
-	w.add("1 = 1")
 	for _, f := range []struct{ col, v string }{{"image_id", q.ImageID}, {"owner", q.Owner}, {"type", q.Type}, {"status", q.Status}} {
 		if f.v != "" {
 			w.add(f.col+" = ?", f.v)
@@ -92,37 +89,16 @@ func (s *Service) Tasks(ctx context.Context, q TaskQuery) ([]*Task, error) {
 	default:
 		return nil, fault.New(fault.Invalid, "Invalid sort key: %.50s", key)
 	}
-	dir, op := " DESC", " < ?"
-	if q.Asc {
-		dir, op = "", " > ?"
-	}
+	p := page{key: key, desc: !q.Asc, limit: q.Limit, from: "SELECT " + taskColumns + " FROM image_tasks"}
 	if q.Marker != "" {
 		m, err := s.Task(ctx, q.Marker)
 		if err != nil {
 			return nil, fault.Wrap(err, fault.Invalid, "The marker %.50s is no task in the list.", q.Marker)
 		}
-		v := map[string]any{"id": m.ID, "type": m.Type, "status": m.Status, "created_at": clock.Micros(m.Created), "updated_at": clock.Micros(m.Updated),
-			"expires_at": clock.Micros(m.Expires)}[key]
-		w.add("("+key+op+" OR "+key+" = ? AND id"+op+")", v, v, m.ID)
+		p.after = map[string]any{"id": m.ID, "type": m.Type, "status": m.Status, "created_at": clock.Micros(m.Created), "updated_at": clock.Micros(m.Updated),
+			"expires_at": clock.Micros(m.Expires)}
 	}
-	text := "SELECT " + taskColumns + " FROM image_tasks WHERE " + strings.Join(w.sql, " AND ") + " ORDER BY " + key + dir + ", id" + dir
-	if q.Limit > 0 {
-		text += " LIMIT " + strconv.Itoa(q.Limit)
-	}
-	rows, err := s.db.Query(ctx, text, w.args...)
-	if err != nil {
-		return nil, fmt.Errorf("list tasks: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	var list []*Task
-	for rows.Next() {
-		t, err := scanTask(rows)
-		if err != nil {
-			return nil, fmt.Errorf("list tasks: %w", err)
-		}
-		list = append(list, t)
-	}
-	return list, rows.Err()
+	return listPage(ctx, s.db, "tasks", p, w, scanTask)
 }
 
 func newTask(c *auth.Caller, kind, imageID string, input any) (*Task, error) {

@@ -7,13 +7,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"kilonova/internal/auth"
-	"kilonova/internal/db"
+	"kilonova/internal/db/dbtest"
 	"kilonova/internal/fault"
 	"kilonova/internal/network/api"
 	"kilonova/internal/network/local"
@@ -32,7 +30,7 @@ func (tokens) Authenticate(_ context.Context, token string) (*auth.Caller, error
 	return &auth.Caller{ProjectID: project, UserID: "user-" + project, Roles: roles, Token: token}, nil
 }
 
-// cloud is a network service behind its REST API, on SQLite or on the database that KILONOVA_TEST_DATABASE names.
+// cloud is a network service behind its REST API.
 type cloud struct {
 	t   *testing.T
 	url string
@@ -41,32 +39,12 @@ type cloud struct {
 
 func start(t *testing.T) *cloud {
 	t.Helper()
-	url := os.Getenv("KILONOVA_TEST_DATABASE")
-	if url == "" {
-		url = "sqlite:" + filepath.Join(t.TempDir(), "n.db")
-	}
-	d, err := db.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
+	d := dbtest.Open(t)
 	svc, err := local.New(t.Context(), local.Config{DB: d})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = svc.Close() })
-	err = d.Write(t.Context(), func(tx *db.Tx) error { // a database that is named may have been used before
-		for _, table := range []string{"networks", "subnets", "ports", "groups", "default_groups", "rules", "routers", "floatingips", "subnetpools", "scopes", "rbac",
-			"addresses", "pools", "released", "port_groups", "quotas", "usages", "agents", "bindings"} {
-			if _, err := tx.Exec(t.Context(), "DELETE FROM network_"+table); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	rules, err := policy.New(api.Rules(), nil)
 	if err != nil {
 		t.Fatal(err)

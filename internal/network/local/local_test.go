@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -14,37 +12,17 @@ import (
 	"kilonova/internal/auth"
 	"kilonova/internal/bus"
 	"kilonova/internal/db"
+	"kilonova/internal/db/dbtest"
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
 	"kilonova/internal/network/local"
 )
 
-// open gives the service on an empty SQLite database or, when KILONOVA_TEST_DATABASE names one, on that database, emptied.
+// open gives the service on an empty database.
 func open(t *testing.T) (*local.Service, *db.DB) {
 	t.Helper()
-	url := os.Getenv("KILONOVA_TEST_DATABASE")
-	if url == "" {
-		url = "sqlite:" + filepath.Join(t.TempDir(), "n.db")
-	}
-	d, err := db.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
-	s := service(t, d, nil)
-	err = d.Write(t.Context(), func(tx *db.Tx) error {
-		for _, table := range []string{"networks", "subnets", "ports", "groups", "default_groups", "rules", "routers", "floatingips", "subnetpools", "scopes", "rbac",
-			"addresses", "pools", "released", "port_groups", "quotas", "usages", "agents", "bindings"} {
-			if _, err := tx.Exec(t.Context(), "DELETE FROM network_"+table); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, d
+	d := dbtest.Open(t)
+	return service(t, d, nil), d
 }
 
 func service(t *testing.T, d *db.DB, b bus.Bus) *local.Service {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,36 +13,16 @@ import (
 	"pgregory.net/rapid"
 
 	"kilonova/internal/db"
+	"kilonova/internal/db/dbtest"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/placement"
 )
 
-// open gives a placement on an empty SQLite database or, when KILONOVA_TEST_DATABASE names one, on that database, emptied.
+// open gives a placement on an empty database.
 func open(t testing.TB) *Service {
 	t.Helper()
-	url := os.Getenv("KILONOVA_TEST_DATABASE")
-	if url == "" {
-		url = "sqlite:" + filepath.Join(t.TempDir(), "placement.db")
-	}
-	d, err := db.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
-	s := on(t, d)
-	err = d.Write(t.Context(), func(tx *db.Tx) error {
-		for _, table := range []string{"providers", "gone", "inventories", "provider_traits", "provider_aggregates", "classes", "traits", "consumers", "allocations"} {
-			if _, err := tx.Exec(t.Context(), "DELETE FROM placement_"+table); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return on(t, s.db)
+	return on(t, dbtest.Open(t))
 }
 
 func on(t testing.TB, d *db.DB) *Service {

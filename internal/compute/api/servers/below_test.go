@@ -1,11 +1,14 @@
 package servers_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,6 +21,7 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
+	"kilonova/internal/operation"
 )
 
 func TestMetadataAndTags(t *testing.T) {
@@ -251,5 +255,33 @@ func TestVolumesNeedAService(t *testing.T) {
 	apitest.CheckAnswer(t, "GET /servers/{server_id}/shares", 97, w.call("reader", "GET", "/servers/"+s.ID+"/shares", "", 97, 200))
 	if got := w.refused("member", "POST", "/servers/"+w.boot(func(s *compute.Server) { s.VMState = compute.VMStopped }).ID+"/shares", `{"share":{"share_id":"`+id.UUID()+`"}}`, 97, 400); !strings.Contains(got, "no shared file system service") {
 		t.Fatal(got)
+	}
+}
+
+func TestAttachingAnInterfaceAnswersWhenItIsDone(t *testing.T) {
+	w := newWorld(t, func(o *backend.Options) { o.AnswerWait = time.Minute })
+	s := w.boot()
+	var plugged atomic.Int32
+	var failure error
+	w.ops.Register(operation.Flow{Kind: compute.OpAttachNIC, Steps: []operation.Step{{Name: "plug", Event: "compute_attach_interface", Do: func(context.Context, *operation.Run) error {
+		plugged.Add(1)
+		return failure
+	}}}})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.ops.Run(ctx) }()
+	defer func() {
+		stop()
+		<-ended
+	}()
+	path := "/servers/" + s.ID + "/os-interface"
+	w.ask("member", "POST", path, `{"interfaceAttachment":{"net_id":"`+netA+`"}}`, 1, 200)
+	if plugged.Load() != 1 {
+		t.Fatal("the answer came before the interface")
+	}
+	failure = fault.New(fault.Conflict, "The guest refuses the device.")
+	raw := w.call("member", "POST", path, `{"interfaceAttachment":{"net_id":"`+netA+`"}}`, 1, 500)
+	if !strings.Contains(string(raw), "The guest refuses the device.") || plugged.Load() != 2 {
+		t.Fatalf("%d: %s", plugged.Load(), raw)
 	}
 }

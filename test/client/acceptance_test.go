@@ -1,0 +1,107 @@
+package client_test
+
+import (
+	"bufio"
+	"context"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/external"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+)
+
+// acceptance is where gophercloud keeps the tests that its maintainers run against clouds.
+const acceptance = "github.com/gophercloud/gophercloud/v2/internal/acceptance/openstack/"
+
+var outcome = regexp.MustCompile(`(?m)^--- (PASS|FAIL|SKIP): (\w+)`)
+
+// TestGophercloudAcceptance runs gophercloud's own acceptance tests of the services that a cloud here has. What does not pass stands with its reason in
+// acceptance.txt, and nothing else may.
+func TestGophercloudAcceptance(t *testing.T) {
+	suites := []string{"compute/v2", "identity/v3", "image/v2", "networking/v2", "placement/v1"}
+	bins := t.TempDir()
+	for _, s := range suites {
+		cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "acceptance", "-o", filepath.Join(bins, filepath.Dir(s)), acceptance+s)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Skipf("the tests of gophercloud cannot be built here: %v\n%s", err, out)
+		}
+	}
+	c := newCloud(t)
+	external, _ := c.newNetwork(external.CreateOptsExt{CreateOptsBuilder: networks.CreateOpts{Name: "public"}, External: new(true)}, "203.0.113.0/24")
+	env := append(slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "OS_") }),
+		"OS_AUTH_URL="+c.auth.IdentityEndpoint, "OS_USERNAME="+c.auth.Username, "OS_PASSWORD="+c.auth.Password, "OS_PROJECT_NAME="+c.auth.TenantName,
+		"OS_TENANT_NAME="+c.auth.TenantName, "OS_DOMAIN_ID=default", "OS_REGION_NAME=RegionOne", "OS_BRANCH=master", "OS_LIVE_MIGRATE=1", "OS_GUEST_AGENT=1",
+		"OS_IMAGE_ID="+c.imageID, "OS_IMAGE_NAME=cirros", "OS_NETWORK_ID="+c.networkID, "OS_NETWORK_NAME=private", "OS_SUBNET_ID="+c.subnetID, "OS_EXTGW_ID="+external,
+		"OS_POOL_NAME=public", "OS_FLAVOR_ID="+c.flavor("m1.acctest", 512, 10, 10), "OS_FLAVOR_ID_RESIZE="+c.flavor("m1.resize", 512, 11, 10))
+	known := exceptions(t)
+	for _, s := range suites {
+		t.Run(filepath.Dir(s), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, filepath.Join(bins, filepath.Dir(s)), "-test.v", "-test.timeout", "10m")
+			cmd.Env, cmd.Dir = env, t.TempDir()
+			out, err := cmd.CombinedOutput()
+			text := string(out)
+			seen, passed := map[string]bool{}, 0
+			for _, m := range outcome.FindAllStringSubmatchIndex(text, -1) {
+				verdict, name := text[m[2]:m[3]], text[m[4]:m[5]]
+				seen[name] = true
+				reason, listed := known[name]
+				switch {
+				case verdict == "PASS" && listed:
+					t.Errorf("%s passes, so it does not belong into acceptance.txt (%s)", name, reason)
+				case verdict == "PASS":
+					passed++
+				case !listed:
+					t.Errorf("%s: %s\n%s", verdict, name, transcript(text, name))
+				}
+			}
+			if passed == 0 {
+				t.Errorf("nothing passed: %v\n%s", err, text)
+			}
+			if strings.Contains(text, "panic:") {
+				t.Errorf("the tests ended early\n%s", text[strings.Index(text, "panic:"):])
+			}
+			t.Logf("%d passed, %d with a reason did not", passed, len(seen)-passed)
+			for name := range seen {
+				delete(known, name)
+			}
+		})
+	}
+	if len(known) > 0 && !t.Failed() {
+		t.Errorf("acceptance.txt has tests that are not there: %v", slices.Sorted(maps.Keys(known)))
+	}
+}
+
+// transcript is what a test wrote, from the end of it that tells the failure.
+func transcript(text, name string) string {
+	_, rest, _ := strings.Cut(text, "=== RUN   "+name+"\n")
+	rest, _, _ = strings.Cut(rest, "\n=== RUN ")
+	return rest[max(0, len(rest)-2000):]
+}
+
+// exceptions reads acceptance.txt: 'TEST # REASON' lines.
+func exceptions(t *testing.T) map[string]string {
+	f, err := os.Open("acceptance.txt")
+	ok(t, "exceptions", err)
+	defer func() { _ = f.Close() }()
+	known := map[string]string{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		name, reason, found := strings.Cut(s.Text(), " # ")
+		switch {
+		case strings.HasPrefix(s.Text(), "#"):
+		case !found || known[name] != "":
+			t.Fatalf("acceptance.txt: %q has no reason or is there twice", s.Text())
+		default:
+			known[name] = reason
+		}
+	}
+	return known
+}
