@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"kilonova/internal/db"
 	"kilonova/internal/httpapi"
 )
 
@@ -84,13 +85,13 @@ func (w *web) handle(name string, h http.Handler) {
 	w.mux.Handle("/"+name+"/", h)
 }
 
-// rooted gives a service asked for as /NAME the path "/".
+// rooted gives a service asked for as /NAME the path "/". What it writes for its caller goes before the work behind the scenes.
 func rooted(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "" {
 			r.URL.Path = "/"
 		}
-		h.ServeHTTP(rw, r)
+		h.ServeHTTP(rw, r.WithContext(db.Urgent(r.Context())))
 	})
 }
 

@@ -3,8 +3,8 @@
 // What it promises: Write is durable when it returns nil (SQLite runs in WAL mode with synchronous=FULL); what one Write did
 // is all there or not at all; a Read that starts after a Write returned sees it.
 //
-// On SQLite one goroutine owns the only writing connection and commits many Writes together (each inside its own savepoint, so
-// that one failing leaves the others alone). On the server databases each Write is a READ COMMITTED transaction of its own, run
+// On SQLite one goroutine owns the only writing connection and commits many Writes together (one that fails leaves the others
+// alone: the group is run once more without it). Writes under Urgent, those that a caller waits for, go before the others. On the server databases each Write is a READ COMMITTED transaction of its own, run
 // again when the server names it the victim of a deadlock. A function given to Write may therefore run more than once: it
 // must not have effects outside the transaction; use Tx.AfterCommit for those. It must not call Write itself, nor wait for
 // anything but the database.
@@ -154,6 +154,14 @@ func (d *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 }
 
+type urgentKey struct{}
+
+// Urgent marks the Writes under ctx as those that somebody waits for: on SQLite, where Writes queue, they go before those of work behind the scenes. On the
+// server databases it means nothing.
+func Urgent(ctx context.Context) context.Context { return context.WithValue(ctx, urgentKey{}, true) }
+
+func isUrgent(ctx context.Context) bool { return ctx.Value(urgentKey{}) != nil }
+
 func (d *DB) writeOnce(ctx context.Context, fn func(tx *Tx) error) (err error) {
 	t, err := d.pool.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
@@ -253,6 +261,24 @@ func Upsert(d Dialect, table string, keys, cols []string) string {
 		fmt.Fprintf(&b, "%s = excluded.%s", c, c)
 	}
 	return b.String()
+}
+
+// Changed gives the assignments of those columns whose values differ, for an UPDATE, and their new values. An index is written only when one of its columns
+// is assigned, whether or not the value is another: to name the unchanged ones would cost one write for each index.
+func Changed(cols []string, old, now []any) (set string, args []any) {
+	var b strings.Builder
+	for i, c := range cols {
+		if old[i] == now[i] {
+			continue
+		}
+		if len(args) > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(c)
+		b.WriteString(" = ?")
+		args = append(args, now[i])
+	}
+	return b.String(), args
 }
 
 // In is n comma-separated parameter marks.

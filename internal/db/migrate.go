@@ -22,11 +22,28 @@ var macros = map[Dialect]*strings.Replacer{
 	MySQL:    strings.NewReplacer("{{text}}", "LONGTEXT", "{{blob}}", "LONGBLOB", "{{serial}}", "BIGINT AUTO_INCREMENT PRIMARY KEY"),
 }
 
+// dialectal are the two clauses that only some have: {{on TABLE}}, which MariaDB wants when an index is dropped, and {{where CONDITION}}, a partial index, which it does not know.
+var dialectal = regexp.MustCompile(`\{\{(on|where) ([^}]+)\}\}`)
+
+func (d *DB) inDialect(text string) string {
+	return dialectal.ReplaceAllStringFunc(macros[d.dialect].Replace(text), func(m string) string {
+		f := dialectal.FindStringSubmatch(m)
+		switch mysql := d.dialect == MySQL; {
+		case f[1] == "on" && mysql:
+			return " ON " + f[2]
+		case f[1] == "where" && !mysql:
+			return " WHERE " + f[2]
+		}
+		return ""
+	})
+}
+
 var migrationName = regexp.MustCompile(`^(\d{4})_[a-z0-9_]+\.sql$`)
 
 // Migrate brings the tables of one service to the newest version. files holds NNNN_name.sql at its root: statements that
-// each end with a semicolon at the end of a line, with the macros {{text}} (a long text), {{blob}} and {{serial}} (an integer
-// primary key that counts up). Several nodes may call it at once.
+// each end with a semicolon at the end of a line, with the macros {{text}} (a long text), {{blob}}, {{serial}} (an integer
+// primary key that counts up), {{on TABLE}} after DROP INDEX and {{where CONDITION}} after CREATE INDEX (only rows that meet it, where the database can; queries
+// that are to use the index name the condition in the same words). Several nodes may call it at once.
 func (d *DB) Migrate(ctx context.Context, service string, files fs.FS) error {
 	names, err := fs.Glob(files, "*.sql")
 	if err != nil {
@@ -101,7 +118,7 @@ func (d *DB) lockSchema(ctx context.Context) (unlock func(), err error) {
 }
 
 func (d *DB) migration(name, text string) *goose.GoFunc {
-	text = macros[d.dialect].Replace(text)
+	text = d.inDialect(text)
 	run := func(ctx context.Context, exec func(context.Context, string, ...any) (sql.Result, error)) error {
 		for _, stmt := range strings.Split(text, ";\n") {
 			if strings.TrimSpace(stripComments(stmt)) == "" {

@@ -13,7 +13,11 @@ import (
 	"kilonova/internal/fault"
 )
 
-const maxGroup = 256 // Writes that one commit may carry
+const (
+	maxGroup  = 256 // Writes behind the scenes that one commit may carry
+	maxUrgent = 32  // and urgent ones
+	fair      = 4   // Writes behind the scenes that a group with urgent ones takes along, so that neither kind waits for ever
+)
 
 func sqliteDSN(path string) string {
 	v := url.Values{}
@@ -23,15 +27,17 @@ func sqliteDSN(path string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + v.Encode()
 }
 
-// groupWriter owns the only writing connection of a SQLite database.
+// groupWriter owns the only writing connection of a SQLite database. It serves two queues: Urgent Writes come first, and a group that carries one is committed as
+// soon as no other urgent one waits and fair others have had their turn.
 type groupWriter struct {
-	pool  *sql.DB
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
-	jobs  chan *job
-	done  chan struct{}
-	mu    sync.RWMutex
-	shut  bool
+	pool   *sql.DB
+	conn   *sql.Conn
+	stmts  map[string]*sql.Stmt
+	urgent chan *job
+	jobs   chan *job
+	done   chan struct{}
+	mu     sync.RWMutex
+	shut   bool
 }
 
 type job struct {
@@ -52,20 +58,24 @@ func newGroupWriter(ctx context.Context, path string) (*groupWriter, error) {
 		_ = pool.Close()
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	w := &groupWriter{pool: pool, conn: conn, stmts: map[string]*sql.Stmt{}, jobs: make(chan *job, maxGroup), done: make(chan struct{})}
+	w := &groupWriter{pool: pool, conn: conn, stmts: map[string]*sql.Stmt{}, urgent: make(chan *job, maxGroup), jobs: make(chan *job, maxGroup), done: make(chan struct{})}
 	go w.run()
 	return w, nil
 }
 
 func (w *groupWriter) write(ctx context.Context, fn func(*Tx) error) error {
 	j := &job{ctx: ctx, fn: fn, done: make(chan struct{})}
+	queue := w.jobs
+	if isUrgent(ctx) {
+		queue = w.urgent
+	}
 	w.mu.RLock()
 	if w.shut {
 		w.mu.RUnlock()
 		return errors.New("the database is closed")
 	}
 	select {
-	case w.jobs <- j:
+	case queue <- j:
 		w.mu.RUnlock()
 	case <-ctx.Done():
 		w.mu.RUnlock()
@@ -86,6 +96,7 @@ func (w *groupWriter) close() error {
 	}
 	w.shut = true
 	close(w.jobs)
+	close(w.urgent)
 	w.mu.Unlock()
 	<-w.done
 	for _, s := range w.stmts {
@@ -96,76 +107,152 @@ func (w *groupWriter) close() error {
 
 func (w *groupWriter) run() {
 	defer close(w.done)
-	batch := make([]*job, 0, maxGroup)
-	for j := range w.jobs {
-		batch = append(batch[:0], j)
-	fill:
-		for len(batch) < maxGroup {
+	urgent, jobs := w.urgent, w.jobs // nil once closed and empty
+	for urgent != nil || jobs != nil {
+		var j *job
+		var ok bool
+		select {
+		case j, ok = <-urgent:
+			if !ok {
+				urgent = nil
+				continue
+			}
+		default:
 			select {
-			case more, ok := <-w.jobs:
+			case j, ok = <-urgent:
 				if !ok {
-					break fill
+					urgent = nil
+					continue
 				}
-				batch = append(batch, more)
-			default:
-				break fill
+			case j, ok = <-jobs:
+				if !ok {
+					jobs = nil
+					continue
+				}
 			}
 		}
-		w.commit(batch)
-		for _, j := range batch {
-			close(j.done)
-		}
+		w.group(j)
 	}
 }
 
-func (w *groupWriter) commit(batch []*job) {
+// next gives another Write for the group that is being made, or nil when it is to be committed: so far it has so many of each kind. Urgent ones may join while it is
+// being made; of the others those that waited when it began, most of them, and only a fair few beside urgent ones.
+func (w *groupWriter) next(urgent, others, most int) *job {
+	if urgent < maxUrgent {
+		select {
+		case j := <-w.urgent: // nil when closed
+			if j != nil {
+				return j
+			}
+		default:
+		}
+	}
+	if urgent > 0 {
+		most = min(most, fair)
+	}
+	if others >= most {
+		return nil
+	}
+	select {
+	case j := <-w.jobs:
+		return j
+	default:
+		return nil
+	}
+}
+
+// group runs a Write, and those that wait or come meanwhile, in one transaction. Nobody takes care that one of them can be rolled back alone: when one
+// fails, which is rare, all are rolled back and run once more, each inside a savepoint.
+func (w *groupWriter) group(first *job) {
+	var batch []*job
+	urgent, others, failed := 0, 0, false
+	most := min(len(w.jobs)+1, maxGroup)
+	begun := w.begin()
+	for j := first; j != nil; j = w.next(urgent, others, most) {
+		batch = append(batch, j)
+		if isUrgent(j.ctx) {
+			urgent++
+		} else {
+			others++
+		}
+		if j.err = begun; begun == nil && !failed {
+			if j.err = w.one(j); j.err != nil {
+				failed = true
+			}
+		}
+	}
+	switch {
+	case begun != nil:
+	case !failed:
+		w.end(batch)
+	default:
+		_ = w.exec(context.Background(), "ROLLBACK")
+		w.carefully(batch)
+	}
+	for _, j := range batch {
+		close(j.done)
+	}
+}
+
+func (w *groupWriter) begin() error {
+	err := w.exec(context.Background(), "BEGIN IMMEDIATE")
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("begin: %w", err)
+	var s *sqlite.Error
+	if errors.As(err, &s) && s.Code()&0xff == 5 { // SQLITE_BUSY: nothing was done, and it passes
+		err = fault.Wrap(err, fault.Unavailable, "The database is busy: another process has held it for long. Try again.")
+	}
+	return err
+}
+
+// end commits; when that fails, every Write that had succeeded has failed.
+func (w *groupWriter) end(batch []*job) {
 	ctx := context.Background()
-	if err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
-		err = fmt.Errorf("begin: %w", err)
-		var s *sqlite.Error
-		if errors.As(err, &s) && s.Code()&0xff == 5 { // SQLITE_BUSY: nothing was done, and it passes
-			err = fault.Wrap(err, fault.Unavailable, "The database is busy: another process has held it for long. Try again.")
-		}
-		for _, j := range batch {
-			j.err = err
-		}
+	err := w.exec(ctx, "COMMIT")
+	if err == nil {
 		return
 	}
-	good := 0
+	_ = w.exec(ctx, "ROLLBACK")
 	for _, j := range batch {
-		j.err = w.one(ctx, j, len(batch) == 1)
 		if j.err == nil {
-			good++
-		}
-	}
-	end := "COMMIT"
-	if good == 0 {
-		end = "ROLLBACK"
-	}
-	if err := w.exec(ctx, end); err != nil && good > 0 {
-		_ = w.exec(ctx, "ROLLBACK")
-		for _, j := range batch {
-			if j.err == nil {
-				j.err = fmt.Errorf("commit: %w", err)
-			}
+			j.err = fmt.Errorf("commit: %w", err)
 		}
 	}
 }
 
-// one runs a job in a savepoint; one that is alone needs none: the whole transaction is rolled back with it.
-func (w *groupWriter) one(ctx context.Context, j *job, alone bool) error {
+// carefully runs a group of which one is known to fail: each in a savepoint, unless it is alone.
+func (w *groupWriter) carefully(batch []*job) {
+	if len(batch) == 1 { // its error is known, and all of it is rolled back
+		return
+	}
+	err := w.begin()
+	for _, j := range batch {
+		if j.err = err; err == nil {
+			j.err = w.saved(j)
+		}
+	}
+	if err == nil {
+		w.end(batch)
+	}
+}
+
+func (w *groupWriter) one(j *job) error {
 	if err := j.ctx.Err(); err != nil {
 		return err
 	}
-	if alone {
-		j.tx = &Tx{dialect: SQLite, on: w}
-		return call(j.fn, j.tx)
-	}
+	j.tx = &Tx{dialect: SQLite, on: w}
+	return call(j.fn, j.tx)
+}
+
+// saved runs a job in a savepoint.
+func (w *groupWriter) saved(j *job) error {
+	ctx := context.Background()
 	if err := w.exec(ctx, "SAVEPOINT w"); err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}
-	j.tx = &Tx{dialect: SQLite, on: w}
-	err := call(j.fn, j.tx)
+	err := w.one(j)
 	if err != nil {
 		if e := w.exec(ctx, "ROLLBACK TO w"); e != nil {
 			return errors.Join(err, e)

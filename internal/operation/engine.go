@@ -153,15 +153,12 @@ func (e *Engine) Accept(ctx context.Context, tx *db.Tx, s Spec) (string, error) 
 	if !s.NotBefore.IsZero() {
 		o.Due = clock.Micros(s.NotBefore)
 	}
-	var top int64
-	if err := tx.QueryRow(ctx, "SELECT COALESCE(MAX(epoch), 0) FROM operations WHERE object = ?", s.Object).Scan(&top); err != nil {
-		return "", fmt.Errorf("accept %s: %w", s.Kind, err)
-	}
-	o.Epoch = top + 1
-	before := ""
 	if !s.Shared && !s.Finished {
 		o.Holds = s.Object
-		existing, was, err := e.clearHolder(ctx, tx, o, s)
+	}
+	before := ""
+	if !s.First {
+		existing, was, err := e.follow(ctx, tx, o, s)
 		if err != nil || existing != "" {
 			return existing, err
 		}
@@ -202,6 +199,19 @@ func (e *Engine) Accept(ctx context.Context, tx *db.Tx, s Spec) (string, error) 
 		}
 	})
 	return o.ID, nil
+}
+
+// follow gives o an epoch above those of all operations that the object had, and the object itself.
+func (e *Engine) follow(ctx context.Context, tx *db.Tx, o *row, s Spec) (existing, was string, err error) {
+	var top int64
+	if err := tx.QueryRow(ctx, "SELECT COALESCE(MAX(epoch), 0) FROM operations WHERE object = ?", s.Object).Scan(&top); err != nil {
+		return "", "", fmt.Errorf("accept %s: %w", s.Kind, err)
+	}
+	o.Epoch = top + 1
+	if o.Holds == "" {
+		return "", "", nil
+	}
+	return e.clearHolder(ctx, tx, o, s)
 }
 
 // clearHolder makes room for o: it fails when another operation holds the object, or supersedes that one when o takes over. A take-over by the
@@ -322,7 +332,7 @@ func (e *Engine) shutdown(cancel context.CancelFunc) error {
 
 func (e *Engine) sweep(ctx context.Context) {
 	now := clock.Micros(clock.Now())
-	rows, err := e.cfg.DB.Query(ctx, "SELECT id FROM operations WHERE state IN ('pending','running','undoing') AND lease_until < ? AND due <= ? ORDER BY due LIMIT 500", now, now)
+	rows, err := e.cfg.DB.Query(ctx, "SELECT id FROM operations WHERE finished = 0 AND state IN ('pending','running','undoing') AND lease_until < ? AND due <= ? ORDER BY due LIMIT 500", now, now)
 	if err != nil {
 		if ctx.Err() == nil {
 			e.cfg.Log.Error("operation sweep failed", "error", err)
@@ -382,7 +392,7 @@ func (e *Engine) claim(ctx context.Context, op string) {
 		if err := e.taskTurned(ctx, tx, was, o); err != nil {
 			return err
 		}
-		return o.update(ctx, tx, -1)
+		return o.update(ctx, tx, nil)
 	})
 	if err != nil && ctx.Err() == nil && !db.IsNoRows(err) {
 		e.cfg.Log.Error("operation claim failed", "operation", op, "error", err)
@@ -470,10 +480,10 @@ func (e *Engine) renew(ctx context.Context) {
 	until := clock.Micros(clock.Now().Add(e.cfg.Lease))
 	err := e.cfg.DB.Write(ctx, func(tx *db.Tx) error {
 		clear(mine)
-		if _, err := tx.Exec(ctx, "UPDATE operations SET lease_until = ? WHERE owner = ? AND state IN ('running','undoing')", until, e.owner); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE operations SET lease_until = ? WHERE finished = 0 AND owner = ? AND state IN ('running','undoing')", until, e.owner); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, "SELECT id, epoch FROM operations WHERE owner = ? AND state IN ('running','undoing')", e.owner)
+		rows, err := tx.Query(ctx, "SELECT id, epoch FROM operations WHERE finished = 0 AND owner = ? AND state IN ('running','undoing')", e.owner)
 		if err != nil {
 			return err
 		}
@@ -548,7 +558,7 @@ func (e *Engine) Retry(ctx context.Context, op string) error {
 			o.State = Undoing
 		}
 		o.Lease, o.Due = 0, clock.Micros(clock.Now())
-		return o.update(ctx, tx, -1)
+		return o.update(ctx, tx, nil)
 	})
 	if err == nil {
 		e.wake(op)

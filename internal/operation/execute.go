@@ -378,7 +378,7 @@ func (e *Engine) write(ctx context.Context, o, next *row, more func(tx *db.Tx) e
 		if err := e.taskTurned(ctx, tx, o.TaskState, next); err != nil {
 			return err
 		}
-		return next.update(ctx, tx, o.Epoch)
+		return next.update(ctx, tx, o)
 	})
 	if err != nil {
 		return err

@@ -78,20 +78,33 @@ func (o *row) insert(ctx context.Context, tx *db.Tx) error {
 	return err
 }
 
-// update writes the changing columns. With epoch >= 0 it is fenced: it fails with errFenced unless the row still has that epoch and is unfinished.
-func (o *row) update(ctx context.Context, tx *db.Tx, epoch int64) error {
-	o.Updated = clock.Micros(clock.Now())
+var changing = []string{"holds", "state", "task_state", "position", "undo_to", "round", "epoch", "owner", "lease_until", "due", "cause", "public_cause", "finished"}
+
+func (o *row) changingArgs() []any {
 	holds := any(o.Holds)
 	if o.Holds == "" || o.Finished != 0 {
 		holds = nil
 	}
-	q := "UPDATE operations SET holds = ?, state = ?, task_state = ?, position = ?, undo_to = ?, round = ?, epoch = ?, owner = ?, lease_until = ?, due = ?, vars = ?, cause = ?, public_cause = ?, updated = ?, finished = ? WHERE id = ?"
-	args := []any{holds, string(o.State), o.TaskState, o.Position, o.UndoTo, o.Round, o.Epoch, o.Owner, o.Lease, o.Due, o.varsText(), o.Cause, o.Public, o.Updated, o.Finished, o.ID}
-	if epoch >= 0 {
-		q += " AND epoch = ? AND finished = 0"
-		args = append(args, epoch)
+	return []any{holds, string(o.State), o.TaskState, o.Position, o.UndoTo, o.Round, o.Epoch, o.Owner, o.Lease, o.Due, o.Cause, o.Public, o.Finished}
+}
+
+// update writes what differs from old, which the row is known to hold; a lease that was prolonged meanwhile thus stays so. It is fenced: it fails with errFenced
+// unless the row still has old's epoch and is unfinished. Without old the row was read in the same transaction and is written whole.
+func (o *row) update(ctx context.Context, tx *db.Tx, old *row) error {
+	o.Updated = clock.Micros(clock.Now())
+	before, fence, fenced := make([]any, len(changing)), "", []any{o.ID}
+	if old != nil {
+		before, fence, fenced = old.changingArgs(), " AND epoch = ? AND finished = 0", append(fenced, old.Epoch)
+	} else {
+		for i := range before {
+			before[i] = struct{}{} // equals no value
+		}
 	}
-	n, err := tx.Exec(ctx, q, args...)
+	set, args := db.Changed(changing, before, o.changingArgs())
+	if set != "" {
+		set += ", "
+	}
+	n, err := tx.Exec(ctx, "UPDATE operations SET "+set+"vars = ?, updated = ? WHERE id = ?"+fence, append(append(args, o.varsText(), o.Updated), fenced...)...)
 	if err != nil {
 		return fmt.Errorf("journal operation %s: %w", o.ID, err)
 	}

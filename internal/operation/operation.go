@@ -47,6 +47,8 @@ type Spec struct {
 	TakeOver bool
 	// Shared operations do not hold their object (they run beside the holder): console log fetches, live-migration abort.
 	Shared bool
+	// First promises that the object was made in the same transaction: nothing holds it and it had no operation.
+	First bool
 	// Finished records an action that was complete at acceptance (lock, resetState): the row is written as done.
 	Finished bool
 }

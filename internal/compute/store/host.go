@@ -193,7 +193,7 @@ func (s *Store) DeleteHost(ctx context.Context, tx *db.Tx, serviceID string) err
 	}
 	if h.Binary == ComputeBinary {
 		var n int
-		if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM compute_servers WHERE host = ? AND deleted = 0", h.Name).Scan(&n); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM compute_servers WHERE host = ? AND host > '' AND deleted = 0", h.Name).Scan(&n); err != nil {
 			return err
 		}
 		if n > 0 {
@@ -239,7 +239,7 @@ type ServerRef struct{ ID, Name, Host string }
 func (s *Store) ServerRefs(ctx context.Context, q db.Querier, hosts ...string) ([]ServerRef, error) {
 	query, args := "SELECT id, name, host FROM compute_servers WHERE deleted = 0 AND host > ''", []any(nil)
 	if len(hosts) > 0 {
-		query, args = "SELECT id, name, host FROM compute_servers WHERE deleted = 0 AND host IN ("+db.In(len(hosts))+")", db.Args(hosts)
+		query, args = "SELECT id, name, host FROM compute_servers WHERE deleted = 0 AND host > '' AND host IN ("+db.In(len(hosts))+")", db.Args(hosts)
 	}
 	var out []ServerRef
 	err := scan(ctx, q, query+" ORDER BY host, number", args, func(scan func(...any) error) error {

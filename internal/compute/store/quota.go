@@ -41,12 +41,25 @@ func usageOf(v *compute.Server) Usage {
 	return Usage{Instances: 1, Cores: int64(v.Flavor.VCPUs) + cores, RAM: v.Flavor.RAMMB + ram}
 }
 
+const addTo = "UPDATE compute_quota_usage SET instances = instances + ?, cores = cores + ?, ram = ram + ?, server_groups = server_groups + ?, key_pairs = key_pairs + ? WHERE "
+
 const zeroUsage = "INSERT INTO compute_quota_usage (project_id, user_id, instances, cores, ram, server_groups, key_pairs) VALUES (?, ?, 0, 0, 0, 0, 0)"
 
 // addUsage changes the counters of a project and of the user in it.
 func addUsage(ctx context.Context, tx *db.Tx, project, user string, u Usage) error {
 	if u == (Usage{}) {
 		return nil
+	}
+	if project != "" && user != "" && tx.Dialect() == db.SQLite { // the server databases lock the two in order
+		n, err := tx.Exec(ctx, addTo+"project_id = ? AND user_id IN ('', ?)", u.Instances, u.Cores, u.RAM, u.ServerGroups, u.KeyPairs, project, user)
+		if err != nil || n == 2 {
+			return err
+		}
+		if n == 1 { // one of them is not there: what was added is taken back
+			if _, err := tx.Exec(ctx, addTo+"project_id = ? AND user_id IN ('', ?)", -u.Instances, -u.Cores, -u.RAM, -u.ServerGroups, -u.KeyPairs, project, user); err != nil {
+				return err
+			}
+		}
 	}
 	for _, key := range [][2]string{{project, ""}, {project, user}} {
 		if key == [2]string{"", ""} || key[0] != "" && key[1] == "" && user == "" {
@@ -60,7 +73,7 @@ func addUsage(ctx context.Context, tx *db.Tx, project, user string, u Usage) err
 }
 
 func addUsageRow(ctx context.Context, tx *db.Tx, project, user string, u Usage) error {
-	const add = "UPDATE compute_quota_usage SET instances = instances + ?, cores = cores + ?, ram = ram + ?, server_groups = server_groups + ?, key_pairs = key_pairs + ? WHERE project_id = ? AND user_id = ?"
+	const add = addTo + "project_id = ? AND user_id = ?"
 	args := []any{u.Instances, u.Cores, u.RAM, u.ServerGroups, u.KeyPairs, project, user}
 	n, err := tx.Exec(ctx, add, args...)
 	if err != nil || n == 1 {

@@ -23,16 +23,13 @@ type serverDoc struct {
 	OldFlavorRow int64 `json:",omitempty"`
 }
 
-// serverColumns are written at every change; filters and sorts use them, the document is the truth.
-var serverColumns = []string{"rev", "deleted", "project_id", "user_id", "name", "description", "hostname", "reservation_id", "launch_index", "vm_state",
+// serverColumns stand beside the document, which is the truth, for filters and sorts.
+var serverColumns = []string{"deleted", "project_id", "user_id", "name", "description", "hostname", "reservation_id", "launch_index", "vm_state",
 	"power_state", "progress", "host", "node", "zone", "image_id", "kernel_id", "ramdisk_id", "root_device", "key_name", "config_drive", "disk_config",
 	"access_ipv4", "access_ipv6", "locked_by", "group_id", "flavor_row", "flavor_id", "vcpus", "ram_mb", "disk_gb", "addresses", "created_at",
-	"updated_at", "launched_at", "terminated_at", "deleted_at", "doc"}
+	"launched_at", "terminated_at", "deleted_at"}
 
-var (
-	insertServer = "INSERT INTO compute_servers (" + strings.Join(serverColumns, ", ") + ", id) VALUES (" + db.In(len(serverColumns)+1) + ")"
-	updateServer = "UPDATE compute_servers SET " + strings.Join(serverColumns, " = ?, ") + " = ? WHERE id = ?"
-)
+var insertServer = "INSERT INTO compute_servers (" + strings.Join(serverColumns, ", ") + ", rev, updated_at, doc, id) VALUES (" + db.In(len(serverColumns)+4) + ")"
 
 const (
 	selectServer = "SELECT s.id, s.number, s.rev, s.updated_at, COALESCE(o.task_state, ''), s.doc FROM compute_servers s LEFT JOIN operations o ON o.holds = s.id"
@@ -102,13 +99,18 @@ func decodeServer(doc []byte) (*compute.Server, error) {
 	return &d.Server, nil
 }
 
-// serverArgs are the values of serverColumns and the id.
-func serverArgs(v *compute.Server, rev int64) []any {
+// restArgs are the values of what every change writes: rev, updated_at and doc; then the id.
+func restArgs(v *compute.Server, rev int64) []any {
 	d := serverDoc{Server: *v, FlavorRow: v.Flavor.ID}
 	d.TaskState = ""
 	if v.OldFlavor != nil {
 		d.OldFlavorRow = v.OldFlavor.ID
 	}
+	return []any{rev, clock.Micros(v.Updated), encode(d), v.ID}
+}
+
+// columnArgs are the values of serverColumns.
+func columnArgs(v *compute.Server) []any {
 	var addr []string
 	for _, f := range v.VIFs {
 		for _, a := range f.FixedIPs {
@@ -122,12 +124,11 @@ func serverArgs(v *compute.Server, rev int64) []any {
 	if v.Description != nil {
 		description = *v.Description
 	}
-	cores, ram := v.HeldQuota()
-	return []any{rev, !v.Deleted.IsZero(), v.ProjectID, v.UserID, v.Name, description, v.Hostname, v.ReservationID, v.LaunchIndex, v.VMState,
+	return []any{!v.Deleted.IsZero(), v.ProjectID, v.UserID, v.Name, description, v.Hostname, v.ReservationID, v.LaunchIndex, v.VMState,
 		v.PowerState, v.Progress, v.Host, v.Node, v.AvailabilityZone, v.ImageID, v.KernelID, v.RamdiskID, v.RootDevice, v.KeyName, v.ConfigDrive, v.DiskConfig,
-		v.AccessIPv4, v.AccessIPv6, v.LockedBy, v.GroupID, v.Flavor.ID, v.Flavor.FlavorID, int64(v.Flavor.VCPUs) + cores, v.Flavor.RAMMB + ram, v.Flavor.RootGB + v.Flavor.EphemeralGB,
-		strings.Join(addr, " "), clock.Micros(v.Created), clock.Micros(v.Updated), clock.Micros(v.Launched), clock.Micros(v.Terminated),
-		clock.Micros(v.Deleted), encode(d), v.ID}
+		v.AccessIPv4, v.AccessIPv6, v.LockedBy, v.GroupID, v.Flavor.ID, v.Flavor.FlavorID, v.Flavor.VCPUs, v.Flavor.RAMMB, v.Flavor.RootGB + v.Flavor.EphemeralGB,
+		strings.Join(addr, " "), clock.Micros(v.Created), clock.Micros(v.Launched), clock.Micros(v.Terminated),
+		clock.Micros(v.Deleted)}
 }
 
 // InsertServer writes a new server, counts it against its project and user (Reserve judges the limits), puts it into its group and sets v.Number.
@@ -157,7 +158,7 @@ func (s *Store) InsertServer(ctx context.Context, tx *db.Tx, v *compute.Server) 
 
 // insertNumbered writes the row and reads the number that it got.
 func insertNumbered(ctx context.Context, tx *db.Tx, v *compute.Server) error {
-	args := serverArgs(v, 1)
+	args := append(columnArgs(v), restArgs(v, 1)...)
 	if tx.Dialect() != db.MySQL {
 		return tx.QueryRow(ctx, insertServer+" RETURNING number", args...).Scan(&v.Number)
 	}
@@ -176,13 +177,17 @@ func (s *Store) UpdateServer(ctx context.Context, tx *db.Tx, id string, change f
 	} else if err != nil {
 		return err
 	}
-	old := usageOf(v)
+	old, columns := usageOf(v), columnArgs(v)
 	before := compute.Server{Tags: slices.Clone(v.Tags), Metadata: maps.Clone(v.Metadata), ProjectID: v.ProjectID, UserID: v.UserID, VMState: v.VMState, Name: v.Name}
 	if err := change(v); err != nil {
 		return err
 	}
 	v.ID, v.Updated = id, clock.Now()
-	if _, err := tx.Exec(ctx, updateServer, serverArgs(v, rev+1)...); err != nil {
+	set, args := db.Changed(serverColumns, columns, columnArgs(v))
+	if set != "" {
+		set += ", "
+	}
+	if _, err := tx.Exec(ctx, "UPDATE compute_servers SET "+set+"rev = ?, updated_at = ?, doc = ? WHERE id = ?", append(args, restArgs(v, rev+1)...)...); err != nil {
 		return fmt.Errorf("update server: %w", err)
 	}
 	if err := writeLabels(ctx, tx, id, &before, v); err != nil {
@@ -258,7 +263,7 @@ func (s *Store) PurgeServers(ctx context.Context, tx *db.Tx, before time.Time, l
 
 // ServersOnHost gives the servers, not deleted, whose host is given.
 func (s *Store) ServersOnHost(ctx context.Context, q db.Querier, host string) ([]*compute.Server, error) {
-	return s.servers(ctx, q, selectServer+" WHERE s.host = ? AND s.deleted = 0 ORDER BY s.number", host)
+	return s.servers(ctx, q, selectServer+" WHERE s.host = ? AND s.host > '' AND s.deleted = 0 ORDER BY s.number", host)
 }
 
 // ServersByID gives those of the servers that exist, deleted ones too, in no particular order.

@@ -225,6 +225,9 @@ func (f *ListFilter) conditions(w *where) error {
 			return fault.New(fault.Invalid, "Servers cannot be filtered by %s.", name)
 		}
 		w.in(col, f.Equal[name])
+		if name == "host" && !slices.Contains(f.Equal[name], any("")) {
+			w.add("s.host > ''") // of its index
+		}
 	}
 	if f.VMStates != nil {
 		w.in("s.vm_state", db.Args(f.VMStates))
@@ -242,7 +245,8 @@ func (f *ListFilter) conditions(w *where) error {
 		w.add("s.updated_at <= ?", clock.Micros(f.ChangesBefore))
 	}
 	if !f.TerminatedSince.IsZero() {
-		w.add("(s.terminated_at = 0 OR s.terminated_at >= ?)", clock.Micros(f.TerminatedSince))
+		// What is deleted has been terminated (DeleteServer); the words are those of the indexes.
+		w.add("(s.deleted = 0 AND s.terminated_at = 0 OR s.terminated_at > 0 AND s.terminated_at >= ?)", clock.Micros(f.TerminatedSince))
 	}
 	if !f.LaunchedBefore.IsZero() {
 		w.add("s.launched_at > 0 AND s.launched_at < ?", clock.Micros(f.LaunchedBefore))

@@ -318,7 +318,7 @@ func (c *creation) write(ctx context.Context) ([]*compute.Server, error) {
 			if err := c.Store.InsertServer(ctx, tx, s); err != nil {
 				return err
 			}
-			if _, err := c.Operations.Accept(ctx, tx, operation.Spec{Kind: compute.OpCreate, ObjectType: "server", Object: s.ID, Action: "create",
+			if _, err := c.Operations.Accept(ctx, tx, operation.Spec{Kind: compute.OpCreate, ObjectType: "server", Object: s.ID, Action: "create", First: true,
 				TaskState: compute.TaskScheduling, Project: s.ProjectID, User: s.UserID, RequestID: c.r.RequestID, Input: c.input}); err != nil {
 				return err
 			}
