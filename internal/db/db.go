@@ -124,20 +124,37 @@ func (d *DB) Dialect() Dialect { return d.dialect }
 
 // Query reads rows outside any transaction.
 func (d *DB) Query(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
-	st, err := d.cache.get(ctx, d.pool, rebind(d.dialect, q))
-	if err != nil {
+	if ctx, err := d.reading(ctx); err != nil {
+		return nil, err
+	} else if st, err := d.cache.get(ctx, d.pool, rebind(d.dialect, q)); err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
+	} else {
+		return st.QueryContext(ctx, bind(args)...)
 	}
-	return st.QueryContext(ctx, bind(args)...)
 }
 
 // QueryRow reads at most one row outside any transaction.
 func (d *DB) QueryRow(ctx context.Context, q string, args ...any) *sql.Row {
+	if quiet, err := d.reading(ctx); err == nil {
+		ctx = quiet
+	}
 	st, err := d.cache.get(ctx, d.pool, rebind(d.dialect, q))
 	if err != nil { // let Row carry the error
 		return d.pool.QueryRowContext(ctx, rebind(d.dialect, q), bind(args)...)
 	}
 	return st.QueryRowContext(ctx, bind(args)...)
+}
+
+// reading gives the context of a query. In SQLite a query is a short computation in this process: it is judged before it whether somebody still waits for it, and not
+// watched while it runs, which would take two more goroutines for each.
+func (d *DB) reading(ctx context.Context) (context.Context, error) {
+	if d.dialect != SQLite {
+		return ctx, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return context.WithoutCancel(ctx), nil
 }
 
 // Write runs fn in a transaction and commits it. It gives fn's error, after rolling back, when that is not nil.
