@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -119,4 +120,46 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestUrgentWritesGoFirst(t *testing.T) {
+	d := open(t)
+	ctx := context.Background()
+	began, release := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := d.Write(ctx, func(*db.Tx) error { close(began); <-release; return nil }); err != nil {
+			t.Error(err)
+		}
+	})
+	<-began
+	var order []string // only the writer's goroutine touches it
+	queue := func(ctx context.Context, name string, n int) {
+		for range n {
+			wg.Go(func() {
+				if err := d.Write(ctx, func(*db.Tx) error { order = append(order, name); return nil }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	queue(ctx, "other", 40)
+	d.WaitQueued(t, 40)
+	queue(db.Urgent(ctx), "urgent", 3)
+	d.WaitQueued(t, 43)
+	close(release)
+	wg.Wait()
+	if len(order) != 43 || slices.Index(order, "other") < 3 {
+		t.Fatalf("%v", order)
+	}
+}
+
+func TestChangedNamesOnlyWhatDiffers(t *testing.T) {
+	set, args := db.Changed([]string{"a", "b", "c"}, []any{int64(1), "x", nil}, []any{int64(2), "x", "y"})
+	if set != "a = ?, c = ?" || !slices.Equal(args, []any{int64(2), "y"}) {
+		t.Fatal(set, args)
+	}
+	if set, args := db.Changed([]string{"a"}, []any{true}, []any{true}); set != "" || args != nil {
+		t.Fatal(set, args)
+	}
 }

@@ -17,9 +17,9 @@ import (
 )
 
 var macros = map[Dialect]*strings.Replacer{
-	SQLite:   strings.NewReplacer("{{text}}", "TEXT", "{{blob}}", "BLOB", "{{serial}}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
-	Postgres: strings.NewReplacer("{{text}}", "TEXT", "{{blob}}", "BYTEA", "{{serial}}", "BIGSERIAL PRIMARY KEY"),
-	MySQL:    strings.NewReplacer("{{text}}", "LONGTEXT", "{{blob}}", "LONGBLOB", "{{serial}}", "BIGINT AUTO_INCREMENT PRIMARY KEY"),
+	SQLite:   strings.NewReplacer("{{text}}", "TEXT", "{{blob}}", "BLOB", "{{serial}}", "INTEGER PRIMARY KEY AUTOINCREMENT", "{{clustered}}", " WITHOUT ROWID"),
+	Postgres: strings.NewReplacer("{{text}}", "TEXT", "{{blob}}", "BYTEA", "{{serial}}", "BIGSERIAL PRIMARY KEY", "{{clustered}}", ""),
+	MySQL:    strings.NewReplacer("{{text}}", "LONGTEXT", "{{blob}}", "LONGBLOB", "{{serial}}", "BIGINT AUTO_INCREMENT PRIMARY KEY", "{{clustered}}", ""),
 }
 
 // dialectal are the two clauses that only some have: {{on TABLE}}, which MariaDB wants when an index is dropped, and {{where CONDITION}}, a partial index, which it does not know.
@@ -42,7 +42,7 @@ var migrationName = regexp.MustCompile(`^(\d{4})_[a-z0-9_]+\.sql$`)
 
 // Migrate brings the tables of one service to the newest version. files holds NNNN_name.sql at its root: statements that
 // each end with a semicolon at the end of a line, with the macros {{text}} (a long text), {{blob}}, {{serial}} (an integer
-// primary key that counts up), {{on TABLE}} after DROP INDEX and {{where CONDITION}} after CREATE INDEX (only rows that meet it, where the database can; queries
+// primary key that counts up), {{clustered}} after CREATE TABLE (…) (narrow rows that live in the index of their primary key), {{on TABLE}} after DROP INDEX and {{where CONDITION}} after CREATE INDEX (only rows that meet it, where the database can; queries
 // that are to use the index name the condition in the same words). Several nodes may call it at once.
 func (d *DB) Migrate(ctx context.Context, service string, files fs.FS) error {
 	names, err := fs.Glob(files, "*.sql")

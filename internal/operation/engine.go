@@ -419,7 +419,7 @@ func (e *Engine) giveUp(ctx context.Context, tx *db.Tx, o *row, now time.Time) e
 		o.State = Attention
 	}
 	e.cfg.Log.Error("operation given up", "operation", o.ID, "kind", o.Kind, "object", o.Object, "state", string(o.State), "error", o.Cause)
-	return o.update(ctx, tx, -1)
+	return o.update(ctx, tx, nil)
 }
 
 func (e *Engine) start(o *row) {

@@ -124,9 +124,10 @@ func columnArgs(v *compute.Server) []any {
 	if v.Description != nil {
 		description = *v.Description
 	}
+	cores, ram := v.HeldQuota()
 	return []any{!v.Deleted.IsZero(), v.ProjectID, v.UserID, v.Name, description, v.Hostname, v.ReservationID, v.LaunchIndex, v.VMState,
 		v.PowerState, v.Progress, v.Host, v.Node, v.AvailabilityZone, v.ImageID, v.KernelID, v.RamdiskID, v.RootDevice, v.KeyName, v.ConfigDrive, v.DiskConfig,
-		v.AccessIPv4, v.AccessIPv6, v.LockedBy, v.GroupID, v.Flavor.ID, v.Flavor.FlavorID, v.Flavor.VCPUs, v.Flavor.RAMMB, v.Flavor.RootGB + v.Flavor.EphemeralGB,
+		v.AccessIPv4, v.AccessIPv6, v.LockedBy, v.GroupID, v.Flavor.ID, v.Flavor.FlavorID, int64(v.Flavor.VCPUs) + cores, v.Flavor.RAMMB + ram, v.Flavor.RootGB + v.Flavor.EphemeralGB,
 		strings.Join(addr, " "), clock.Micros(v.Created), clock.Micros(v.Launched), clock.Micros(v.Terminated),
 		clock.Micros(v.Deleted)}
 }

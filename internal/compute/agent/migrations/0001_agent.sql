@@ -17,5 +17,5 @@ CREATE TABLE agent_commands (
   result {{text}} NOT NULL,
   updated BIGINT NOT NULL,
   PRIMARY KEY (host, server, command)
-);
+){{clustered}};
 CREATE INDEX agent_commands_updated ON agent_commands (updated)

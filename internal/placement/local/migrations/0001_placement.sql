@@ -30,7 +30,7 @@ CREATE TABLE placement_inventories (
   capacity BIGINT NOT NULL,
   used BIGINT NOT NULL,
   PRIMARY KEY (provider, class)
-);
+){{clustered}};
 CREATE INDEX placement_inventories_class ON placement_inventories (class);
 CREATE TABLE placement_provider_traits (
   provider VARCHAR(36) NOT NULL,
@@ -58,7 +58,7 @@ CREATE TABLE placement_consumers (
   user_id VARCHAR(255) NOT NULL,
   type VARCHAR(255) NOT NULL,
   generation BIGINT NOT NULL
-);
+){{clustered}};
 CREATE INDEX placement_consumers_owner ON placement_consumers (project_id, user_id);
 CREATE TABLE placement_allocations (
   consumer VARCHAR(36) NOT NULL,
@@ -66,5 +66,5 @@ CREATE TABLE placement_allocations (
   class VARCHAR(255) NOT NULL,
   amount BIGINT NOT NULL,
   PRIMARY KEY (consumer, provider, class)
-);
+){{clustered}};
 CREATE INDEX placement_allocations_provider ON placement_allocations (provider, class);
