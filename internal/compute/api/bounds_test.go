@@ -52,6 +52,7 @@ type describedRoute struct {
 	Gone                 bool
 	AliasOf              string `json:"alias_of"`
 	Request, Query       []demand
+	Response             []demand
 }
 
 func described(t testing.TB) []describedRoute {

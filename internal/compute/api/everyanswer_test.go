@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"kilonova/internal/compute/store"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/db"
+	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/image"
 	imagelocal "kilonova/internal/image/local"
@@ -43,7 +45,13 @@ func (hosts) Do(_ context.Context, _ string, cmd command.Command, _, out any) er
 	case *virt.ConsoleEndpoint:
 		*v = virt.ConsoleEndpoint{Host: "127.0.0.1", Port: 5900}
 	case *virt.Diagnostics:
-		*v = virt.Diagnostics{State: "running", Driver: "libvirt", Hypervisor: "qemu", HypervisorOS: "linux", ConfigDrive: true}
+		n := int64(7)
+		*v = virt.Diagnostics{State: "running", Driver: "libvirt", Hypervisor: "qemu", HypervisorOS: "linux", ConfigDrive: true, Uptime: &n, CPUs: []virt.CPUDiag{{ID: 1, Time: &n, Utilisation: &n}},
+			NICs:  []virt.NICDiag{{MAC: "fa:16:3e:00:00:01", RxOctets: &n, RxPackets: &n, RxErrors: &n, RxDrop: &n, RxRate: &n, TxOctets: &n, TxPackets: &n, TxErrors: &n, TxDrop: &n, TxRate: &n}},
+			Disks: []virt.DiskDiag{{ReadBytes: &n, ReadRequests: &n, WriteBytes: &n, WriteRequests: &n, Errors: &n}}, MemoryMaxMB: &n, MemoryUsedMB: &n, Legacy: map[string]any{"cpu0_time": 7, "memory": 7}}
+		for _, name := range strings.Fields("vda_errors vda_read vda_read_req vda_write vda_write_req vnet1_rx vnet1_rx_drop vnet1_rx_errors vnet1_rx_packets vnet1_tx vnet1_tx_drop vnet1_tx_errors vnet1_tx_packets") {
+			v.Legacy[name] = 7
+		}
 	}
 	return nil
 }
@@ -63,7 +71,11 @@ type cloudOf struct {
 	images image.Service
 	small  compute.Flavor
 	table  map[string]probe
+	facts  map[string]api.Facts
+	places func(string, int) []api.AnswerPlace
 
+	rescued            string
+	counter            int
 	last, lastFloating string // addresses of the newest server with a port
 }
 
@@ -102,7 +114,7 @@ func newCloud(t testing.TB) *cloudOf {
 	c.h = apitest.LoggedHandler(t, handlers, &c.log)
 	owner := &auth.Caller{UserID: "admin", ProjectID: apitest.Project, Roles: []string{"admin", "member", "reader"}, RequestID: id.Request()}
 	img, err := images.Create(ctx, owner, image.Image{Name: "img", Owner: apitest.Project, Visibility: "private", DiskFormat: "raw", ContainerFormat: "bare",
-		Properties: map[string]string{"os": "x"}})
+		Properties: map[string]string{"os": "x", "kernel_id": "nokernel", "auto_disk_config": "True"}})
 	check(err)
 	c.image = img.ID
 	check(images.Upload(ctx, owner, c.image, strings.NewReader("data"), 4))
@@ -130,14 +142,15 @@ func newCloud(t testing.TB) *cloudOf {
 	c.flavor = ask("POST", "/flavors", `{"flavor":{"name":"f","ram":512,"vcpus":1,"disk":1,"os-flavor-access:is_public":false}}`, 1)["flavor"].(map[string]any)["id"].(string)
 	ask("POST", "/flavors/"+c.flavor+"/os-extra_specs", `{"extra_specs":{"hw:cpu_policy":"shared"}}`, 1)
 	ask("POST", "/os-keypairs", `{"keypair":{"name":"k"}}`, 1)
-	info, err := json.Marshal(virt.HostInfo{HypervisorType: "QEMU", VCPUs: 8, MemoryMB: 16384, DiskGB: 100})
+	info, err := json.Marshal(virt.HostInfo{HypervisorType: "QEMU", VCPUs: 8, MemoryMB: 16384, DiskGB: 100, HostIP: "192.0.2.1",
+		CPUInfo: map[string]any{"arch": "x86_64", "model": "Nehalem", "vendor": "Intel", "features": []string{"pge"}, "topology": map[string]int{"cores": 1, "threads": 1, "sockets": 4}}})
 	check(err)
 	description, reason := "d", "because"
 	flavor, err := s.Flavor(ctx, d, c.flavor, "")
 	check(err)
 	c.small = *flavor
 	check(d.Write(ctx, func(tx *db.Tx) error {
-		h := &compute.Host{Name: "c1", NodeID: c.node, Info: info, LastSeen: clock.Now()}
+		h := &compute.Host{Name: "c1", NodeID: c.node, Info: info, LastSeen: clock.Now().Add(time.Hour)}
 		if err := s.SaveHost(ctx, tx, h, "c1"); err != nil {
 			return err
 		}
@@ -150,7 +163,7 @@ func newCloud(t testing.TB) *cloudOf {
 			{ID: c.server, Name: "whole", Description: &description, VMState: compute.VMActive, PowerState: compute.PowerRunning, Host: "c1", Node: "c1", AvailabilityZone: "nova",
 				PinnedZone: &description, ImageID: c.image, ImageProps: map[string]string{"os": "x"}, KeyName: "k", UserData: "aGk=", ConfigDrive: true, AccessIPv4: "192.0.2.1",
 				AccessIPv6: "2001:db8::1", Metadata: map[string]string{"a": "b"}, Tags: []string{"t"}, Hints: map[string]any{"group": c.group}, GroupID: c.group,
-				TrustedCerts: []string{"cert"}, VIFs: vifs, Locked: true, LockedBy: "owner", LockedReason: &reason, Launched: clock.Now(), RootDevice: "/dev/vda",
+				TrustedCerts: []string{id.UUID(), id.UUID()}, VIFs: vifs, Locked: true, LockedBy: "owner", LockedReason: &reason, Launched: clock.Now(), RootDevice: "/dev/vda",
 				BlockDevices: []compute.BlockDevice{{ID: id.UUID(), SourceType: "volume", DestinationType: "volume", VolumeID: c.volume, Device: "/dev/vdb", Tag: "disk", AttachmentID: id.UUID()}}},
 			{ID: c.broken, Name: "broken", VMState: compute.VMError, Fault: &compute.Fault{Code: 500, Message: "No valid host was found.", Details: "d", Created: clock.Now()}},
 		} {
@@ -159,7 +172,7 @@ func newCloud(t testing.TB) *cloudOf {
 				return err
 			}
 		}
-		m := &compute.Migration{ServerID: c.server, Type: "live-migration", Status: "running", SourceHost: "c1", SourceNode: "c1", DestHost: "c2", ProjectID: apitest.Project, UserID: "admin",
+		m := &compute.Migration{ServerID: c.server, Type: "live-migration", Status: "running", SourceHost: "c1", SourceNode: "c1", DestHost: "c2", ProjectID: apitest.Project, UserID: id.UUID(),
 			MemoryTotal: 9, MemoryProcessed: 4, MemoryRemaining: 5, DiskTotal: 9, DiskProcessed: 4, DiskRemaining: 5}
 		if err := s.InsertMigration(ctx, tx, m); err != nil {
 			return err
@@ -171,8 +184,39 @@ func newCloud(t testing.TB) *cloudOf {
 	if r.Code != 202 {
 		t.Fatal(r.Code, r.Body)
 	}
-	c.request = r.Header().Get("X-Compute-Request-Id")
+	c.request = finished(t, d, c.server)
 	return c
+}
+
+// finished carries out an operation on a server that fails at its second step, as a conductor would, and gives its request id.
+func finished(t testing.TB, d *db.DB, server string) string {
+	t.Helper()
+	e, err := operation.New(t.Context(), operation.Config{DB: d, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := func(f func() error) func(context.Context, *operation.Run) error {
+		return func(_ context.Context, r *operation.Run) error { r.Host = "c1"; return f() }
+	}
+	e.Register(operation.Flow{Kind: "test", Steps: []operation.Step{{Name: "one", Event: "compute_stop_instance", Do: host(func() error { return nil })},
+		{Name: "two", Event: "compute_start_instance", Do: host(func() error { return fault.New(fault.Invalid, "It does not start.") }), Retries: 1}}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- e.Run(ctx) }()
+	request, op := id.Request(), ""
+	err = d.Write(ctx, func(tx *db.Tx) error {
+		op, err = e.Accept(ctx, tx, operation.Spec{Kind: "test", ObjectType: "server", Object: server, Action: "stop", Project: apitest.Project, User: "admin", RequestID: request})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Wait(ctx, op); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-done
+	return request
 }
 
 func decode(t testing.TB, b []byte) map[string]any {

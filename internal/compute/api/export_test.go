@@ -84,3 +84,27 @@ func FactsOf(t testing.TB, key string) Facts {
 	f.Borders = slices.DeleteFunc(slices.Compact(f.Borders), func(minor int) bool { return minor < e.Since || minor > last })
 	return f
 }
+
+// AnswerPlace is a place of an answer as the description has it.
+type AnswerPlace struct {
+	Path string
+	Null bool // it may be null
+}
+
+// AnswerPlaces reads the description and gives what lists the places of a route's answer at a version.
+func AnswerPlaces(t testing.TB) func(key string, minor int) []AnswerPlace {
+	t.Helper()
+	routes := map[string][]demand{}
+	for _, r := range described(t) {
+		routes[entry{Method: r.Method, Path: r.Path, Action: r.Action}.key()] = r.Response
+	}
+	return func(key string, minor int) []AnswerPlace {
+		var out []AnswerPlace
+		for i := range routes[key] {
+			if d := &routes[key][i]; d.at(minor) {
+				out = append(out, AnswerPlace{d.Path, d.Type == nil || d.is("null")})
+			}
+		}
+		return out
+	}
+}

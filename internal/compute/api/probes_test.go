@@ -60,6 +60,7 @@ func (a asked) plugged() (*compute.Server, string) {
 	a.last = address
 	s := a.boot(func(s *compute.Server) {
 		s.ID = server
+		s.GroupID, s.AccessIPv4, s.AccessIPv6, s.TrustedCerts = a.group, "192.0.2.1", "2001:db8::1", []string{id.UUID(), id.UUID()}
 		s.VIFs = []network.VIF{{PortID: port["id"].(string), NetworkID: a.private, NetworkName: "private", MAC: port["mac_address"].(string), SecurityGroups: []string{"default"},
 			FixedIPs: []network.VIFAddr{{Address: address, Version: 4}}}}
 	})
@@ -177,10 +178,11 @@ func until(choices map[int]string) func(asked) string {
 // actionProbes are those of server actions: the state that a server must have, and what stands below the action's name.
 func actionProbes() map[string]probe {
 	in := func(state, body string) probe { return probe{onServer("/action", state), text(body)} }
+	plugged := func(a asked) string { s, _ := a.plugged(); return "/servers/" + s.ID + "/action" }
 	all := map[string]probe{}
 	for action, state := range map[string]string{"confirmResize": "resized", "revertResize": "resized", "os-start": "stopped", "os-stop": "active", "trigger_crash_dump": "active",
 		"injectNetworkInfo": "active", "restore": "soft-delete", "forceDelete": "active", "lock": "active", "unlock": "active", "migrate": "active", "pause": "active", "unpause": "paused",
-		"rescue": "active", "unrescue": "rescued", "shelve": "active", "shelveOffload": "shelved", "unshelve": "shelved", "suspend": "active", "resume": "suspended"} {
+		"rescue": "active", "unrescue": "rescued", "shelve": "active", "shelveOffload": "shelved", "unshelve": "shelved_offloaded", "suspend": "active", "resume": "suspended"} {
 		all[action] = in(state, fmt.Sprintf(`{%q:null}`, action))
 	}
 	all["reboot"] = in("active", `{"reboot":{"type":"HARD"}}`)
@@ -198,9 +200,8 @@ func actionProbes() map[string]probe {
 		h := a.newHost(true)
 		return "/servers/" + a.boot(func(s *compute.Server) { s.Host = h.Name }).ID + "/action"
 	}, until(map[int]string{13: `{"evacuate":{"onSharedStorage":"False"}}`, 104: `{"evacuate":{}}`})}
-	all["rebuild"] = probe{onServer("/action", "active"), func(a asked) string { return fmt.Sprintf(`{"rebuild":{"imageRef":%q}}`, a.image) }}
+	all["rebuild"] = probe{plugged, func(a asked) string { return fmt.Sprintf(`{"rebuild":{"imageRef":%q}}`, a.image) }}
 	all["resize"] = probe{onServer("/action", "active"), func(a asked) string { return fmt.Sprintf(`{"resize":{"flavorRef":%q}}`, a.newFlavor()) }}
-	plugged := func(a asked) string { s, _ := a.plugged(); return "/servers/" + s.ID + "/action" }
 	all["addSecurityGroup"] = probe{plugged, func(a asked) string { return fmt.Sprintf(`{"addSecurityGroup":{"name":%q}}`, a.newGroup()) }}
 	all["removeSecurityGroup"] = probe{plugged, text(`{"removeSecurityGroup":{"name":"default"}}`)}
 	all["addFixedIp"] = probe{plugged, func(a asked) string { return fmt.Sprintf(`{"addFixedIp":{"networkId":%q}}`, a.private) }}
@@ -271,7 +272,7 @@ func probes() map[string]probe {
 		"GET /os-keypairs/{id}":                                 {keyOf, nil},
 		"DELETE /os-keypairs/{id}":                              {keyOf, nil},
 		"PUT /os-quota-class-sets/{id}":                         {text("/os-quota-class-sets/other"), text(`{"quota_class_set":{"cores":7}}`)},
-		"PUT /os-quota-sets/{id}":                               {text("/os-quota-sets/" + apitest.Project), text(`{"quota_set":{"metadata_items":100}}`)},
+		"PUT /os-quota-sets/{id}":                               {text("/os-quota-sets/" + apitest.Other), text(`{"quota_set":{"metadata_items":100}}`)},
 		"DELETE /os-quota-sets/{id}":                            {text("/os-quota-sets/" + apitest.Other), nil},
 		"GET /os-security-groups/{id}":                          {group("/os-security-groups/%s"), nil},
 		"POST /os-security-groups":                              {text("/os-security-groups"), unique(`{"security_group":{"name":%q,"description":"d"}}`)},
@@ -284,7 +285,9 @@ func probes() map[string]probe {
 		}},
 		"POST /os-server-groups":        {text("/os-server-groups"), until(map[int]string{63: `{"server_group":{"name":"x","policies":["affinity"]}}`, 104: `{"server_group":{"name":"x","policy":"anti-affinity","rules":{"max_server_per_host":2}}}`})},
 		"DELETE /os-server-groups/{id}": {made("/os-server-groups/%s", groupOf), nil},
-		"PUT /os-services/{id}": {func(a asked) string { return "/os-services/" + by(a.minor, map[int]string{52: "enable", 104: a.host}) },
+		"PUT /os-services/{id}": {func(a asked) string {
+			return "/os-services/" + by(a.minor, map[int]string{52: "enable", 104: a.newHost(false).ServiceID})
+		},
 			until(map[int]string{52: `{"host":"c1","binary":"nova-compute"}`, 104: `{"status":"enabled"}`})},
 		"DELETE /os-services/{id}": {func(a asked) string {
 			h := a.newHost(false)
@@ -299,7 +302,7 @@ func probes() map[string]probe {
 		"POST /servers": {text("/servers"), func(a asked) string {
 			return fmt.Sprintf(`{"server":{"name":"n","imageRef":%q,"flavorRef":%q%s}}`, a.image, a.flavor, by(a.minor, map[int]string{36: "", 104: `,"networks":"none"`}))
 		}},
-		"PUT /servers/{id}":                                               {onServer("", "active"), unique(`{"server":{"name":%q}}`)},
+		"PUT /servers/{id}":                                               {func(a asked) string { s, _ := a.plugged(); return "/servers/" + s.ID }, unique(`{"server":{"name":%q}}`)},
 		"DELETE /servers/{id}":                                            {onServer("", "active"), nil},
 		"POST /servers/{server_id}/metadata":                              {onServer("/metadata", "active"), text(`{"metadata":{"c":"d"}}`)},
 		"PUT /servers/{server_id}/metadata":                               {onServer("/metadata", "active"), text(`{"metadata":{"e":"f"}}`)},

@@ -177,7 +177,8 @@ func leak(c *cloudOf, code int, body []byte, request string) string {
 // prepare adds what only these tests need.
 func (c *cloudOf) prepare(t *testing.T) {
 	t.Helper()
-	c.table = probes()
+	c.table, c.facts = probes(), map[string]api.Facts{}
+	c.places = api.AnswerPlaces(t)
 	a := asked{c, t, 1, "admin"}
 	a.compute("admin", "POST", "/os-aggregates", `{"aggregate":{"name":"first"}}`, 1)
 	a.compute("admin", "POST", "/flavors/"+c.flavor+"/action", `{"addTenantAccess":{"tenant":"`+apitest.Project+`"}}`, 1)
@@ -189,6 +190,7 @@ func (c *cloudOf) prepare(t *testing.T) {
 		return decode(t, r.Body.Bytes())
 	}
 	admin("PUT", "/quotas/"+apitest.Project, `{"quota":{"security_group":-1,"security_group_rule":-1,"floatingip":-1,"port":-1}}`)
+	a.compute("member", "POST", "/os-keypairs", `{"keypair":{"name":"k","public_key":"`+publicKey+`"}}`, 1)
 	public := admin("POST", "/networks", `{"network":{"name":"public","router:external":true}}`)["network"].(map[string]any)["id"].(string)
 	admin("POST", "/subnets", fmt.Sprintf(`{"subnet":{"network_id":%q,"ip_version":4,"cidr":"198.18.0.0/16"}}`, public))
 	subnet := admin("GET", "/subnets?network_id="+c.private, "")["subnets"].([]any)[0].(map[string]any)["id"].(string)

@@ -166,7 +166,7 @@ func Build(in Input) (*Content, error) {
 	c := &Content{in: in, vendor: map[string]any{}, dynamic: map[string]any{}}
 	var err error
 	if in.UserData != "" {
-		if c.userData, err = base64.StdEncoding.DecodeString(strings.TrimSpace(in.UserData)); err != nil {
+		if c.userData, err = base64.StdEncoding.DecodeString(strings.Join(strings.Fields(in.UserData), "")); err != nil {
 			return nil, fault.Wrap(err, fault.Invalid, "The user data of server %s is not base64.", in.ID)
 		}
 	}

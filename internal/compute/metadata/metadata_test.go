@@ -21,7 +21,7 @@ func server() *compute.Server {
 	zero, one := 0, -1
 	return &compute.Server{ID: "8a3f2c1e-7f47-4c5c-9b60-6d2d0cbe3c11", Number: 255, Name: "My Server", Hostname: "my-server", ProjectID: "p1", ReservationID: "r-abc",
 		LaunchIndex: 2, AvailabilityZone: "nova", Flavor: compute.Flavor{Name: "m1.small"}, ImageID: "img", KernelID: "k", RootDevice: "/dev/vda",
-		KeyName: "mykey", KeyType: "ssh", PublicKey: "ssh-ed25519 AAAA me", UserData: base64.StdEncoding.EncodeToString([]byte("#cloud-config\n")),
+		KeyName: "mykey", KeyType: "ssh", PublicKey: "ssh-ed25519 AAAA me", UserData: " " + base64.StdEncoding.EncodeToString([]byte("#cloud-config\n"))[:8] + " \n\t" + base64.StdEncoding.EncodeToString([]byte("#cloud-config\n"))[8:],
 		Metadata: map[string]string{"role": "web"}, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		BlockDevices: []compute.BlockDevice{{BootIndex: &zero, Device: "/dev/vda", SourceType: "image", DestinationType: "local"},
 			{BootIndex: &one, Device: "/dev/vdb", SourceType: "blank", DestinationType: "local"}, {Device: "/dev/vdc", SourceType: "blank", DestinationType: "local", GuestFormat: "swap"},

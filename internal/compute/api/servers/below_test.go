@@ -238,7 +238,16 @@ func TestExternalEvents(t *testing.T) {
 	if got := w.last(); got.Kind != compute.OpStop {
 		t.Fatal(got)
 	}
-	w.refused("admin", "POST", "/os-server-external-events", `{"events":[{"name":"network-changed","server_uuid":"`+id.UUID()+`"}]}`, 1, 404)
+	for body, code := range map[string]string{`"name":"network-changed","server_uuid":"` + id.UUID() + `"`: `"code":404`, `"name":"network-changed","server_uuid":"` + bare.ID + `"`: `"code":422`,
+		`"name":"volume-extended","server_uuid":"` + s.ID + `"`: `"code":400`, `"name":"power-update","tag":"SIDEWAYS","server_uuid":"` + s.ID + `"`: `"code":200`} {
+		want := 207
+		if code == `"code":200` {
+			want = 200
+		}
+		if raw := w.call("admin", "POST", "/os-server-external-events", `{"events":[{`+body+`}]}`, 76, want); !strings.Contains(string(raw), code) {
+			t.Errorf("%s: %s", body, raw)
+		}
+	}
 	w.refused("member", "POST", "/os-server-external-events", `{"events":[]}`, 1, 400)
 	w.refused("member", "POST", "/os-server-external-events", `{"events":[{"name":"network-changed","server_uuid":"`+s.ID+`"}]}`, 1, 403)
 }

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -59,8 +60,21 @@ type createServer struct {
 }
 
 type personality struct {
-	Path     string `json:"path"`
-	Contents []byte `json:"contents"`
+	Path     string     `json:"path"`
+	Contents looseBytes `json:"contents"`
+}
+
+// looseBytes are bytes in base64, which may be broken by blanks anywhere.
+type looseBytes []byte
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *looseBytes) UnmarshalText(text []byte) error {
+	out, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(text)), ""))
+	if err != nil {
+		return fault.Wrap(err, fault.Invalid, "The content of an injected file is not base64.")
+	}
+	*b = out
+	return nil
 }
 
 // creation is a create request on its way from the body to the rows.

@@ -12,11 +12,11 @@ import (
 
 // externalEvent is one entry of POST /os-server-external-events.
 type externalEvent struct {
-	Name   string `json:"name"`
-	Server string `json:"server_uuid"`
-	Status string `json:"status"`
-	Tag    string `json:"tag,omitempty"`
-	Code   int    `json:"code"`
+	Name   string  `json:"name"`
+	Server string  `json:"server_uuid"`
+	Status string  `json:"status"`
+	Tag    *string `json:"tag,omitempty"`
+	Code   int     `json:"code"`
 }
 
 // The codes of single events.
@@ -52,22 +52,15 @@ func (a api) externalEvents(r *httpapi.Request) (*httpapi.Reply, error) {
 			e.Status = "failed"
 		}
 	}
-	switch {
-	case good == len(in.Events):
-		return status(http.StatusOK, map[string]any{"events": in.Events})
-	case good == 0 && allCode(in.Events, eventNoServer):
-		return nil, fault.New(fault.NotFound, "No instances found for any event")
+	if good < len(in.Events) {
+		return status(http.StatusMultiStatus, map[string]any{"events": in.Events})
 	}
-	return status(http.StatusMultiStatus, map[string]any{"events": in.Events})
+	return status(http.StatusOK, map[string]any{"events": in.Events})
 }
 
-func allCode(events []externalEvent, code int) bool {
-	for _, e := range events {
-		if e.Code != code {
-			return false
-		}
-	}
-	return true
+// needsTag tells whether an event says nothing without its tag.
+func needsTag(name string) bool {
+	return name == "volume-extended" || name == "power-update" || name == "accelerator-request-bound"
 }
 
 func (a api) externalEvent(r *httpapi.Request, e *externalEvent) (int, error) {
@@ -77,32 +70,32 @@ func (a api) externalEvent(r *httpapi.Request, e *externalEvent) (int, error) {
 	} else if err != nil {
 		return 0, err
 	}
-	if s.Host == "" && !(e.Name == "network-vif-deleted" || e.Name == "network-changed") {
-		return eventNoHost, nil
-	}
 	switch {
+	case e.Tag == nil && needsTag(e.Name):
+		return eventInvalid, nil
+	case s.Host == "":
+		return eventNoHost, nil
 	case e.Name == "power-update":
-		return a.powerUpdate(r, s, e.Tag)
+		return eventDone, a.powerUpdate(r, s, *e.Tag)
 	case strings.HasPrefix(e.Name, "network-"):
 		return eventDone, a.refreshVIFs(r, s)
 	}
 	return eventDone, nil
 }
 
-// powerUpdate follows a guest whose power was changed from outside.
-func (a api) powerUpdate(r *httpapi.Request, s *compute.Server, tag string) (int, error) {
+// powerUpdate follows a guest whose power was changed from outside. A server that is doing something else, or a tag that says neither on nor
+// off, leaves nothing to follow.
+func (a api) powerUpdate(r *httpapi.Request, s *compute.Server, tag string) error {
 	q := backend.Request{Op: compute.OpStart, Action: "start", TaskState: compute.TaskPoweringOn}
 	switch tag {
 	case "POWER_ON":
 	case "POWER_OFF":
 		q = backend.Request{Op: compute.OpStop, Action: "stop", TaskState: compute.TaskPoweringOff}
 	default:
-		return eventInvalid, nil
+		return nil
 	}
-	if err := a.Accept(r, s, q); fault.KindOf(err) == fault.Conflict && err != nil {
-		return eventInvalid, nil
-	} else if err != nil {
-		return 0, err
+	if err := a.Accept(r, s, q); err != nil && fault.KindOf(err) != fault.Conflict {
+		return err
 	}
-	return eventDone, nil
+	return nil
 }
