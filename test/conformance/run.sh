@@ -13,8 +13,9 @@ guests=${GUESTS:-}
 if [ -n "$guests" ] && [ -z "${INSIDE:-}" ]; then
   images=${KILONOVA_GUEST_DIR:-${TMPDIR:-/tmp}/kilonova-guest}
   "$(dirname "$0")/../guest/build.sh" "$images"
-  # No libvirt and no control groups of the machine are seen there; all that is started ends with the first process.
+  # What is outside is one address, that of the external network's gateway. No libvirt and no control groups of the machine are seen there; all that is started ends with the first process.
   exec env INSIDE=1 GUEST_IMAGE="$images/guest.qcow2" unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private sh -c 'ip link set lo up
+ip link add outside0 type bridge && ip addr add 203.0.113.1/24 dev outside0 && ip link set outside0 up && ip route add default dev outside0
 for d in /sys/fs/cgroup/* /sys/fs/cgroup; do if mountpoint -q "$d"; then umount -l "$d"; fi; done
 mkdir -p /run/libvirt && mount -t tmpfs tmpfs /run/libvirt
 "$@" & wait $!' sh "$0" "$@"

@@ -16,10 +16,12 @@ func TestGuests(t *testing.T) {
 		t.Run("visitors", c.visitors)
 		t.Run("life", c.life)
 		t.Run("moves", c.moves)
+		t.Run("machine", c.machine)
 	})
 	t.Run("refused", c.refused)
 	t.Run("restarts", c.restarts)
 	t.Run("commands", c.commands)
+	t.Run("exact", c.exact)
 }
 
 // visitors: what a guest is told, who reaches it, its consoles, what can be changed while it runs, and what a snapshot of it holds.

@@ -360,14 +360,14 @@ func (c *creation) one(i, n int) *compute.Server {
 	return &s
 }
 
-// hostnameOf makes a host name of a server's name: what is not allowed in one is left out.
+// hostnameOf makes a host name of a server's name: what is not allowed in one is left out, and a name with dots is one label.
 func hostnameOf(name, serverID string) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(name) {
 		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-', r == '.':
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
 			b.WriteRune(r)
-		case r == ' ' || r == '_':
+		case r == ' ' || r == '_' || r == '.':
 			b.WriteByte('-')
 		}
 	}

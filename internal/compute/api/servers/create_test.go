@@ -280,7 +280,7 @@ func TestCreatePlaces(t *testing.T) {
 
 func TestHostnames(t *testing.T) {
 	w := newWorld(t, func(o *backend.Options) { o.Quota = store.Limits{"instances": -1, "cores": -1, "ram": -1} })
-	for name, want := range map[string]string{"My_Server 1": "my-server-1", "a.b-c": "a.b-c", "-x-": "x", strings.Repeat("n", 80): strings.Repeat("n", 63)} {
+	for name, want := range map[string]string{"My_Server 1": "my-server-1", "a.b-c": "a-b-c", "-x-": "x", strings.Repeat("n", 80): strings.Repeat("n", 63)} {
 		body := fmt.Sprintf(`{"server":{"name":%q,"imageRef":%q,"flavorRef":"1","networks":"none"}}`, name, imageID)
 		if s := w.create("member", body, 37); s.Hostname != want {
 			t.Errorf("%s: %s", name, s.Hostname)

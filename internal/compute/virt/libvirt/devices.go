@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -194,11 +195,36 @@ func (d *Driver) SetPassword(ctx context.Context, guest, user, password string) 
 	if f.power != virt.Running {
 		return conflict("given a password", f.power)
 	}
+	if err := d.waitAgent(ctx, f.dom); err != nil {
+		return err
+	}
 	err = d.rpc.SetUserPassword(ctx, f.dom, cmp.Or(user, "root"), password)
 	if rpc.HasCode(err, rpc.AgentUnresponsive, rpc.ArgumentUnsupported, rpc.ConfigUnsupported) {
 		return fault.Wrap(err, fault.Conflict, "The server has no guest agent that answers.").WithHint("Install qemu-guest-agent in it.")
 	}
 	return err
+}
+
+// waitAgent waits until the guest's end of the agent's channel is open.
+func (d *Driver) waitAgent(ctx context.Context, dom rpc.Domain) error {
+	for end := time.Now().Add(d.c.AgentPatience); ; {
+		live, err := d.definition(ctx, dom, 0)
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(live.Devices.Channels, func(c definition.Channel) bool { return c.Target.Name == "org.qemu.guest_agent.0" })
+		if at >= 0 && live.Devices.Channels[at].Target.State == "connected" {
+			return nil
+		}
+		if at < 0 || time.Now().After(end) {
+			return fault.New(fault.Conflict, "The server has no guest agent that answers.").WithHint("Install qemu-guest-agent in it.")
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // CrashDump sends the guest a non-maskable interrupt, at which it dumps if it is set up to.

@@ -49,10 +49,12 @@ type Config struct {
 	// ReservedPages are memory pages that guests may not have, by NUMA node and size in KiB.
 	ReservedPages map[int]map[int64]int64
 	// Devices says which PCI devices guests may have.
-	Devices  []compute.DeviceSpec
-	UEFICode string // firmware; "" Debian's OVMF
-	UEFIVars string
-	Log      *slog.Logger
+	Devices []compute.DeviceSpec
+	// AgentPatience is how long a guest that boots may take until its agent listens, when a password is to be set; 0: 1 min.
+	AgentPatience time.Duration
+	UEFICode      string // firmware; "" Debian's OVMF
+	UEFIVars      string
+	Log           *slog.Logger
 }
 
 // Driver drives one libvirtd. It implements virt.Driver and every ability of package virt.
@@ -109,6 +111,9 @@ func New(ctx context.Context, c Config) (*Driver, error) {
 	}
 	if c.SerialPorts == [2]int{} {
 		c.SerialPorts = [2]int{10000, 19999}
+	}
+	if c.AgentPatience == 0 {
+		c.AgentPatience = time.Minute
 	}
 	if c.UEFICode == "" {
 		c.UEFICode, c.UEFIVars = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
