@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -129,6 +130,9 @@ func Start(ctx context.Context, cfg *config.Config, roles ...Role) (_ *App, err 
 		}
 	}
 	a.web.serve()
+	// What starting needed and running does not is given back to the system.
+	rest := time.AfterFunc(3*time.Second, debug.FreeOSMemory)
+	a.onStop("rest", func(context.Context) error { rest.Stop(); return nil })
 	return a, nil
 }
 

@@ -49,7 +49,19 @@ type Bus struct {
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	closed bool
+
+	count   int            // subscriptions made
+	shared  chan *nats.Msg // of the subscriptions beyond the first few; nil: there are none
+	binding sync.Mutex
+	served  sync.Map // *nats.Subscription -> func(*nats.Msg) of those
 }
+
+const (
+	// alone is how many subscriptions have a goroutine of their own. A process that plays thousands of hosts has all others share one.
+	alone = 32
+	// backlog is how many messages wait for that one; what does not fit is lost, which the bus is allowed to.
+	backlog = 1 << 15
+)
 
 var _ bus.Bus = (*Bus)(nil)
 
@@ -169,27 +181,67 @@ func (b *Bus) Serve(subject, queue string, h bus.Handler) (func(), error) {
 			b.answer(ctx, m, h)
 		}()
 	}
-	var sub *nats.Subscription
-	var err error
-	if queue == "" {
-		sub, err = b.conn.Subscribe(subject, handle)
-	} else {
-		sub, err = b.conn.QueueSubscribe(subject, queue, handle)
-	}
+	sub, err := b.subscribe(subject, queue, handle)
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("serve %s: %w", subject, err)
 	}
-	_ = sub.SetPendingLimits(-1, -1)
 	if err := b.conn.FlushTimeout(5 * time.Second); err != nil && b.server != nil {
 		cancel()
 		return nil, fmt.Errorf("serve %s: %w", subject, err)
 	}
 	return func() {
 		_ = sub.Unsubscribe()
+		b.served.Delete(sub)
 		cancel()
 		wg.Wait()
 	}, nil
+}
+
+// subscribe has handle called for each message of a subject, one after the other.
+func (b *Bus) subscribe(subject, queue string, handle nats.MsgHandler) (*nats.Subscription, error) {
+	b.mu.Lock()
+	b.count++
+	if b.count > alone && b.shared == nil && !b.closed {
+		b.shared = make(chan *nats.Msg, backlog)
+		b.wg.Go(b.dispatch)
+	}
+	shared := b.shared
+	b.mu.Unlock()
+	if shared == nil {
+		sub, err := b.conn.QueueSubscribe(subject, queue, handle)
+		if err == nil {
+			_ = sub.SetPendingLimits(-1, -1)
+		}
+		return sub, err
+	}
+	b.binding.Lock() // a message that is there before the handler is waits for it
+	defer b.binding.Unlock()
+	sub, err := b.conn.ChanQueueSubscribe(subject, queue, shared)
+	if err == nil {
+		b.served.Store(sub, handle)
+	}
+	return sub, err
+}
+
+// dispatch hands out what comes for the subscriptions that share a channel, until the bus is closed.
+func (b *Bus) dispatch() {
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case m := <-b.shared:
+			h, ok := b.served.Load(m.Sub)
+			if !ok {
+				b.binding.Lock()
+				h, ok = b.served.Load(m.Sub)
+				b.binding.Unlock()
+			}
+			if ok {
+				h.(nats.MsgHandler)(m) //nolint:forcetypeassert // subscribe stores nothing else
+			}
+		}
+	}
 }
 
 func (b *Bus) answer(ctx context.Context, m *nats.Msg, h bus.Handler) {

@@ -104,12 +104,13 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log.With("host", cfg.Host), start: id.Secret(8), caller: auth.Internal(""), entries: map[string]*entry{},
-		imports: map[string]*incoming{}, starting: map[string]bool{}, again: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, log: cfg.Log.With("host", cfg.Host), start: id.Secret(8), entries: map[string]*entry{}, imports: map[string]*incoming{}, starting: map[string]bool{},
+		again: make(chan struct{}, 1)}
 	if _, without := cfg.Driver.(virt.ImageLess); !without {
 		if cfg.Images == nil || cfg.Dir == "" {
 			return nil, errors.New("agent: this driver needs images and a directory")
 		}
+		a.caller = auth.Internal("")
 		a.cache = newImageCache(cfg.Dir, cfg.Images, a.caller)
 	}
 	if cfg.Plane != nil {
@@ -147,6 +148,19 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 		stops = append(stops, stop)
 		return nil
 	}
+	var err error
+	if a.apart(func() { err = a.arrive(ctx, runCtx, serve) }); err != nil {
+		return err
+	}
+	if ready != nil {
+		ready()
+	}
+	a.loop(ctx)
+	return nil
+}
+
+// arrive registers the host and begins to serve it.
+func (a *Agent) arrive(ctx, runCtx context.Context, serve func(subject, queue string, h bus.Handler) error) error {
 	if err := a.register(ctx, true); err != nil {
 		return err
 	}
@@ -174,47 +188,74 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	if w, ok := a.cfg.Driver.(virt.Watcher); ok {
 		a.wg.Go(func() { a.watch(runCtx, w) })
 	}
-	if ready != nil {
-		ready()
-	}
-	a.loop(ctx)
 	return nil
 }
 
+// loop reports and looks at its times. What it does runs in goroutines that end: a process that plays thousands of hosts keeps only the small stacks of those that wait.
 func (a *Agent) loop(ctx context.Context) {
-	beat, look, prune := time.NewTicker(a.cfg.Report), time.NewTicker(a.cfg.Look), time.NewTicker(time.Hour)
-	defer beat.Stop()
-	defer look.Stop()
-	defer prune.Stop()
-	warn := func(what string, err error) {
-		if err != nil && ctx.Err() == nil {
-			a.log.Warn(what+" failed; it is tried again", "error", err)
-		}
-	}
-	n := 0
+	tick := time.NewTicker(min(a.cfg.Report, a.cfg.Look))
+	defer tick.Stop()
+	began := time.Now()
+	reported, looked, pruned, n := began, began, began, 0
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-beat.C:
-			n++
-			warn("report", a.report(ctx, n%6 == 0))
-		case <-look.C:
-			warn("asking what is mine", a.mine(ctx))
-			if a.plane != nil {
-				a.plane.trigger()
+		case now := <-tick.C:
+			if due(&reported, now, a.cfg.Report) {
+				n++
+				a.apart(func() { a.warn(ctx, "report", a.report(ctx, n%6 == 0)) })
+			}
+			if due(&looked, now, a.cfg.Look) {
+				a.apart(func() { a.lookAround(ctx) })
+			}
+			if due(&pruned, now, time.Hour) {
+				a.apart(func() { a.pruneAll(ctx) })
 			}
 		case <-a.again:
-			warn("report", a.report(ctx, true))
-			warn("asking what is mine", a.mine(ctx))
-			if a.plane != nil {
-				a.plane.trigger()
-			}
-		case <-prune.C:
-			warn("pruning the journal", a.prune(ctx))
-			if a.cache != nil {
-				warn("pruning the image cache", a.pruneImages(ctx))
-			}
+			a.apart(func() {
+				a.warn(ctx, "report", a.report(ctx, true))
+				a.lookAround(ctx)
+			})
 		}
+	}
+}
+
+// due tells whether something is to be done again, with half a tick's allowance for tickers that are early.
+func due(last *time.Time, now time.Time, every time.Duration) bool {
+	if now.Sub(*last) < every-every/20 {
+		return false
+	}
+	*last = now
+	return true
+}
+
+// apart runs f in a goroutine of its own and waits for it.
+func (a *Agent) apart(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+func (a *Agent) warn(ctx context.Context, what string, err error) {
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn(what+" failed; it is tried again", "error", err)
+	}
+}
+
+func (a *Agent) lookAround(ctx context.Context) {
+	a.warn(ctx, "asking what is mine", a.mine(ctx))
+	if a.plane != nil {
+		a.plane.trigger()
+	}
+}
+
+func (a *Agent) pruneAll(ctx context.Context) {
+	a.warn(ctx, "pruning the journal", a.prune(ctx))
+	if a.cache != nil {
+		a.warn(ctx, "pruning the image cache", a.pruneImages(ctx))
 	}
 }

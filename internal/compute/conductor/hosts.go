@@ -1,12 +1,13 @@
 package conductor
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"sync"
@@ -27,19 +28,20 @@ const beatEvery = 15 * time.Second
 // host is one compute host in memory.
 type host struct {
 	compute.Host
-	info     *virt.HostInfo
-	base     scheduler.HostState // what of the scheduler\'s view does not change between readings
-	pureAggs []*scheduler.Aggregate
-	load     store.HostLoad
-	held     map[string][]compute.Claim    // what servers hold of it by name, by server
-	servers  map[string]scheduler.ServerOn // only when a filter counts them; never changed
-	seen     time.Time                     // newest heartbeat, here or on record
-	written  time.Time                     // newest on record
-	start    string                        // which process of the agent speaks for the host
-	former   []string                      // processes that it took over from
-	reported string                        // what placement was told last
-	failed   int                           // builds that failed since one succeeded
-	busy     int                           // claims of this conductor that the load does not show yet
+	info      *virt.HostInfo
+	base      scheduler.HostState // what of the scheduler\'s view does not change between readings
+	pureAggs  []*scheduler.Aggregate
+	load      store.HostLoad
+	held      map[string][]compute.Claim    // what servers hold of it by name, by server
+	servers   map[string]scheduler.ServerOn // only when a filter counts them; never changed
+	seen      time.Time                     // newest heartbeat, here or on record
+	written   time.Time                     // newest on record
+	infoPrint uint64                        // of the record that info was read from
+	start     string                        // which process of the agent speaks for the host
+	former    []string                      // processes that it took over from
+	reported  string                        // what placement was told last
+	failed    int                           // builds that failed since one succeeded
+	busy      int                           // claims of this conductor that the load does not show yet
 
 	pendVCPU, pendRAM, pendDisk int64 // claims in the making
 }
@@ -57,6 +59,7 @@ type hostTable struct {
 	byName  map[string]*host
 	byNode  map[string]*host
 	pure    []*scheduler.Aggregate
+	like    *host // the last that was read: others may be like it
 	loaded  time.Time
 	took    time.Duration
 	// signature names the aggregates and states that are read, told those that placement has been told.
@@ -118,6 +121,8 @@ func (t *hostTable) loadLocked(ctx context.Context) error {
 		h.pureAggs, h.load, h.servers, h.busy = in[r.Name], loads[r.Name], on[r.Name], 0
 		h.held = held[r.Name]
 		h.take(r)
+		h.share(t.like)
+		t.like = h
 		fmt.Fprintf(sign, "%s %v\n", r.NodeID, r.Disabled)
 		byName[r.Name], byNode[r.NodeID] = h, h
 	}
@@ -128,13 +133,15 @@ func (t *hostTable) loadLocked(ctx context.Context) error {
 
 // take puts a record that was just read into the host.
 func (h *host) take(r compute.Host) {
-	if h.info == nil || !bytes.Equal(h.Info, r.Info) {
-		h.info = &virt.HostInfo{}
+	if print := fingerprintOf(r.Info); h.info == nil || h.infoPrint != print {
+		h.info, h.infoPrint = &virt.HostInfo{}, print
 		if len(r.Info) > 0 && json.Unmarshal(r.Info, h.info) != nil {
 			h.info = &virt.HostInfo{} // a record that cannot be read has nothing to offer
 		}
+		h.info.Traits = nil // placement has them
 	}
 	h.Host, h.written = r, r.LastSeen
+	h.Host.Info = nil // read above, and large
 	if r.LastSeen.After(h.seen) {
 		h.seen = r.LastSeen
 	}
@@ -143,6 +150,35 @@ func (h *host) take(r compute.Host) {
 		HypervisorVersion: h.info.HypervisorVersion, Supported: h.info.Supported, CPUInfo: h.info.CPUInfo, Stats: h.info.Stats,
 		VCPUs: int64(h.info.VCPUs), MemoryMB: h.info.MemoryMB, DiskGB: h.info.DiskGB, CPURatio: 1, RAMRatio: 1, DiskRatio: 1, Servers: h.servers}
 	h.parts()
+}
+
+func fingerprintOf(b []byte) uint64 {
+	f := fnv.New64a()
+	_, _ = f.Write(b) // a hash never fails
+	return f.Sum64()
+}
+
+// share lets the host use what another one describes in the same words: hosts of a kind are alike.
+func (h *host) share(like *host) {
+	if like == nil || like.info == nil || h.info == like.info {
+		return
+	}
+	if reflect.DeepEqual(h.info.CPUInfo, like.info.CPUInfo) {
+		h.info.CPUInfo, h.base.CPUInfo = like.info.CPUInfo, like.info.CPUInfo
+	}
+	if slices.Equal(h.info.Supported, like.info.Supported) {
+		h.info.Supported, h.base.Supported = like.info.Supported, like.info.Supported
+	}
+	if maps.Equal(h.info.Stats, like.info.Stats) {
+		h.info.Stats, h.base.Stats = like.info.Stats, like.info.Stats
+	}
+	for _, s := range []struct{ mine, its *string }{{&h.info.HypervisorType, &like.info.HypervisorType}, {&h.info.Uptime, &like.info.Uptime}, {&h.info.HostIP, &like.info.HostIP}, {&h.Zone, &like.Zone},
+		{&h.Binary, &like.Binary}, {&h.DisabledReason, &like.DisabledReason}} {
+		if *s.mine == *s.its {
+			*s.mine = *s.its
+		}
+	}
+	h.base.HypervisorType, h.base.HostIP, h.base.Zone = h.info.HypervisorType, h.info.HostIP, h.Zone
 }
 
 // put adds or renews one host whose record was just written, without reading the others.
@@ -157,6 +193,8 @@ func (t *hostTable) put(r compute.Host) {
 		delete(t.byNode, h.NodeID)
 	}
 	h.take(r)
+	h.share(t.like)
+	t.like = h
 	t.byNode[r.NodeID] = h
 }
 

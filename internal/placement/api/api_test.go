@@ -402,7 +402,7 @@ func TestBodiesOfAllocationsByVersion(t *testing.T) {
 
 // BenchmarkCandidates is the whole way of GET /allocation_candidates over loopback HTTP.
 func BenchmarkCandidates(b *testing.B) {
-	for _, n := range []int{100, 1000} {
+	for _, n := range []int{100, 1000, 5000} {
 		c := start(b)
 		for i := range n {
 			uuid := fmt.Sprintf("%08d-0000-4000-8000-000000000000", i)
