@@ -22,6 +22,7 @@ type client struct {
 	mu            sync.RWMutex
 	token         string
 
+	user, role, project    string // the caller's user, a role that it has, the token's project
 	image, flavor, network string
 }
 
@@ -41,11 +42,21 @@ func (c *client) authenticate(ctx context.Context) error {
 		"identity": map[string]any{"methods": []string{"password"}, "password": map[string]any{"user": map[string]any{"name": "admin", "domain": named, "password": c.password}}},
 		"scope":    map[string]any{"project": map[string]any{"name": "admin", "domain": named}}}}
 	var h http.Header
-	if err := c.call(ctx, "POST", c.url+"/identity/v3/auth/tokens", body, nil, &h); err != nil {
+	var t struct {
+		Token struct {
+			User, Project thing
+			Roles         []thing
+		}
+	}
+	if err := c.call(ctx, "POST", c.url+"/identity/v3/auth/tokens", body, &t, &h); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.user, c.project = t.Token.User.ID, t.Token.Project.ID
+	if len(t.Token.Roles) > 0 {
+		c.role = t.Token.Roles[0].ID
+	}
 	c.token = h.Get("X-Subject-Token")
 	return nil
 }
@@ -132,18 +143,9 @@ func (c *client) prepare(ctx context.Context) error {
 	return c.unlimitPorts(ctx)
 }
 
-// unlimitPorts lifts the quota of ports of the admin project, which is 500 by default.
+// unlimitPorts lifts the quota of ports of the caller's project, which is 500 by default.
 func (c *client) unlimitPorts(ctx context.Context) error {
-	var p struct {
-		Projects []thing `json:"projects"`
-	}
-	if err := c.call(ctx, "GET", c.url+"/identity/v3/projects?name=admin", nil, &p, nil); err != nil {
-		return err
-	}
-	if len(p.Projects) != 1 {
-		return errors.New("the admin project was not found")
-	}
-	return c.do(ctx, "PUT", "network", "/quotas/"+p.Projects[0].ID, map[string]any{"quota": map[string]any{"port": -1}}, nil)
+	return c.do(ctx, "PUT", "network", "/quotas/"+c.project, map[string]any{"quota": map[string]any{"port": -1}}, nil)
 }
 
 func (c *client) create(ctx context.Context, name string) (string, error) {

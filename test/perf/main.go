@@ -23,6 +23,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "state directory to make; empty: a temporary one")
 	flag.StringVar(&o.out, "json", "", "file for the figures as JSON")
 	flag.IntVar(&o.servers, "servers", 1000, "servers of the boot measurement")
+	flag.StringVar(&o.only, "only", "", "start, servers, candidates or population; empty: all")
 	flag.StringVar(&o.flags, "flags", "", "more flags for the program, separated by blanks")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
@@ -34,6 +35,7 @@ func main() {
 type options struct {
 	binary, dir, out, flags string
 	servers                 int
+	only                    string
 }
 
 // cloud is the process that is measured.
@@ -136,15 +138,21 @@ func run(ctx context.Context, o options) (err error) {
 		defer func() { _ = os.RemoveAll(o.dir) }()
 	}
 	out := figures{}
-	if err := measureStart(ctx, o, out); err != nil {
-		return err
-	}
-	if err := measureServers(ctx, o, out); err != nil {
-		return err
-	}
-	for _, hosts := range []int{1000, 5000} {
-		if err := measureCandidates(ctx, o, out, hosts); err != nil {
-			return err
+	for _, part := range []struct {
+		name    string
+		measure func() error
+	}{
+		{"start", func() error { return measureStart(ctx, o, out) }},
+		{"servers", func() error { return measureServers(ctx, o, out) }},
+		{"candidates", func() error { return measureCandidates(ctx, o, out, 1000) }},
+		{"candidates", func() error { return measureCandidates(ctx, o, out, 5000) }},
+		{"population", func() error { return measurePopulation(ctx, o, out) }},
+	} {
+		if o.only != "" && o.only != part.name {
+			continue
+		}
+		if err := part.measure(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
 	if o.out == "" {
