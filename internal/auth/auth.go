@@ -14,6 +14,7 @@ type Caller struct {
 	DomainID, DomainName                                       string // domain scope
 	System                                                     bool   // system scope ("all")
 	Roles                                                      []string
+	AccessRules                                                []AccessRule // of the token's application credential; nil: it has none. See May
 	ExpiresAt                                                  time.Time
 	Token                                                      string // the token itself; never logged
 	RequestID                                                  string // req-<uuid> of this request
@@ -29,7 +30,8 @@ func (c *Caller) IsAdmin() bool { return c.HasRole("admin") }
 // Authenticator verifies tokens.
 type Authenticator interface {
 	// Authenticate gives the content of a token. It fails with fault.Unauthorized for a token that is
-	// malformed, expired, revoked or whose user or project is gone or disabled.
+	// malformed, expired, revoked or whose user or project is gone or disabled. Who serves the caller holds each request
+	// against his access rules with Caller.May; package httpapi does that for every service.
 	Authenticate(ctx context.Context, token string) (*Caller, error)
 }
 

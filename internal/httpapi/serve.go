@@ -384,6 +384,9 @@ func (v *server) authenticate(req *Request, public bool) error {
 		return v.unauthorized(nil)
 	}
 	c, err := v.Auth.Authenticate(req.HTTP.Context(), token)
+	if err == nil && c != nil && !v.may(c, req.HTTP) {
+		err = fault.New(fault.Unauthorized, "The access rules of the application credential do not allow this request.")
+	}
 	switch {
 	case err == nil && c != nil:
 		own := *c
@@ -399,6 +402,19 @@ func (v *server) authenticate(req *Request, public bool) error {
 		return v.unauthorized(err)
 	}
 	return err
+}
+
+// may holds a request against the caller's access rules. Everybody may have a token verified.
+func (v *server) may(c *auth.Caller, r *http.Request) bool {
+	if c.AccessRules == nil {
+		return true
+	}
+	p := r.URL.EscapedPath()
+	if v.Name == "identity" && p == "/v3/auth/tokens" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		return true
+	}
+	full, _, _ := strings.Cut(r.RequestURI, "?")
+	return c.May(v.Name, r.Method, p, full)
 }
 
 // unauthorized is the 401 of a missing or refused token.

@@ -60,6 +60,12 @@ func (t *Token) Caller() *auth.Caller {
 	if d := t.Domain; d != nil {
 		c.DomainID, c.DomainName = d.ID, d.Name
 	}
+	if t.AccessRules != nil {
+		c.AccessRules = make([]auth.AccessRule, len(t.AccessRules))
+		for i, r := range t.AccessRules {
+			c.AccessRules[i] = auth.AccessRule{Service: r.Service, Method: r.Method, Path: r.Path}
+		}
+	}
 	return c
 }
 

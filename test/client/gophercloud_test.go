@@ -27,6 +27,8 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/services"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/tags"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/usage"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/imagedata"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
@@ -174,6 +176,7 @@ func TestGophercloud(t *testing.T) {
 	t.Run("server", func(t *testing.T) { c.server(t, small, large) })
 	t.Run("moves", func(t *testing.T) { c.moves(t, small) })
 	t.Run("groups", func(t *testing.T) { c.groups(t, small) })
+	t.Run("access rules", func(t *testing.T) { c.accessRules(t) })
 	t.Run("operators", func(t *testing.T) { c.operators(t, small) })
 }
 
@@ -501,5 +504,31 @@ func (c *cloud) operators(t *testing.T, flavor string) {
 		if seen == 0 {
 			t.Errorf("no usage at %s", v)
 		}
+	}
+}
+
+// accessRules logs in with an application credential that may do little.
+func (c *cloud) accessRules(t *testing.T) {
+	ctx := t.Context()
+	at := gophercloud.EndpointOpts{Region: "RegionOne"}
+	id := must[*gophercloud.ServiceClient](t, "identity")(openstack.NewIdentityV3(c.compute.ProviderClient, at))
+	user := must[*tokens.User](t, "own user")(tokens.Get(ctx, id, id.Token()).ExtractUser())
+	cred := must[*applicationcredentials.ApplicationCredential](t, "create credential")(applicationcredentials.Create(ctx, id, user.ID, applicationcredentials.CreateOpts{Name: "narrow",
+		AccessRules: []applicationcredentials.AccessRule{{Service: "compute", Method: "GET", Path: "/v2.1/servers/**"}, {Service: "network", Method: "GET", Path: "/network/v2.0/networks"}}}).Extract())
+	narrow := must[*gophercloud.ProviderClient](t, "log in")(openstack.AuthenticatedClient(ctx, gophercloud.AuthOptions{IdentityEndpoint: c.auth.IdentityEndpoint,
+		ApplicationCredentialID: cred.ID, ApplicationCredentialSecret: cred.Secret}))
+	compute := must[*gophercloud.ServiceClient](t, "compute")(openstack.NewComputeV2(narrow, at))
+	net := must[*gophercloud.ServiceClient](t, "network")(openstack.NewNetworkV2(narrow, at))
+	if _, err := servers.List(compute, servers.ListOpts{}).AllPages(ctx); err != nil {
+		t.Errorf("a list that is allowed: %v", err)
+	}
+	if _, err := networks.List(net, networks.ListOpts{}).AllPages(ctx); err != nil {
+		t.Errorf("a list that is allowed with the service's prefix: %v", err)
+	}
+	if _, err := flavors.ListDetail(compute, flavors.ListOpts{}).AllPages(ctx); status(err) != 401 {
+		t.Errorf("a list that is not allowed: %v", err)
+	}
+	if err := networks.Delete(ctx, net, c.networkID).ExtractErr(); status(err) != 401 {
+		t.Errorf("a method that is not allowed: %v", err)
 	}
 }

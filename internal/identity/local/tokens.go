@@ -21,22 +21,17 @@ func refused(cause error) error {
 
 func refusedFor(format string, args ...any) error { return refused(fmt.Errorf(format, args...)) }
 
-// Authenticate implements auth.Authenticator. Tokens of application credentials with access rules are refused: a service that cannot
-// hold a request against the rules must not serve it.
+// Authenticate implements auth.Authenticator.
 func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Caller, error) {
 	v, err := s.verified(ctx, token)
 	if err != nil {
 		return nil, err
 	}
-	if v.token.AccessRules != nil {
-		return nil, refused(errors.New("the application credential has access rules, which this service does not check"))
-	}
 	c := v.caller
 	return &c, nil
 }
 
-// Validate gives the content of a token. It fails with fault.Unauthorized like Authenticate, but accepts tokens with access rules: the
-// caller sees to them. The result must not be changed.
+// Validate gives the content of a token. It fails with fault.Unauthorized like Authenticate. The result must not be changed.
 func (s *Service) Validate(ctx context.Context, token string) (*identity.Token, error) {
 	v, err := s.verified(ctx, token)
 	if err != nil {

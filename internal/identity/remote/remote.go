@@ -157,7 +157,7 @@ func (s *Identity) add(k key, a answer) {
 
 // ask has the identity service verify a token and remembers what it says.
 func (s *Identity) ask(ctx context.Context, k key, token string) (answer, error) {
-	status, body, err := s.call(ctx, http.MethodGet, "/auth/tokens?nocatalog", http.Header{"X-Subject-Token": {token}})
+	status, body, err := s.call(ctx, http.MethodGet, "/auth/tokens?nocatalog", http.Header{"X-Subject-Token": {token}, "Openstack-Identity-Access-Rules": {"1.0"}})
 	if err != nil {
 		return answer{}, err
 	}
@@ -290,7 +290,7 @@ func caller(body []byte) (*auth.Caller, error) {
 			Roles     []identity.Ref   `json:"roles"`
 			ExpiresAt time.Time        `json:"expires_at"`
 			AppCred   *struct {
-				AccessRules []json.RawMessage `json:"access_rules"`
+				AccessRules []identity.AccessRule `json:"access_rules"`
 			} `json:"application_credential"`
 		} `json:"token"`
 	}
@@ -301,10 +301,10 @@ func caller(body []byte) (*auth.Caller, error) {
 	if t == nil || t.User.ID == "" || t.ExpiresAt.IsZero() {
 		return nil, errors.New("token document: user or expiry is missing")
 	}
-	if t.AppCred != nil && len(t.AppCred.AccessRules) > 0 {
-		return nil, errors.New("token document: it has access rules although they were not asked for")
-	}
 	full := identity.Token{User: t.User, Project: t.Project, Domain: t.Domain, System: t.System["all"], Roles: t.Roles, ExpiresAt: t.ExpiresAt.UTC()}
+	if t.AppCred != nil {
+		full.AccessRules = t.AppCred.AccessRules
+	}
 	return full.Caller(), nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"kilonova/internal/auth"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/identity"
@@ -218,5 +219,26 @@ func TestBadURL(t *testing.T) {
 	for _, bad := range []string{"", "keystone", "ftp://x", "http://"} {
 		_, err := remote.New(remote.Config{AuthURL: bad})
 		wantKind(t, err, fault.Invalid)
+	}
+}
+
+func TestAccessRulesGoAlong(t *testing.T) {
+	k := newKeystone(t)
+	s := k.connect(t, remote.Config{})
+	cred := &identity.AppCred{Name: "narrow"}
+	secret, _, err := k.CreateAppCred(t.Context(), cred, nil, []identity.AccessRule{{Service: "compute", Method: "GET", Path: "/v2.1/servers"}}, k.demo(t), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := k.Login(t.Context(), identity.Login{Methods: []string{"application_credential"}, AppCred: identity.AppCredLogin{ID: cred.ID, Secret: secret}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Authenticate(t.Context(), tok.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]auth.AccessRule{{Service: "compute", Method: "GET", Path: "/v2.1/servers"}}, got.AccessRules); d != "" {
+		t.Error(d)
 	}
 }
