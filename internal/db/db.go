@@ -18,6 +18,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -194,6 +195,27 @@ func (d *DB) writeOnce(ctx context.Context, fn func(tx *Tx) error) (err error) {
 	}
 	tx.runHooks()
 	return nil
+}
+
+// Prepared gives the statements that are kept prepared, so that a test can look at their plans.
+func (d *DB) Prepared(ctx context.Context) ([]string, error) {
+	var out []string
+	d.cache.mu.RLock()
+	for q := range d.cache.m {
+		out = append(out, q)
+	}
+	d.cache.mu.RUnlock()
+	if d.writer == nil {
+		return out, nil
+	}
+	err := d.Write(ctx, func(*Tx) error { // on the writer's goroutine, to which its statements belong
+		for q := range d.writer.stmts {
+			out = append(out, q)
+		}
+		return nil
+	})
+	slices.Sort(out)
+	return slices.Compact(out), err
 }
 
 // Tx is a running transaction.
