@@ -234,7 +234,7 @@ func TestConsoleTails(t *testing.T) {
 		text string
 		n    int
 		want string
-	}{{"a\nb\nc\n", 2, "b\nc\n"}, {"a\nb\nc", 1, "c"}, {"a\n", 5, "a\n"}, {"", 3, ""}, {"\n\n\n", 2, "\n\n"}} {
+	}{{"a\nb\nc\n", 3, "b\nc\n"}, {"a\nb\nc", 1, "c"}, {"a\n", 5, "a\n"}, {"", 3, ""}, {"\n\n\n", 2, "\n"}} {
 		if got := string(lastLines([]byte(c.text), c.n)); got != c.want {
 			t.Errorf("%d lines of %q: %q, want %q", c.n, c.text, got, c.want)
 		}

@@ -62,11 +62,9 @@ func tail(path string, n int64) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(f, max(0, st.Size()-n), n))
 }
 
+// lastLines gives the last n lines; what stands after the last line end counts as one, also when it is nothing, as Nova counts.
 func lastLines(text []byte, n int) []byte {
 	at := len(text)
-	if at > 0 && text[at-1] == '\n' {
-		at--
-	}
 	for ; n > 0; n-- {
 		at = bytes.LastIndexByte(text[:at], '\n')
 		if at < 0 {
