@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/network"
 )
@@ -90,5 +91,45 @@ func TestSharedCPUs(t *testing.T) {
 	x, err := d.build(small(), nil)
 	if err != nil || x.VCPU.CPUSet != "2,3" || x.VCPU.Placement != "static" {
 		t.Errorf("%+v %v", x.VCPU, err)
+	}
+}
+
+// A guest that moves while it runs lies where the destination says.
+func TestPlaceAtTheDestination(t *testing.T) {
+	d := offline(t)
+	s := small()
+	s.Claim = &compute.Claim{Cells: []compute.ClaimedCell{{Node: 1, CPUs: []int{0, 1}, MemoryMB: 256, Pins: map[int]int{1: 7}, Float: []int{4}}}}
+	target := map[string]string{}
+	if err := d.placeTarget(s, target); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(strings.Fields(d.rewrite(`<vcpu placement='static'>2</vcpu><cputune><shares>512</shares>
+    <vcpupin vcpu='0' cpuset='0'/>
+    <vcpupin vcpu='1' cpuset='1'/>
+    <emulatorpin cpuset='0-1'/>
+    <vcpusched vcpus='1' scheduler='fifo' priority='1'/>
+  </cputune><numatune><memory mode='strict' nodeset='0'/><memnode cellid='0' mode='strict' nodeset='0'/></numatune>`, guestID, target)), " ")
+	want := `<vcpu placement='static'>2</vcpu><cputune><shares>512</shares> <vcpusched vcpus='1' scheduler='fifo' priority='1'/> ` +
+		`<vcpupin vcpu="0" cpuset="4"></vcpupin> <vcpupin vcpu="1" cpuset="7"></vcpupin> <emulatorpin cpuset="4,7"></emulatorpin> </cputune>` +
+		`<numatune> <memory mode="strict" nodeset="1"></memory> <memnode cellid="0" mode="strict" nodeset="1"></memnode> </numatune>`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	for _, c := range []struct {
+		shared   []int
+		in, want string
+	}{
+		{[]int{2, 3}, "<vcpu placement='static'>2</vcpu>", "<vcpu placement='static' cpuset='2,3'>2</vcpu>"},
+		{[]int{2}, "<vcpu placement='static' cpuset='0-1'>2</vcpu>", "<vcpu placement='static' cpuset='2'>2</vcpu>"},
+		{nil, "<vcpu placement='static' cpuset='0-1'>2</vcpu>", "<vcpu placement='static'>2</vcpu>"},
+	} {
+		d.c.SharedCPUs = c.shared
+		target := map[string]string{}
+		if err := d.placeTarget(small(), target); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.rewrite(c.in, guestID, target); got != c.want {
+			t.Errorf("%v: %s, want %s", c.shared, got, c.want)
+		}
 	}
 }

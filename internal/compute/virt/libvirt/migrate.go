@@ -126,6 +126,9 @@ func (d *Driver) LiveMigrationTarget(ctx context.Context, spec *virt.Spec) (map[
 			t[targetBridge+strings.ToLower(v.MAC)] = v.Bridge
 		}
 	}
+	if err := d.placeTarget(spec, t); err != nil {
+		return nil, err
+	}
 	if exists(d.path(spec.ID, incomingMark)) && !exists(d.path(spec.ID, configDisk)) {
 		if address == "" {
 			address = d.hostIP()
@@ -333,7 +336,7 @@ func (d *Driver) rewrite(text, guest string, target map[string]string) string {
 			text = rewriteBridge(text, mac, bridge)
 		}
 	}
-	return text
+	return rewritePlace(text, target)
 }
 
 // rewriteBridge plugs the interface with the MAC into another bridge.
