@@ -63,7 +63,10 @@ func (a *App) startAgents(ctx context.Context) error {
 			return err
 		}
 		cfg := agent.Config{Host: name, NodeID: node, Driver: d, Bus: a.bus, DB: journal, Images: a.parts.images, Dir: dir, Report: report,
-			ResumeGuests: a.cfg.Compute.ResumeGuests, ConfigDrive: a.configDrive}
+			ResumeGuests: a.cfg.Compute.ResumeGuests, ConfigDrive: a.configDrive, ImageAge: a.cfg.Compute.ImageAge}
+		if a.cfg.Compute.Driver == "libvirt" {
+			cfg.MaxBuilds = a.cfg.Compute.MaxBuilds
+		}
 		if plane != nil {
 			cfg.Plane, cfg.Tunnel = plane, tunnelAddress(a.cfg)
 		}

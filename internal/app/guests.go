@@ -81,7 +81,8 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (v
 	}
 	cc := a.cfg.Compute
 	lc := libvirt.Config{Socket: socket, InstancesDir: filepath.Join(dir, "guests"), VirtType: cc.VirtType, HostIP: cc.MyIP, VNCListen: cc.VNCListen, SerialListen: cc.VNCListen,
-		Machine: cc.MachineType, CPUMode: cc.CPUMode, CPUModel: cc.CPUModel, DiskCache: cc.DiskCache}
+		Machine: cc.MachineType, CPUMode: cc.CPUMode, CPUModel: cc.CPUModel, DiskCache: cc.DiskCache, PCIePorts: cc.PCIePorts, RNGDevice: cc.RNGDevice,
+		MemoryStats: cc.MemoryStats, MigrationBandwidth: uint64(cc.MigrationSpeed)}
 	if err := hardware(a.cfg, &lc); err != nil {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (v
 	}, nil
 }
 
-// hardware reads the options that say which CPUs, pages and devices guests may have.
+// hardware reads the options that say which CPUs, pages, devices and ports guests may have.
 func hardware(cfg *config.Config, lc *libvirt.Config) (err error) {
 	if lc.DedicatedCPUs, err = host.ParseCPUs(cfg.Compute.DedicatedCPUs); err != nil {
 		return fmt.Errorf("[compute] cpu_dedicated_set: %w", err)
@@ -136,6 +137,13 @@ func hardware(cfg *config.Config, lc *libvirt.Config) (err error) {
 	}
 	if lc.ReservedPages, err = host.ParseReservedPages(cfg.Compute.ReservedPages); err != nil {
 		return fmt.Errorf("[compute] %w", err)
+	}
+	if n, err := fmt.Sscanf(cfg.Compute.SerialPorts, "%d:%d", &lc.SerialPorts[0], &lc.SerialPorts[1]); n != 2 || err != nil || lc.SerialPorts[0] < 1 ||
+		lc.SerialPorts[1] < lc.SerialPorts[0] || lc.SerialPorts[1] > 65535 {
+		return fmt.Errorf("[compute] serial_port_range %q: write it as 10000:19999", cfg.Compute.SerialPorts)
+	}
+	if lc.PCIePorts < 1 || lc.PCIePorts > 28 {
+		return fmt.Errorf("[compute] num_pcie_ports %d: 1 to 28 are possible", lc.PCIePorts)
 	}
 	lc.Devices, err = compute.ParseDeviceSpecs(cfg.PCI.DeviceSpec)
 	return err

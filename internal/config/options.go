@@ -90,6 +90,13 @@ type Config struct {
 		CPUModel         string        `opt:"cpu_model" default:"" help:"Model of the cpu_mode custom, as libvirt names it."`
 		MachineType      string        `opt:"hw_machine_type" default:"pc" help:"Machine type of guests whose image asks for none: pc, q35 or a versioned name of these."`
 		DiskCache        string        `opt:"disk_cachemode" default:"" help:"Cache mode of disks that are files: none, writeback, writethrough, directsync or unsafe; empty: none where the file system can do direct I/O, else writeback."`
+		PCIePorts        int           `opt:"num_pcie_ports" default:"16" help:"Places for devices that guests of the machine type q35 have, 1 to 28."`
+		RNGDevice        string        `opt:"rng_dev_path" default:"/dev/urandom" help:"Where guests' random numbers come from."`
+		MemoryStats      time.Duration `opt:"mem_stats_period" default:"10s" help:"How often guests tell what memory they use; 0: they do not."`
+		SerialPorts      string        `opt:"serial_port_range" default:"10000:19999" help:"Ports of serial consoles on the host, as FIRST:LAST."`
+		MigrationSpeed   int64         `opt:"live_migration_bandwidth" default:"0" help:"MiB a second that a live migration may take; 0: any number."`
+		MaxBuilds        int           `opt:"max_concurrent_builds" default:"10" help:"Guests that the libvirt driver makes at once; 0: any number."`
+		ImageAge         time.Duration `opt:"remove_unused_original_minimum_age" default:"24h" help:"How long an image that no guest uses stays in a host's cache."`
 		ReportInterval   time.Duration `opt:"report_interval" default:"10s" help:"Time between heartbeats of an agent."`
 		ServiceDownTime  time.Duration `opt:"service_down_time" default:"60s" help:"Silence after which a service is down."`
 		ShutdownTimeout  time.Duration `opt:"shutdown_timeout" default:"60s" help:"Time a guest has to shut down by itself."`

@@ -54,6 +54,8 @@ type Config struct {
 	Report, Look time.Duration
 	// ImageAge is how long an unused image stays in the cache; 0: 24 h.
 	ImageAge time.Duration
+	// MaxBuilds bounds the guests that are made at once; 0: any number.
+	MaxBuilds int
 	// ResumeGuests starts guests, after the host was restarted, that the cloud has as running.
 	ResumeGuests bool
 	Log          *slog.Logger
@@ -77,6 +79,7 @@ type Agent struct {
 	ctx      context.Context // ends with Run; commands live in it
 	wg       sync.WaitGroup
 	again    chan struct{} // look at everything now
+	builds   chan struct{} // holds a place for each guest that is being made; nil: any number
 }
 
 // Prepare makes the tables of the journal. It is called once for each database.
@@ -112,6 +115,9 @@ func New(cfg Config) (*Agent, error) {
 		}
 		a.caller = auth.Internal("")
 		a.cache = newImageCache(cfg.Dir, cfg.Images, a.caller)
+	}
+	if cfg.MaxBuilds > 0 {
+		a.builds = make(chan struct{}, cfg.MaxBuilds)
 	}
 	if cfg.Plane != nil {
 		a.plane = &planeSync{agent: a, kick: make(chan struct{}, 1), told: map[string]bool{}}

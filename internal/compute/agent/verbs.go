@@ -150,6 +150,14 @@ func spawn(a *Agent, ctx context.Context, c *command.Command) (any, *kept, error
 	if err := bind(c, &args); err != nil {
 		return nil, nil, err
 	}
+	if a.builds != nil {
+		select {
+		case a.builds <- struct{}{}:
+			defer func() { <-a.builds }()
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
 	s := &args.Spec
 	s.AdminPass = args.AdminPass
 	s.ImageID = args.ImageID

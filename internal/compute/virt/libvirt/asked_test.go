@@ -23,7 +23,7 @@ func TestWhatIsAskedForIsInTheDefinition(t *testing.T) {
 		specs, props m
 		want         []string // "!" before what must not be there
 	}{
-		{nil, nil, []string{`machine="pc"`, `<target dev="vda" bus="virtio">`, `<model type="virtio">`, `<model type="vga">`, `<rng model="virtio">`, `type="tablet"`, `!<tpm`, `!<watchdog`, `!<loader`, `!<bootmenu`, `!<iotune`, `!<cputune`}},
+		{nil, nil, []string{`machine="pc"`, `<target dev="vda" bus="virtio">`, `<model type="virtio">`, `<model type="vga">`, `<rng model="virtio">`, `>/dev/hwrng</backend>`, `<stats period="2">`, `type="tablet"`, `!<tpm`, `!<watchdog`, `!<loader`, `!<bootmenu`, `!<iotune`, `!<cputune`}},
 		{nil, m{"hw_machine_type": "q35"}, []string{`machine="q35"`, `model="pcie-root"`, `model="pcie-root-port"`}},
 		{nil, m{"hw_disk_bus": "scsi"}, []string{`<target dev="sda" bus="scsi">`, `type="scsi"`, `model="virtio-scsi"`}},
 		{nil, m{"hw_disk_bus": "ide"}, []string{`<target dev="hda" bus="ide">`}},

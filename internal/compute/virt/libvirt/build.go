@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -188,7 +189,7 @@ func (d *Driver) buildDevices(x *definition.Domain, spec *virt.Spec, o *definiti
 	if o.Q35 {
 		zero := 0
 		dev.Controllers = append(dev.Controllers, definition.Controller{Type: "pci", Index: &zero, Model: "pcie-root"})
-		for range 16 { // free slots for what is plugged in later
+		for range d.c.PCIePorts { // free slots for what is plugged in later
 			dev.Controllers = append(dev.Controllers, definition.Controller{Type: "pci", Model: "pcie-root-port"})
 		}
 	}
@@ -248,9 +249,12 @@ func (d *Driver) buildDevices(x *definition.Domain, spec *virt.Spec, o *definiti
 	case o.IOMMU != "":
 		dev.IOMMU = &definition.Modelled{Model: "virtio"}
 	}
-	dev.Balloon = &definition.Balloon{Model: "virtio", Stats: &definition.BalloonStats{Period: 10}}
+	dev.Balloon = &definition.Balloon{Model: "virtio"}
+	if d.c.MemoryStats > 0 {
+		dev.Balloon.Stats = &definition.BalloonStats{Period: int(math.Ceil(d.c.MemoryStats.Seconds()))}
+	}
 	if o.RNG {
-		dev.RNG = &definition.RNG{Model: "virtio", Backend: definition.RNGBackend{Model: "random", Path: "/dev/urandom"}}
+		dev.RNG = &definition.RNG{Model: "virtio", Backend: definition.RNGBackend{Model: "random", Path: d.c.RNGDevice}}
 		if o.RNGBytes > 0 {
 			dev.RNG.Rate = &definition.RNGRate{Bytes: o.RNGBytes, Period: o.RNGPeriod}
 		}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -20,7 +21,7 @@ const guestID = "5a5f2a0e-6f0e-4e47-9a55-111122223333"
 
 // offline makes a driver that has no libvirtd: enough to build definitions.
 func offline(t *testing.T) *Driver {
-	return &Driver{c: Config{InstancesDir: t.TempDir(), Machine: "pc", VNCListen: "127.0.0.1", SerialListen: "127.0.0.1", SerialPorts: [2]int{20000, 29999}},
+	return &Driver{c: Config{InstancesDir: t.TempDir(), Machine: "pc", VNCListen: "127.0.0.1", SerialListen: "127.0.0.1", SerialPorts: [2]int{20000, 29999}, PCIePorts: 5, RNGDevice: "/dev/hwrng", MemoryStats: 1500 * time.Millisecond},
 		log: slog.Default(), cache: "none", caps: hostCaps{arch: "x86_64", emulator: "/usr/bin/qemu-system-x86_64", virtType: "qemu", cpuMode: "none"}}
 }
 

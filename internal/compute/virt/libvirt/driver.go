@@ -49,7 +49,10 @@ type Config struct {
 	// ReservedPages are memory pages that guests may not have, by NUMA node and size in KiB.
 	ReservedPages map[int]map[int64]int64
 	// Devices says which PCI devices guests may have.
-	Devices []compute.DeviceSpec
+	Devices     []compute.DeviceSpec
+	PCIePorts   int           // places for devices of guests on q35; 0: 16
+	RNGDevice   string        // "" /dev/urandom
+	MemoryStats time.Duration // how often guests tell what memory they use; 0: they do not
 	// AgentPatience is how long a guest that boots may take until its agent listens, when a password is to be set; 0: 1 min.
 	AgentPatience time.Duration
 	UEFICode      string // firmware; "" Debian's OVMF
@@ -111,6 +114,12 @@ func New(ctx context.Context, c Config) (*Driver, error) {
 	}
 	if c.SerialPorts == [2]int{} {
 		c.SerialPorts = [2]int{10000, 19999}
+	}
+	if c.PCIePorts == 0 {
+		c.PCIePorts = 16
+	}
+	if c.RNGDevice == "" {
+		c.RNGDevice = "/dev/urandom"
 	}
 	if c.AgentPatience == 0 {
 		c.AgentPatience = time.Minute

@@ -113,7 +113,7 @@ func startHost(t *testing.T, c libvirt.DaemonConfig) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{Daemon: d, dir: dir, cfg: libvirt.Config{Socket: d.Socket(), InstancesDir: filepath.Join(dir, "instances"), VirtType: "qemu"}}
+	h := &host{Daemon: d, dir: dir, cfg: libvirt.Config{Socket: d.Socket(), InstancesDir: filepath.Join(dir, "instances"), VirtType: "qemu", MemoryStats: 10 * time.Second}}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
