@@ -129,6 +129,9 @@ type Config struct {
 		StateChange  string        `opt:"notify_on_state_change" default:"" help:"vm_state or vm_and_task_state: send instance.update when these change. Empty: for tags only."`
 		BlockDevices bool          `opt:"bdms_in_notifications" default:"false" help:"Put the volumes of a server into all of its notifications."`
 		Level        string        `opt:"default_level" default:"INFO" help:"Priority of notifications that tell of no error: DEBUG, INFO, WARN, ERROR or CRITICAL."`
+		Transport    string        `opt:"transport_url" default:"" secret:"yes" help:"RabbitMQ that gets the notifications as well: rabbit://USER:PASSWORD@HOST:PORT/VHOST, several hosts with commas between, ?ssl=1 over TLS. Empty: none."`
+		Exchange     string        `opt:"control_exchange" default:"nova" help:"Topic exchange of the notifications on RabbitMQ."`
+		Durable      bool          `opt:"amqp_durable_queues" default:"false" help:"Exchange and queues survive a restart of RabbitMQ; the same as their other users have it."`
 		Retention    time.Duration `opt:"retention" default:"24h" help:"How long a notification is kept for a RabbitMQ that does not answer."`
 		Audit        bool          `opt:"instance_usage_audit" default:"false" help:"Send instance.exists for each server at the end of each period."`
 		AuditPeriod  string        `opt:"instance_usage_audit_period" default:"month" help:"hour, day, month or year; with @ and a number the minute, hour, day or month at which it begins."`
