@@ -63,12 +63,11 @@ type Config struct {
 
 // Agent is one host's agent.
 type Agent struct {
-	cfg    Config
-	log    *slog.Logger
-	start  string
-	cache  *imageCache
-	caller *auth.Caller
-	plane  *planeSync
+	cfg   Config
+	log   *slog.Logger
+	start string
+	cache *imageCache
+	plane *planeSync
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -113,8 +112,7 @@ func New(cfg Config) (*Agent, error) {
 		if cfg.Images == nil || cfg.Dir == "" {
 			return nil, errors.New("agent: this driver needs images and a directory")
 		}
-		a.caller = auth.Internal("")
-		a.cache = newImageCache(cfg.Dir, cfg.Images, a.caller)
+		a.cache = newImageCache(cfg.Dir, cfg.Images, auth.Internal(""))
 	}
 	if cfg.MaxBuilds > 0 {
 		a.builds = make(chan struct{}, cfg.MaxBuilds)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"kilonova/internal/auth"
 	"kilonova/internal/compute/command"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/fault"
@@ -302,7 +303,8 @@ func snapshot(a *Agent, ctx context.Context, c *command.Command) (any, *kept, er
 	if err != nil {
 		return nil, nil, err
 	}
-	img, err := a.cfg.Images.Get(ctx, a.caller, args.ImageID)
+	caller := auth.Internal(c.RequestID)
+	img, err := a.cfg.Images.Get(ctx, caller, args.ImageID)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -341,7 +343,7 @@ func snapshot(a *Agent, ctx context.Context, c *command.Command) (any, *kept, er
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot: %w", err)
 	}
-	if err := a.cfg.Images.Upload(ctx, a.caller, args.ImageID, r, st.Size()); err != nil {
+	if err := a.cfg.Images.Upload(ctx, caller, args.ImageID, r, st.Size()); err != nil {
 		return nil, nil, err
 	}
 	return command.SnapshotResult{Size: st.Size(), Quiesced: file.Quiesced}, nil, nil
