@@ -91,66 +91,7 @@ func TestVersionDocuments(t *testing.T) {
 	}
 }
 
-func TestOpenAPI(t *testing.T) {
-	h := newHandler(t, nil)
-	w := call(h, "", "GET", "/openapi.json", "", "")
-	if w.Code != 200 {
-		t.Fatal(w.Code)
-	}
-	v, err := httpapi.DecodeJSON(w.Body.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc := v.(map[string]any)
-	if doc["openapi"] != "3.1.0" {
-		t.Error(doc["openapi"])
-	}
-	paths := doc["paths"].(map[string]any)
-	seen := map[string]bool{}
-	for path, item := range paths {
-		for method, o := range item.(map[string]any) {
-			op := o.(map[string]any)
-			id := op["operationId"].(string)
-			if seen[id] {
-				t.Errorf("operationId %s stands twice", id)
-			}
-			seen[id] = true
-			if len(op["responses"].(map[string]any)) == 0 {
-				t.Errorf("%s %s has no responses", method, path)
-			}
-			want := len(variable.FindAllString(path, -1))
-			for _, p := range asList(op["parameters"]) {
-				if p.(map[string]any)["in"] == "path" {
-					want--
-				}
-			}
-			if want != 0 {
-				t.Errorf("%s %s: path variables and parameters differ", method, path)
-			}
-		}
-	}
-	for _, e := range entries() {
-		path := versionRoot + e.Path
-		if e.Path == "/" {
-			path = versionRoot
-		}
-		item, _ := paths[path].(map[string]any)
-		_, has := item[lower(e.Method)]
-		if live := !e.Gone && e.AliasOf == ""; live && !has {
-			t.Errorf("%s is not in the document", e.key())
-		}
-	}
-}
-
 func asList(v any) []any {
 	list, _ := v.([]any)
 	return list
-}
-
-func lower(s string) string {
-	b := []byte(s)
-	for i := range b {
-		b[i] |= 0x20
-	}
-	return string(b)
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // openAPI writes the OpenAPI 3.1 document of the live routes, each as it is in its newest version. Actions share one operation whose body
-// is one of theirs. The range of microversions stands in x-openstack-min-version and x-openstack-max-version.
+// is one of theirs. The range of microversions stands in x-openstack-min-version and x-openstack-max-version, that of actions in
+// x-openstack-actions.
 func openAPI(s *spec) ([]byte, error) {
 	paths := map[string]any{}
 	for i := range s.Routes {
@@ -28,7 +29,7 @@ func openAPI(s *spec) ([]byte, error) {
 		}
 		method := strings.ToLower(r.Method)
 		if have, ok := item[method].(map[string]any); ok {
-			joinActions(have, op, r)
+			joinActions(have, op)
 			continue
 		}
 		item[method] = op
@@ -52,10 +53,12 @@ func operation(r *route, s *spec) (map[string]any, error) {
 	op := map[string]any{"operationId": slug(r), "x-openstack-min-version": string(r.Since), "x-openstack-max-version": string(newest)}
 	if r.Action != "" {
 		op["operationId"] = strings.TrimSuffix(slug(r), "-"+r.Action)
-		op["x-openstack-actions"] = []any{r.Action}
 	}
 	if rule := coarse(r); rule != "" {
 		op["x-openstack-policy"] = rule
+	}
+	if r.Action != "" {
+		op["x-openstack-actions"] = map[string]any{r.Action: versioned(op)}
 	}
 	params := pathParameters(r.Path)
 	query, err := queryParameters(r, newest.minor())
@@ -70,10 +73,22 @@ func operation(r *route, s *spec) (map[string]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		op["requestBody"] = map[string]any{"required": true, "content": jsonContent(body)}
+		op["requestBody"] = map[string]any{"required": !mayBeNull(r.Request), "content": jsonContent(body)}
 	}
 	op["responses"], err = responses(r, newest.minor())
 	return op, err
+}
+
+// versioned takes out of an operation what is of one action alone: its versions and its policy rule.
+func versioned(op map[string]any) map[string]any {
+	out := map[string]any{}
+	for _, key := range []string{"x-openstack-min-version", "x-openstack-max-version", "x-openstack-policy"} {
+		if v, ok := op[key]; ok {
+			out[key] = v
+			delete(op, key)
+		}
+	}
+	return out
 }
 
 func bareSchema(fields []field, minor int) (map[string]any, error) {
@@ -154,8 +169,10 @@ func responses(r *route, minor int) (map[string]any, error) {
 }
 
 // joinActions adds another action to an operation.
-func joinActions(have, op map[string]any, r *route) {
-	have["x-openstack-actions"] = append(have["x-openstack-actions"].([]any), r.Action) //nolint:forcetypeassert // written above
+func joinActions(have, op map[string]any) {
+	for name, about := range op["x-openstack-actions"].(map[string]any) { //nolint:forcetypeassert // written above
+		have["x-openstack-actions"].(map[string]any)[name] = about //nolint:forcetypeassert // written above
+	}
 	schema := func(op map[string]any) any {
 		content := op["requestBody"].(map[string]any)["content"].(map[string]any) //nolint:forcetypeassert // actions have bodies
 		return content["application/json"].(map[string]any)["schema"]             //nolint:forcetypeassert // written above
@@ -167,13 +184,35 @@ func joinActions(have, op map[string]any, r *route) {
 		have["requestBody"] = map[string]any{"required": true,
 			"content": jsonContent(map[string]any{"oneOf": []any{schema(have), schema(op)}})}
 	}
-	delete(have, "x-openstack-policy")
-	delete(have, "x-openstack-min-version")
-	delete(have, "x-openstack-max-version")
 	all, more := have["responses"].(map[string]any), op["responses"].(map[string]any) //nolint:forcetypeassert // written above
 	for code, answer := range more {
-		if _, has := all[code]; !has {
-			all[code] = answer
-		}
+		all[code] = joinAnswers(all[code], answer)
 	}
+}
+
+// joinAnswers is the answer of either of two actions.
+func joinAnswers(one, other any) any {
+	if one == nil {
+		return other
+	}
+	a, b := one.(map[string]any), other.(map[string]any) //nolint:forcetypeassert // responses wrote them
+	of := func(answer map[string]any) []any {
+		content, ok := answer["content"].(map[string]any)
+		if !ok {
+			return nil
+		}
+		schema := content["application/json"].(map[string]any)["schema"].(map[string]any) //nolint:forcetypeassert // jsonContent wrote it
+		if list, ok := schema["anyOf"].([]any); ok && len(schema) == 1 {
+			return list
+		}
+		return []any{schema}
+	}
+	list := append(of(a), of(b)...)
+	switch len(list) {
+	case 0:
+		return a
+	case 1:
+		return map[string]any{"description": a["description"], "content": jsonContent(list[0])}
+	}
+	return map[string]any{"description": a["description"], "content": jsonContent(map[string]any{"anyOf": list})}
 }
