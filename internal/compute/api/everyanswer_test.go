@@ -74,7 +74,7 @@ type cloudOf struct {
 	facts  map[string]api.Facts
 	places func(string, int) []api.AnswerPlace
 
-	rescued            string
+	rescued, spice     string
 	counter            int
 	last, lastFloating string // addresses of the newest server with a port
 }
@@ -237,6 +237,9 @@ func (c *cloudOf) path(key string, minor int) string {
 		return uuid
 	}
 	path := strings.TrimPrefix(key, "GET ")
+	if path == "/os-console-auth-tokens/{id}" && minor < 31 {
+		return ""
+	}
 	switch path {
 	case "/os-hypervisors/{id}", "/os-hypervisors/{id}/uptime":
 		return strings.ReplaceAll(path, "{id}", by("1", c.node))

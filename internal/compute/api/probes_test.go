@@ -293,12 +293,13 @@ func probes() map[string]probe {
 			h := a.newHost(false)
 			return "/os-services/" + by(a.minor, map[int]string{52: fmt.Sprint(h.ServiceNumber), 104: h.ServiceID})
 		}, nil},
-		"POST /os-snapshots":        {text("/os-snapshots"), text(`{"snapshot":{"volume_id":"` + id.UUID() + `"}}`)},
-		"GET /os-snapshots/{id}":    {text("/os-snapshots/" + id.UUID()), nil},
-		"DELETE /os-snapshots/{id}": {text("/os-snapshots/" + id.UUID()), nil},
-		"POST /os-volumes":          {text("/os-volumes"), text(`{"volume":{"size":1}}`)},
-		"GET /os-volumes/{id}":      {text("/os-volumes/" + id.UUID()), nil},
-		"DELETE /os-volumes/{id}":   {text("/os-volumes/" + id.UUID()), nil},
+		"GET /os-console-auth-tokens/{id}": {func(a asked) string { return "/os-console-auth-tokens/" + a.cloudOf.token }, nil},
+		"POST /os-snapshots":               {text("/os-snapshots"), text(`{"snapshot":{"volume_id":"` + id.UUID() + `"}}`)},
+		"GET /os-snapshots/{id}":           {text("/os-snapshots/" + id.UUID()), nil},
+		"DELETE /os-snapshots/{id}":        {text("/os-snapshots/" + id.UUID()), nil},
+		"POST /os-volumes":                 {text("/os-volumes"), text(`{"volume":{"size":1}}`)},
+		"GET /os-volumes/{id}":             {text("/os-volumes/" + id.UUID()), nil},
+		"DELETE /os-volumes/{id}":          {text("/os-volumes/" + id.UUID()), nil},
 		"POST /servers": {text("/servers"), func(a asked) string {
 			return fmt.Sprintf(`{"server":{"name":"n","imageRef":%q,"flavorRef":%q%s}}`, a.image, a.flavor, by(a.minor, map[int]string{36: "", 104: `,"networks":"none"`}))
 		}},

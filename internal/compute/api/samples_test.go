@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"kilonova/internal/clock"
+	"kilonova/internal/compute/store"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api"
@@ -458,12 +460,13 @@ var variants = map[string][]string{
 	"GET /flavors/{flavor_id}/os-extra_specs/{id}": {"/flavors/FLAVOR/os-extra_specs/hw:numa_nodes"},
 	"GET /images/{image_id}/metadata/{id}":         {"/images/IMAGE/metadata/kernel_id"},
 	"POST /os-server-external-events":              {`{"events":[{"name":"network-changed","server_uuid":"SERVER","tag":"foo","status":"completed"}]}`},
+	"GET /os-console-auth-tokens/{id}":             {"/os-console-auth-tokens/SPICE"},
 	"GET /servers/{id}":                            {"/servers/RESCUED"},
 }
 
 // named puts ids into a path of variants.
 func (a asked) named(path string) string {
-	return strings.NewReplacer("SERVER", a.server, "BROKEN", a.broken, "FLAVOR", a.flavor, "RESCUED", a.rescued, "IMAGE", a.image).Replace(path)
+	return strings.NewReplacer("SERVER", a.server, "BROKEN", a.broken, "FLAVOR", a.flavor, "RESCUED", a.rescued, "SPICE", a.spice, "IMAGE", a.image).Replace(path)
 }
 
 // populate adds what some published answers show.
@@ -480,7 +483,10 @@ func (c *cloudOf) populate(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		c.rescued = id.UUID()
+		c.rescued, c.spice = id.UUID(), id.UUID()
+		if err := a.store.InsertConsoleToken(t.Context(), tx, c.spice, store.ConsoleToken{ServerID: c.server, Kind: "spice-direct", Agent: "c1", Host: "192.0.2.1", Port: 5901, Expires: clock.Now().Add(time.Hour)}); err != nil {
+			return err
+		}
 		whole.ID, whole.VMState, whole.Name = c.rescued, compute.VMRescued, "rescued"
 		if err := a.store.InsertServer(t.Context(), tx, whole); err != nil {
 			return err

@@ -140,10 +140,10 @@ func (a api) mayChangeZone(ctx context.Context, tx *db.Tx, n int64, zone *string
 	if err != nil {
 		return err
 	}
-	want := ""
-	if zone != nil {
-		want = *zone
+	if zone == nil || *zone == "" {
+		return fault.New(fault.Invalid, "Aggregate %d cannot have an availability zone without a name.", n)
 	}
+	want := *zone
 	if want == g.Metadata[zoneKey] || len(g.Hosts) == 0 {
 		return nil
 	}
@@ -152,7 +152,7 @@ func (a api) mayChangeZone(ctx context.Context, tx *db.Tx, n int64, zone *string
 		return err
 	}
 	for _, host := range g.Hosts {
-		if other := zoneElsewhere(all, g.ID, host); other != "" && want != "" && other != want {
+		if other := zoneElsewhere(all, g.ID, host); other != "" && other != want {
 			return fault.New(fault.Invalid, "Cannot update aggregate %d: host %s is in availability zone %s by another aggregate.", n, host, other)
 		}
 	}
@@ -193,33 +193,43 @@ func (a api) addAggregateHost(r *httpapi.Request) (*httpapi.Reply, error) {
 		if own, other := g.Metadata[zoneKey], zoneElsewhere(all, g.ID, host); own != "" && other != "" && own != other {
 			return fault.New(fault.Conflict, "Cannot add host to aggregate %d: host %s is in availability zone %s already.", g.ID, host, other)
 		}
-		if err := a.mayMove(ctx, tx, g, host); err != nil {
+		if err := a.mayMove(ctx, tx, all, g, host, true); err != nil {
 			return err
 		}
 		return a.Store.AddAggregateHost(ctx, tx, g.ID, host)
 	})
 }
 
-// mayMove refuses to take a host into the zone of an aggregate while it has servers that asked for another zone.
-func (a api) mayMove(ctx context.Context, tx *db.Tx, g *compute.Aggregate, host string) error {
-	zone := g.Metadata[zoneKey]
-	if zone == "" {
+// mayMove refuses to change the zone of a host that has servers by taking it into an aggregate or out of it: joins tells which.
+func (a api) mayMove(ctx context.Context, tx *db.Tx, all []compute.Aggregate, g *compute.Aggregate, host string, joins bool) error {
+	zone, other := g.Metadata[zoneKey], zoneElsewhere(all, g.ID, host)
+	if zone == "" || zone == other {
 		return nil
 	}
-	servers, err := a.Store.ServersOnHost(ctx, tx, host)
-	if err != nil {
+	refs, err := a.Store.ServerRefs(ctx, tx, host)
+	if err != nil || len(refs) == 0 {
 		return err
 	}
-	for _, s := range servers {
-		if s.PinnedZone != nil && *s.PinnedZone != zone {
-			return fault.New(fault.Conflict, "Cannot add host to aggregate %d: instance %s on host %s asked for availability zone %s.", g.ID, s.ID, host, *s.PinnedZone)
-		}
+	what, from, to := "added to", other, zone
+	if !joins {
+		what, from, to = "removed from", zone, other
 	}
-	return nil
+	return fault.New(fault.Conflict, "Host %s cannot be %s aggregate %d: its availability zone would change from %q to %q, and it has %d instances. Move them away first.",
+		host, what, g.ID, from, to, len(refs))
 }
 
 func (a api) removeAggregateHost(r *httpapi.Request) (*httpapi.Reply, error) {
 	return a.changeHosts(r, "remove_host", func(ctx context.Context, tx *db.Tx, g *compute.Aggregate, host string) error {
+		if !slices.Contains(g.Hosts, host) {
+			return fault.New(fault.NotFound, "Cannot remove host %s in aggregate %d", host, g.ID)
+		}
+		all, err := a.Store.Aggregates(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := a.mayMove(ctx, tx, all, g, host, false); err != nil {
+			return err
+		}
 		return a.Store.RemoveAggregateHost(ctx, tx, g.ID, host)
 	})
 }

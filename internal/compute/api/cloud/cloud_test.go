@@ -276,22 +276,31 @@ func TestAggregates(t *testing.T) {
 		v.PinnedZone = &west
 		return w.store.InsertServer(t.Context(), tx, v)
 	})
-	if m := message(w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c3"}}`, 1, 409)); !strings.Contains(m, "asked for availability zone west") {
+	if m := message(w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c3"}}`, 1, 409)); !strings.Contains(m, `would change from "" to "east"`) {
 		t.Error(m)
 	}
-	w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c1"}}`, 1, 200)
+	// A host may join while it is empty; once it has servers neither the zone changes under it, nor does it leave.
+	w.ask("admin", "POST", "/os-aggregates", `{"aggregate":{"name":"zoneless"}}`, 1, 200)
+	w.ask("admin", "POST", "/os-aggregates/3/action", `{"add_host":{"host":"c3"}}`, 1, 200)
+	w.ask("admin", "POST", "/os-aggregates/3/action", `{"remove_host":{"host":"c3"}}`, 1, 200)
+	settled := server("settled", apitest.Project, "c2", time.Hour)
+	w.write(func(tx *db.Tx) error { return w.store.InsertServer(t.Context(), tx, settled) })
+	if m := message(w.ask("admin", "POST", "/os-aggregates/1/action", `{"remove_host":{"host":"c2"}}`, 1, 409)); !strings.Contains(m, `would change from "east" to ""`) {
+		t.Error(m)
+	}
 	if m := message(w.ask("admin", "PUT", "/os-aggregates/1", `{"aggregate":{"availability_zone":"south"}}`, 1, 400)); !strings.Contains(m, "hosts with instances") {
 		t.Error(m)
 	}
-	w.ask("admin", "POST", "/os-aggregates/1/action", `{"remove_host":{"host":"c1"}}`, 1, 200)
+	w.ask("admin", "PUT", "/os-aggregates/1", `{"aggregate":{"availability_zone":null}}`, 1, 400)
+	w.write(func(tx *db.Tx) error { return w.store.DeleteServer(t.Context(), tx, settled.ID) })
 	w.ask("admin", "GET", "/os-aggregates/-1", "", 1, 404)
 	w.ask("admin", "DELETE", "/os-aggregates/1", "", 1, 400)
 	got = w.ask("admin", "POST", "/os-aggregates/1/action", `{"set_metadata":{"metadata":{"ssd":"true","availability_zone":"north"}}}`, 1, 200)
 	if d := cmp.Diff(map[string]any{"ssd": "true", "availability_zone": "north"}, got["aggregate"].(map[string]any)["metadata"]); d != "" {
 		t.Error(d)
 	}
-	got = w.ask("admin", "PUT", "/os-aggregates/1", `{"aggregate":{"name":"renamed","availability_zone":null}}`, 1, 200)
-	if v := got["aggregate"].(map[string]any); v["name"] != "renamed" || v["availability_zone"] != nil {
+	got = w.ask("admin", "PUT", "/os-aggregates/1", `{"aggregate":{"name":"renamed","availability_zone":"south"}}`, 1, 200)
+	if v := got["aggregate"].(map[string]any); v["name"] != "renamed" || v["availability_zone"] != "south" {
 		t.Error(v)
 	}
 	w.ask("admin", "PUT", "/os-aggregates/1", `{"aggregate":{}}`, 1, 400)
@@ -463,6 +472,25 @@ func TestServices(t *testing.T) {
 	}
 	w.ask("admin", "PUT", path, `{}`, 53, 400)
 	w.ask("admin", "PUT", path, `{"disabled_reason":"x"}`, 53, 400)
+	w.ask("admin", "PUT", path, `{"status":"enabled","disabled_reason":"x"}`, 53, 400)
+	w.ask("admin", "PUT", path, `{"status":"disabled","disabled_reason":"x"}`, 53, 200)
+	got = w.ask("admin", "PUT", path, `{"status":"disabled"}`, 53, 200)
+	if v := got["service"].(map[string]any); v["disabled_reason"] != nil {
+		t.Error("disabled again without a reason: ", v)
+	}
+	got = w.ask("admin", "PUT", path, `{"forced_down":true,"disabled_reason":"y"}`, 53, 200)
+	if v := got["service"].(map[string]any); v["disabled_reason"] != nil {
+		t.Error("a reason without being disabled: ", v)
+	}
+	evacuated := &compute.Migration{ServerID: id.UUID(), Type: "evacuation", Status: "done", SourceHost: "c1", DestHost: "c2", ProjectID: apitest.Project, UserID: "member"}
+	w.write(func(tx *db.Tx) error { return w.store.InsertMigration(t.Context(), tx, evacuated) })
+	if m := message(w.ask("admin", "PUT", path, `{"forced_down":false}`, 53, 400)); !strings.Contains(m, "Unable to force up host c1") {
+		t.Error(m)
+	}
+	w.write(func(tx *db.Tx) error {
+		return w.store.UpdateMigration(t.Context(), tx, evacuated.UUID, func(m *compute.Migration) error { m.Status = "completed"; return nil })
+	})
+	w.ask("admin", "PUT", path, `{"forced_down":false,"status":"enabled"}`, 53, 200)
 	w.ask("admin", "PUT", "/os-services/5", `{"status":"enabled"}`, 53, 400)
 	w.ask("admin", "PUT", "/os-services/"+id.UUID(), `{"status":"enabled"}`, 53, 404)
 	conductor := w.ask("admin", "GET", "/os-services?binary=nova-conductor", "", 53, 200)["services"].([]any)[0].(map[string]any)["id"].(string)
@@ -483,6 +511,7 @@ func TestServices(t *testing.T) {
 		{"force-down", `{"host":"c2","binary":"nova-compute"}`, 10, 404, nil},
 		{"explode", `{"host":"c2","binary":"nova-compute"}`, 1, 404, nil},
 		{"enable", `{"host":"zz","binary":"nova-compute"}`, 1, 404, nil},
+		{"disable", `{"host":"conductor","binary":"nova-conductor"}`, 1, 400, nil},
 		{"enable", `{"host":"c2"}`, 1, 400, nil},
 	} {
 		got := w.ask("admin", "PUT", "/os-services/"+c.action, c.body, c.minor, c.want)

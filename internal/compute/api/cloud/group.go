@@ -60,7 +60,7 @@ func (a api) createGroup(r *httpapi.Request) (*httpapi.Reply, error) {
 		Policies []string `json:"policies"`
 		Policy   string   `json:"policy"`
 		Rules    *struct {
-			Max backend.Int `json:"max_server_per_host"`
+			Max *backend.Int `json:"max_server_per_host"`
 		} `json:"rules"`
 	}](r, "server_group")
 	if err != nil {
@@ -70,11 +70,11 @@ func (a api) createGroup(r *httpapi.Request) (*httpapi.Reply, error) {
 	if len(in.Policies) > 0 {
 		g.Policy = in.Policies[0]
 	}
-	if in.Rules != nil {
+	if in.Rules != nil && in.Rules.Max != nil {
 		if g.Policy != "anti-affinity" {
 			return nil, fault.New(fault.Invalid, "Only anti-affinity policy supports rules.")
 		}
-		g.MaxPerHost = int(in.Rules.Max)
+		g.MaxPerHost = int(*in.Rules.Max)
 	}
 	err = a.DB().Write(r.Context(), func(tx *db.Tx) error {
 		want := store.Want{Defaults: a.Quota, Project: g.ProjectID, User: g.UserID, Each: store.Usage{ServerGroups: 1}}

@@ -46,17 +46,16 @@ func migrationView(r *httpapi.Request, m *compute.Migration, hosts bool) documen
 	return d
 }
 
-// listMigrations gives the project's migrations, or everybody's to those who may see all.
+// listMigrations gives everybody's migrations to those who may see all, and to others those of their own project when they ask for just these.
 func (a api) listMigrations(r *httpapi.Request) (*httpapi.Reply, error) {
 	f, err := migrationFilter(r.Query(), backend.Minor(r))
 	if err != nil {
 		return nil, err
 	}
-	if !r.Allowed(backend.Rule("os-migrations:index:all_projects"), r.Own()) {
-		if f.ProjectID != "" && f.ProjectID != r.Caller.ProjectID {
-			return nil, r.Authorize(backend.Rule("os-migrations:index:all_projects"), r.Own())
+	if f.ProjectID != r.Caller.ProjectID {
+		if err := r.Authorize(backend.Rule("os-migrations:index:all_projects"), r.Own()); err != nil {
+			return nil, err
 		}
-		f.ProjectID = r.Caller.ProjectID
 	}
 	page := backend.Page{Limit: 1 << 30}
 	if backend.Minor(r) >= 59 {
@@ -85,7 +84,8 @@ func (a api) listMigrations(r *httpapi.Request) (*httpapi.Reply, error) {
 
 // migrationFilter reads the query parameters that exist at a version.
 func migrationFilter(q url.Values, minor int) (store.MigrationFilter, error) {
-	f := store.MigrationFilter{ServerID: q.Get("instance_uuid"), Host: q.Get("host"), SourceHost: q.Get("source_compute"), Type: q.Get("migration_type"), Oldest: minor < 59}
+	f := store.MigrationFilter{ServerID: q.Get("instance_uuid"), Host: q.Get("host"), SourceHost: q.Get("source_compute"), Type: q.Get("migration_type"), Oldest: minor < 59,
+		ProjectID: q.Get("project_id"), UserID: q.Get("user_id")} // the schema says in which versions there are these two
 	if s := q.Get("status"); s != "" {
 		f.Status = []string{s}
 	}
@@ -102,9 +102,6 @@ func migrationFilter(q url.Values, minor int) (store.MigrationFilter, error) {
 		if f.ChangesSince.After(f.ChangesBefore) {
 			return f, fault.New(fault.Invalid, "The value of changes-since must be less than or equal to changes-before.")
 		}
-	}
-	if minor >= 80 {
-		f.ProjectID, f.UserID = q.Get("project_id"), q.Get("user_id")
 	}
 	return f, nil
 }

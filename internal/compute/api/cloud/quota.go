@@ -159,8 +159,8 @@ func wanted(r *httpapi.Request, key string) (limits store.Limits, force bool, er
 	return limits, force, nil
 }
 
-// updateQuota sets limits of a project or of one user in it. Without force a limit below what is used is refused; a user's limit never
-// exceeds the project's, nor the project's falls below a user's.
+// updateQuota sets limits of a project or of one user in it. Without force a limit below what is used is refused, and so is a user's limit
+// above the project's, or a project's below a user's. Both hold when something is made, whatever their order.
 func (a api) updateQuota(r *httpapi.Request) (*httpapi.Reply, error) {
 	project, err := a.allowedQuota(r, "update")
 	if err != nil {
@@ -200,15 +200,15 @@ func (a api) updateQuota(r *httpapi.Request) (*httpapi.Reply, error) {
 // bounds gives what new limits must not fall below and not exceed.
 func (a api) bounds(ctx context.Context, tx *db.Tx, project, user string, force bool) (low, high store.Limits, err error) {
 	low, high = store.Limits{}, store.Limits{}
+	if force {
+		return low, high, nil
+	}
 	if user != "" {
 		if high, err = a.Store.Limits(ctx, tx, a.Quota, project, ""); err != nil {
 			return nil, nil, err
 		}
 	} else if low, err = a.Store.UserLimitsAbove(ctx, tx, project); err != nil {
 		return nil, nil, err
-	}
-	if force {
-		return low, high, nil
 	}
 	used, err := a.Store.Usage(ctx, tx, project, user)
 	if err != nil {

@@ -81,11 +81,13 @@ func (a api) updateService(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	var disabled *bool
 	switch {
-	case in.Status == "" && in.ForcedDown == nil && in.Reason == nil:
+	case in.Status == "" && in.ForcedDown == nil:
 		return nil, fault.New(fault.Invalid, "No updates were requested. Fields 'status' or 'forced_down' should be specified.")
-	case in.Reason != nil && in.Status != "disabled":
-		return nil, fault.New(fault.Invalid, "Specifying 'disabled_reason' requires that 'status' is 'disabled'.")
-	case in.Status != "":
+	case in.Reason != nil && *in.Reason != "" && in.Status == "enabled":
+		return nil, fault.New(fault.Invalid, "Specifying 'disabled_reason' with status 'enabled' is invalid.")
+	case in.Status == "":
+		in.Reason = nil // it belongs to the status
+	default:
 		off := in.Status == "disabled"
 		disabled = &off
 	}
@@ -119,6 +121,9 @@ func (a api) updateNamedService(r *httpapi.Request, in serviceChange) (*httpapi.
 	default:
 		return nil, fault.New(fault.NotFound, "Unknown action")
 	}
+	if in.Binary != store.ComputeBinary {
+		return nil, fault.New(fault.Invalid, "Updating a %s service is not supported. Only nova-compute services can be updated.", in.Binary)
+	}
 	all, err := a.Store.Services(r.Context(), a.DB())
 	if err != nil {
 		return nil, err
@@ -134,11 +139,17 @@ func (a api) updateNamedService(r *httpapi.Request, in serviceChange) (*httpapi.
 	return nil, fault.New(fault.NotFound, "Could not find binary %s on host %s.", in.Binary, in.Host)
 }
 
-// setService writes what an operator decides and keeps the scheduler off a disabled host. Enabling forgets the reason.
+// setService writes what an operator decides and keeps the scheduler off a disabled host. Each time it is enabled or disabled the reason
+// that was given before is forgotten.
 func (a api) setService(ctx context.Context, s *compute.Host, disabled *bool, reason *string, down *bool) (*compute.Host, error) {
-	if disabled != nil && !*disabled {
+	if disabled != nil && (!*disabled || reason == nil) {
 		none := ""
 		reason = &none
+	}
+	if down != nil && !*down {
+		if err := a.mayRise(ctx, s.Name); err != nil {
+			return nil, err
+		}
 	}
 	err := a.DB().Write(ctx, func(tx *db.Tx) error { return a.Store.SetServiceState(ctx, tx, s.ServiceID, disabled, reason, down) })
 	if err != nil {
@@ -150,6 +161,15 @@ func (a api) setService(ctx context.Context, s *compute.Host, disabled *bool, re
 		}
 	}
 	return a.Store.Service(ctx, a.DB(), s.ServiceID)
+}
+
+// mayRise refuses to call a host up again whose agent has not yet seen that servers were evacuated from it: it could start them twice.
+func (a api) mayRise(ctx context.Context, host string) error {
+	left, err := a.Store.Migrations(ctx, a.DB(), store.MigrationFilter{SourceHost: host, Type: "evacuation", Status: []string{"done"}, Limit: 1})
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	return fault.New(fault.Invalid, "Unable to force up host %s: servers were evacuated from it and its agent has not removed them yet. Start the agent, wait until these migrations are completed, then repeat the request.", host)
 }
 
 func (a api) deleteService(r *httpapi.Request) (*httpapi.Reply, error) {

@@ -18,10 +18,11 @@ import (
 type period struct{ start, stop time.Time }
 
 // usageLayouts are the forms in which reports take times.
-var usageLayouts = []string{"2006-01-02T15:04:05", "2006-01-02T15:04:05.999999", "2006-01-02 15:04:05.999999", "2006-01-02"}
+var usageLayouts = []string{"2006-01-02T15:04:05", "2006-01-02T15:04:05.999999", "2006-01-02 15:04:05.999999"}
 
 func readPeriod(q url.Values) (period, error) {
-	p := period{clock.Now(), clock.Now()}
+	now := clock.Now()
+	p := period{now, now}
 	for name, into := range map[string]*time.Time{"start": &p.start, "end": &p.stop} {
 		text := q.Get(name)
 		if text == "" {
@@ -38,8 +39,11 @@ func readPeriod(q url.Values) (period, error) {
 			return p, fault.New(fault.Invalid, "Datetime is in invalid format")
 		}
 	}
-	if p.start.After(p.stop) {
+	if !p.start.Before(p.stop) && (q.Get("start") != "" || q.Get("end") != "") {
 		return p, fault.New(fault.Invalid, "Invalid start time. The start time cannot occur after the end time.")
+	}
+	if p.stop.After(now) {
+		p.stop = now
 	}
 	return p, nil
 }

@@ -285,8 +285,10 @@ func (a api) changeAccess(r *httpapi.Request, action string, change func(*db.Tx,
 		return nil, err
 	}
 	project := in[action].Tenant
-	if err := a.knownProject(r.Context(), project); err != nil {
-		return nil, err
+	if action == "addTenantAccess" { // what a project had may be taken away when the project is gone
+		if err := a.knownProject(r.Context(), project); err != nil {
+			return nil, err
+		}
 	}
 	f, err := a.Store.Flavor(r.Context(), a.DB(), r.Path("id"), "")
 	if err != nil {

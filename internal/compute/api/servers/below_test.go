@@ -154,6 +154,7 @@ func TestConsoles(t *testing.T) {
 	doc := w.call("admin", "GET", "/os-console-auth-tokens/"+token, "", 99, 200)
 	apitest.CheckAnswer(t, "GET /os-console-auth-tokens/{id}", 99, doc)
 	w.refused("admin", "GET", "/os-console-auth-tokens/"+id.UUID(), "", 31, 404)
+	w.refused("admin", "GET", "/os-console-auth-tokens/"+token, "", 30, 400)
 	for _, c := range []struct {
 		body string
 		code int

@@ -167,6 +167,9 @@ func consoleURL(base, kind, token string) (string, error) {
 
 // consoleToken tells a console proxy where a token leads, without using it up.
 func (a api) consoleToken(r *httpapi.Request) (*httpapi.Reply, error) {
+	if backend.Minor(r) < 31 {
+		return nil, fault.New(fault.Invalid, "Before microversion 2.31 this was for RDP consoles alone, which no hypervisor here has. Ask at 2.31 or later.")
+	}
 	t, err := a.Store.ConsoleToken(r.Context(), a.DB(), r.Path("id"))
 	if err != nil {
 		return nil, err
@@ -175,7 +178,7 @@ func (a api) consoleToken(r *httpapi.Request) (*httpapi.Reply, error) {
 	if t.Path != "" {
 		m["internal_access_path"] = t.Path
 	}
-	if backend.Minor(r) >= 99 {
+	if backend.Minor(r) >= 99 && t.Kind == "spice-direct" {
 		m["tls_port"] = nil
 	}
 	return body(map[string]any{"console": m})
