@@ -17,14 +17,18 @@ func (a *App) consoleBase() string {
 // consoleURLs are where the compute API sends clients, by type of console.
 func (a *App) consoleURLs() map[string]string {
 	base := a.consoleBase()
-	return map[string]string{
+	urls := map[string]string{
 		"novnc":  base + "/vnc.html",
 		"serial": "ws" + strings.TrimPrefix(base, "http") + "/",
 	}
+	if a.cfg.Console.SPICE {
+		urls["spice-html5"] = base + "/spice.html"
+	}
+	return urls
 }
 
 func (a *App) startConsole(context.Context) error {
-	p, err := console.New(console.Config{Store: a.parts.store, NoVNC: a.cfg.Console.NoVNC, Log: a.log})
+	p, err := console.New(console.Config{Store: a.parts.store, NoVNC: a.cfg.Console.NoVNC, SPICE: a.cfg.Console.SPICEPath, Log: a.log})
 	if err != nil {
 		return err
 	}

@@ -188,9 +188,11 @@ type Config struct {
 		InjectedPath       int64 `opt:"injected_file_path_length" default:"255" help:"Bytes of its path."`
 	} `section:"quota"`
 	Console struct {
-		TokenTTL time.Duration `opt:"token_ttl" default:"10m" help:"Life of a console token; it opens one console once."`
-		NoVNC    string        `opt:"novnc_path" default:"/usr/share/novnc" help:"Directory of the noVNC library."`
-		URL      string        `opt:"base_url" default:"" help:"URL under which browsers reach the console proxy; empty: /console at the REST services' URL."`
+		TokenTTL  time.Duration `opt:"token_ttl" default:"10m" help:"Life of a console token; it opens one console once."`
+		NoVNC     string        `opt:"novnc_path" default:"/usr/share/novnc" help:"Directory of the noVNC library."`
+		SPICE     bool          `opt:"spice" default:"false" help:"Guests also have SPICE screens, and the console type spice-html5 is offered; agents and the compute API need the same."`
+		SPICEPath string        `opt:"spice_html5_path" default:"/usr/share/spice-html5" help:"Directory of the spice-html5 library."`
+		URL       string        `opt:"base_url" default:"" help:"URL under which browsers reach the console proxy; empty: /console at the REST services' URL."`
 	} `section:"console"`
 	Metadata struct {
 		VendorData string `opt:"vendordata_jsonfile_path" default:"" help:"JSON file served as vendor_data.json."`

@@ -48,7 +48,7 @@ func (c *cloud) start(t *testing.T, more ...string) {
 	var err error
 	args := append([]string{"up", "--listen", "127.0.0.1:8774", "--compute-driver", "libvirt", "--set", "compute.virt_type=qemu",
 		"--set", "identity.bcrypt_cost=4", "--set", "quota.instances=50", "--set", "quota.cores=50", "--set", "compute.report_interval=2", "--set", "compute.shutdown_timeout=20",
-		"--set", "compute.cpu_allocation_ratio=16", "--set", "compute.ram_allocation_ratio=4", "--set", "compute.disk_allocation_ratio=4"}, more...)
+		"--set", "compute.cpu_allocation_ratio=16", "--set", "compute.ram_allocation_ratio=4", "--set", "compute.disk_allocation_ratio=4", "--set", "console.spice=true"}, more...)
 	if c.proc, err = c.prog.Start(ctx, args...); err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,29 @@ func screen(t *testing.T, g *guest) {
 	}
 }
 
+// spiceScreen opens the guest's screen by SPICE in a browser.
+func spiceScreen(t *testing.T, g *guest) {
+	if _, err := os.Stat("/usr/share/spice-html5/main.js"); err != nil {
+		t.Skip("spice-html5 is not installed")
+	}
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	b := newBrowser(t)
+	const state = `document.getElementById("status") && document.getElementById("status").dataset.state`
+	if got := b.open(t, consoleURL(t, g, "spice", "spice-html5"), state, "connected", "failed", "closed"); got != "connected" {
+		t.Fatalf("the page is %s: %s", got, b.eval(t, "document.body.innerText"))
+	}
+	eventually(t, "the picture shows a text screen", func() (string, bool) {
+		img, err := png.Decode(bytes.NewReader(b.picture(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		black, light := text(img)
+		return fmt.Sprintf("%.0f%% black, %d light pixels", 100*black, light), black > 0.3 && light > 300
+	})
+}
+
 // typeOn presses keys on the page.
 func typeOn(t *testing.T, b *browser, keys string) {
 	t.Helper()

@@ -44,6 +44,7 @@ func (c *cloud) visitors(t *testing.T) {
 		{"spoofing", func(t *testing.T) { spoofing(t, a, b) }},
 		{"console log", func(t *testing.T) { consoleLog(t, a) }},
 		{"screen", func(t *testing.T) { screen(t, a) }},
+		{"SPICE screen", func(t *testing.T) { spiceScreen(t, a) }},
 		{"serial console", func(t *testing.T) { serial(t, a) }},
 		{"terminal page", func(t *testing.T) { terminal(t, a) }},
 		{"interfaces", func(t *testing.T) { interfaces(t, a) }},

@@ -50,9 +50,6 @@ func (c *cloud) machine(t *testing.T) {
 			t.Errorf("QEMU was not told %s", want)
 		}
 	}
-	boot := g.bootID(t)
-	g.act(t, "reboot", map[string]any{"type": "HARD"}, "ACTIVE")
-	g.rebooted(t, boot)
 	if !t.Failed() {
 		g.delete(t)
 	}

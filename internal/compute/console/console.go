@@ -1,7 +1,7 @@
 // Package console is the console proxy: it carries a guest's screen (VNC) or serial line to a browser over a websocket.
 //
 // A console is opened with a token that the compute API gave out. A token opens one console, once, until it expires; it is used up before the guest's
-// end is dialled. The proxy connects only to where the host said the console is; nothing that a client sends chooses an address. The page that shows
+// end is dialled. That of a SPICE console, which takes a connection for each of its channels, may be used again until it expires. The proxy connects only to where the host said the console is; nothing that a client sends chooses an address. The page that shows
 // screens is ours; the RFB client in it is noVNC, read from a directory of the system. The terminal for serial lines is ours.
 package console
 
@@ -37,6 +37,8 @@ type Config struct {
 	Store *store.Store
 	// NoVNC is the directory of the noVNC library (its core/rfb.js is used); when it is not there the page says so.
 	NoVNC string
+	// SPICE is the directory of the spice-html5 library (its main.js is used); when it is not there the page says so.
+	SPICE string
 	// Idle ends a console over which nothing went for so long; 0: 1 h.
 	Idle time.Duration
 	Log  *slog.Logger
@@ -46,6 +48,8 @@ type Config struct {
 //
 //	/vnc.html?token=…   the page with the screen
 //	/novnc/…            the library for it
+//	/spice.html?token=…  the page with a SPICE screen
+//	/spice/…            the library for it
 //	/serial.html?token=…  the page with a terminal for the serial line; a browser at /?token=… is sent there
 //	/websocket?token=…  the websocket; also at /?token=…, where serial clients look
 type Proxy struct {
@@ -72,10 +76,11 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{cfg: cfg, mux: http.NewServeMux(), open: map[*websocket.Conn]struct{}{}}
 	files := http.FileServerFS(sub)
-	for _, name := range []string{"/vnc.html", "/vnc.js", "/vnc.css", "/serial.html", "/serial.js", "/serial.css", "/terminal.js"} {
+	for _, name := range []string{"/vnc.html", "/vnc.js", "/vnc.css", "/serial.html", "/serial.js", "/serial.css", "/terminal.js", "/spice.html", "/spice.js"} {
 		p.mux.Handle("GET "+name, secured(files))
 	}
-	p.mux.Handle("GET /novnc/", http.StripPrefix("/novnc", p.library()))
+	p.mux.Handle("GET /novnc/", http.StripPrefix("/novnc", library(p.cfg.NoVNC, "The noVNC library is not installed on the console proxy: install the package novnc, or set [console] novnc_path.")))
+	p.mux.Handle("GET /spice/", http.StripPrefix("/spice", library(p.cfg.SPICE, "The spice-html5 library is not installed on the console proxy: install the package spice-html5, or set [console] spice_html5_path.")))
 	p.mux.HandleFunc("GET /websocket", p.connect)
 	p.mux.Handle("GET /{$}", p.door(secured(files)))
 	return p, nil
@@ -103,13 +108,11 @@ func secured(h http.Handler) http.Handler {
 	})
 }
 
-// library serves the noVNC directory, without directory listings.
-func (p *Proxy) library() http.Handler {
-	root, err := os.OpenRoot(p.cfg.NoVNC)
+// library serves a directory, without directory listings; without one it says what is missing.
+func library(dir, missing string) http.Handler {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "The noVNC library is not installed on the console proxy: install the package novnc, or set [console] novnc_path.", http.StatusNotFound)
-		})
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, missing, http.StatusNotFound) })
 	}
 	files := http.FileServerFS(root.FS())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -135,7 +138,7 @@ func (p *Proxy) Close() {
 	p.wg.Wait()
 }
 
-// connect uses the token up, dials the console and carries bytes both ways until one end closes.
+// connect uses the token up (unless it is that of a SPICE console), dials the console and carries bytes both ways until one end closes.
 func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		http.Error(w, "This is the address of a console's websocket; a browser opens vnc.html.", http.StatusUpgradeRequired)

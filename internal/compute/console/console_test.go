@@ -218,3 +218,34 @@ func TestPageOfASerialConsole(t *testing.T) {
 		}
 	}
 }
+
+// SPICE has a connection for each of its channels: one token opens them all until it expires.
+func TestTokenOfASPICEConsole(t *testing.T) {
+	r := newRig(t)
+	host, port := r.guest()
+	for name, ttl := range map[string]time.Duration{"s": time.Minute, "gone": -time.Second} {
+		if err := r.store.DB.Write(t.Context(), func(tx *db.Tx) error {
+			return r.store.InsertConsoleToken(t.Context(), tx, name, store.ConsoleToken{ServerID: "s1", Kind: "spice-html5", Agent: "h1", Host: host, Port: port, Expires: clock.Now().Add(ttl)})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		c, _, err := r.dial("/websocket?token=s", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.CloseNow() }()
+	}
+	if _, status, err := r.dial("/websocket?token=gone", nil); err == nil || status != http.StatusForbidden {
+		t.Errorf("an expired token: %d %v", status, err)
+	}
+	resp, err := http.Get(r.url + "/spice/main.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 404 {
+		t.Errorf("without the library: %d", resp.StatusCode)
+	}
+}

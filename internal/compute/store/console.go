@@ -50,11 +50,17 @@ func (s *Store) ConsoleToken(ctx context.Context, q db.Querier, token string) (*
 	return &t, nil
 }
 
-// UseConsoleToken is ConsoleToken for the proxy: it works once.
+// kindSPICE is the type of SPICE consoles. They have a connection for each of their channels.
+const kindSPICE = "spice-html5"
+
+// UseConsoleToken is ConsoleToken for the proxy: it works once, but for SPICE consoles.
 func (s *Store) UseConsoleToken(ctx context.Context, tx *db.Tx, token string) (*ConsoleToken, error) {
 	t, err := s.ConsoleToken(ctx, tx, token)
 	if err != nil {
 		return nil, err
+	}
+	if t.Kind == kindSPICE {
+		return t, nil
 	}
 	n, err := tx.Exec(ctx, "UPDATE compute_console_tokens SET used = 1 WHERE token_hash = ? AND used = 0", hash(token))
 	if err := one(n, err, "Token not found"); err != nil {

@@ -84,6 +84,20 @@ func TestWhatIsAskedForIsInTheDefinition(t *testing.T) {
 	}
 }
 
+// Where SPICE is offered, guests have its screen beside that of VNC; without a screen they have neither.
+func TestSPICE(t *testing.T) {
+	d := offline(t)
+	d.c.SPICE = true
+	for props, want := range map[string]int{"vga": 2, "none": 0} {
+		s := small()
+		s.ImageProps = map[string]string{"hw_video_model": props}
+		x, err := d.build(s, nil)
+		if err != nil || len(x.Devices.Graphics) != want || want > 0 && x.Devices.Graphics[1].Type != "spice" {
+			t.Errorf("%s: %+v %v", props, x.Devices.Graphics, err)
+		}
+	}
+}
+
 // On a host with CPUs that are shared, guests float on these.
 func TestSharedCPUs(t *testing.T) {
 	d := offline(t)

@@ -226,6 +226,10 @@ func (d *Driver) buildDevices(x *definition.Domain, spec *virt.Spec, o *definiti
 			model = "vga"
 		}
 		dev.Graphics = []definition.Graphics{{Type: "vnc", Port: -1, AutoPort: "yes", Listen: d.c.VNCListen}}
+		if d.c.SPICE {
+			dev.Graphics = append(dev.Graphics, definition.Graphics{Type: "spice", Port: -1, AutoPort: "yes", Listen: d.c.VNCListen})
+			dev.Channels = append(dev.Channels, definition.Channel{Type: "spicevmc", Target: definition.ChannelTarget{Type: "virtio", Name: "com.redhat.spice.0"}})
+		}
 		dev.Video = &definition.Video{Model: definition.VideoModel{Type: model, VRAM: o.VideoMB << 10}}
 	}
 	if o.Watchdog != "" && o.Watchdog != "disabled" {

@@ -92,7 +92,7 @@ func (d *Driver) Console(ctx context.Context, guest, kind string) (*virt.Console
 	if err != nil {
 		return nil, err
 	}
-	if kind != "vnc" && kind != "serial" {
+	if kind != "vnc" && kind != "serial" && kind != "spice" {
 		return nil, fault.New(fault.NotImplemented, "The hypervisor has no %s consoles.", kind)
 	}
 	p, err := d.powerOf(ctx, dom)
@@ -106,13 +106,13 @@ func (d *Driver) Console(ctx context.Context, guest, kind string) (*virt.Console
 	if err != nil {
 		return nil, err
 	}
-	if kind == "vnc" {
+	if kind != "serial" {
 		for _, g := range x.Devices.Graphics {
-			if g.Type == "vnc" && g.Port > 0 {
+			if g.Type == kind && g.Port > 0 {
 				return &virt.ConsoleEndpoint{Kind: kind, Host: d.reach(g.Listen), Port: g.Port}, nil
 			}
 		}
-		return nil, fault.New(fault.NotImplemented, "The server has no display.")
+		return nil, fault.New(fault.NotImplemented, "The server has no %s display.", strings.ToUpper(kind))
 	}
 	for _, s := range x.Devices.Serials {
 		if s.Source == nil {

@@ -33,6 +33,7 @@ type Config struct {
 	// CPUMode is none, host-model, host-passthrough, maximum or custom (then CPUModel names it); "" is host-model under kvm, else none.
 	CPUMode, CPUModel string
 	DiskCache         string // cache mode of file disks; "" none where the file system can do direct I/O, else writeback
+	SPICE             bool   // guests have a SPICE screen beside that of VNC
 	VNCListen         string // address that VNC servers listen on; "" 127.0.0.1
 	SerialListen      string // address that serial consoles listen on; "" 127.0.0.1
 	SerialPorts       [2]int // range of their ports; zero 10000 to 19999
