@@ -104,7 +104,7 @@ func newCloud(t *testing.T, more map[string]string) *cloud {
 // flavor makes a flavor.
 func (c *cloud) flavor(id, name string, vcpus int, specs map[string]string) {
 	c.t.Helper()
-	c.call("POST", "compute", "/flavors", doc{"flavor": doc{"id": id, "name": name, "vcpus": vcpus, "ram": 64, "disk": 0}}, "flavor")
+	c.call("POST", "compute", "/flavors", doc{"flavor": doc{"id": id, "name": name, "vcpus": vcpus, "ram": 64, "disk": 1}}, "flavor")
 	if specs != nil {
 		c.call("POST", "compute", "/flavors/"+id+"/os-extra_specs", doc{"extra_specs": specs}, "extra_specs")
 	}

@@ -2,6 +2,7 @@ package notify_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/notify"
 	"kilonova/internal/db"
+	"kilonova/test/process"
 )
 
 // scene does something and says what is told of it.
@@ -379,5 +381,58 @@ func together(c *cloud, all []scene, told map[string]bool) {
 				c.t.Errorf("%s: %s is missing", sc.name, e)
 			}
 		}
+	}
+}
+
+// TestInitiator: a payload names who asked, not whose the server is.
+func TestInitiator(t *testing.T) {
+	c := newCloud(t, map[string]string{"notifications.notify_on_state_change": notify.OnVMState})
+	c.image()
+	admin := c.Client
+	demo, err := process.Login(t.Context(), c.app.URL(), c.dir, "demo")
+	c.must(err)
+	demo.Version = admin.Version
+	c.Client = demo
+	id := c.server("s", nil)
+	c.Client = admin
+	c.since()
+	c.act(id, "pause", nil)
+	c.call("PUT", "compute", "/servers/"+id, doc{"server": doc{"name": "renamed"}}, "server")
+	notes := c.since()
+	seen := 0
+	for _, n := range notes {
+		d := n.Payload.Data
+		if d["action_initiator_project"] == d["tenant_id"] || d["action_initiator_user"] == d["user_id"] || d["action_initiator_user"] == nil || !strings.HasPrefix(fmt.Sprint(d["request_id"]), "req-") {
+			t.Errorf("%s: user %v of %v, server of user %v of %v, request %v", n.Event, d["action_initiator_user"], d["action_initiator_project"], d["user_id"], d["tenant_id"], d["request_id"])
+		}
+		if d["old_display_name"] == "s" && d["display_name"] == "renamed" && n.Publisher == "nova-api:h" {
+			seen++
+		}
+	}
+	if len(notes) != 4 || seen != 1 {
+		t.Errorf("told: %v", short(notes))
+	}
+}
+
+// TestOff: switched off, nothing is written and nothing is sent; there is not even a table.
+func TestOff(t *testing.T) {
+	c := newCloud(t, map[string]string{"notifications.notification_format": "none"})
+	id := c.server("s", nil)
+	c.act(id, "pause", nil)
+	c.call("DELETE", "compute", "/servers/"+id, nil, "")
+	c.ended(id)
+	c.must(c.conn.Flush())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.seen) > 0 {
+		t.Errorf("told: %v", short(c.seen))
+	}
+	d, err := db.Open(t.Context(), "sqlite://"+filepath.Join(c.dir, "kilonova.db"))
+	c.must(err)
+	defer func() { _ = d.Close() }()
+	var n int
+	c.must(d.QueryRow(t.Context(), "SELECT COUNT(*) FROM sqlite_master WHERE name LIKE 'compute_notif%'").Scan(&n))
+	if n != 0 {
+		t.Errorf("%d tables were made", n)
 	}
 }

@@ -276,7 +276,7 @@ func (b *Backend) acceptTx(r *httpapi.Request, tx *db.Tx, s *compute.Server, q R
 	if kind == "" {
 		kind = q.Op
 	}
-	op, err := b.Operations.Accept(ctx, tx, operation.Spec{Kind: kind, ObjectType: "server", Object: s.ID, Action: q.Action, TaskState: q.TaskState, Project: s.ProjectID,
+	op, err := b.Operations.Accept(ctx, tx, operation.Spec{Kind: kind, ObjectType: "server", Object: s.ID, Action: q.Action, TaskState: q.TaskState, Project: r.Caller.ProjectID,
 		User: r.Caller.UserID, RequestID: r.RequestID, Input: q.Input, TakeOver: q.TakeOver, Shared: q.Shared, Finished: q.Finished})
 	return op, refused(err, rule, s)
 }
