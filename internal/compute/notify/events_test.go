@@ -3,6 +3,7 @@ package notify_test
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -108,9 +109,8 @@ func moves(s *stage) []scene {
 				c.act(s.id, "evacuate", doc{"host": "h-1"})
 				moved = c.settle(s.id)["OS-EXT-SRV-ATTR:host"] == "h-1"
 			}
-			c.forceDown("h-3", false)
 		}, "instance.evacuate nova-api:h\n" + chosen + "instance.rebuild_scheduled nova-conductor:h\n" +
-			at("h-1", "instance.exists", "instance.rebuild.start", "instance.rebuild.end") + at("h-3", "service.update")},
+			at("h-1", "instance.exists", "instance.rebuild.start", "instance.rebuild.end")},
 		{"delete", func(c *cloud) { c.call("DELETE", "compute", "/servers/"+s.id, nil, ""); c.ended(s.id) },
 			at("h-1", "instance.delete.start", "instance.shutdown.start", "instance.shutdown.end", "instance.delete.end")},
 	}
@@ -187,7 +187,7 @@ func failures(s *stage) []scene {
 			c.flavor("half", "half", 1, map[string]string{"fake:fail:spawn": "no heat;hosts=h-1,h-2"})
 			c.since()
 			s.other = c.server("r", doc{"flavorRef": "half"})
-		}, start + end + at("h-2", "instance.create.start", "instance.create.error") + start + end + at("h-1", "instance.create.start", "instance.create.error") + start +
+		}, start + end + at("FIRST", "instance.create.start", "instance.create.error") + start + end + at("SECOND", "instance.create.start", "instance.create.error") + start +
 			"compute_task.build_instances.error nova-conductor:h\n"},
 	}
 }
@@ -358,7 +358,15 @@ func play(c *cloud, all []scene, told map[string]bool) {
 			n.check(c.t, list)
 			told[n.Event] = true
 		}
-		if diff := cmp.Diff(strings.TrimSpace(sc.want), strings.Join(short(notes), "\n")); diff != "" {
+		got := strings.Join(short(notes), "\n")
+		if strings.Contains(sc.want, "FIRST") { // which host comes first is the scheduler's
+			for _, name := range []string{"FIRST", "SECOND"} {
+				if h := regexp.MustCompile(`h-\d`).FindString(got); h != "" {
+					got = strings.ReplaceAll(got, h, name)
+				}
+			}
+		}
+		if diff := cmp.Diff(strings.TrimSpace(sc.want), got); diff != "" {
 			c.t.Errorf("%s (-want +got):\n%s", sc.name, diff)
 		}
 	}
