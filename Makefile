@@ -29,7 +29,7 @@ guest:     ## build the small guest image into STATE/guest
 	@scripts/install.sh guest && test/guest/build.sh $(STATE)/guest
 
 guests:    ## the suite of real guests on QEMU; it needs root and touches nothing outside its own namespaces
-	@scripts/install.sh hypervisor guest browser && KILONOVA_GUESTS=1 go test -count=1 -timeout 30m -v ./test/guests
+	@scripts/install.sh hypervisor machines guest browser && KILONOVA_GUESTS=1 go test -count=1 -timeout 30m -v ./test/guests
 
 conformance: build ## Tempest's smoke tests on the fake driver
 	@scripts/install.sh conformance && test/conformance/run.sh smoke

@@ -3,7 +3,8 @@
 set -euo pipefail
 base="ca-certificates curl jq procps"
 client="python3-openstackclient"
-hypervisor="libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra nftables iproute2 openssh-client iputils-ping genisoimage novnc ovmf swtpm swtpm-tools spice-html5"
+hypervisor="libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra nftables iproute2 openssh-client iputils-ping genisoimage novnc"
+machines="ovmf swtpm swtpm-tools spice-html5"
 guest="busybox-static cpio dosfstools mtools syslinux syslinux-common syslinux-efi dropbear-bin kmod e2fsprogs qemu-utils"
 conformance="tempest python3-tempest python3-subunit python3-testtools python3-openstackclient"
 browser="chromium"
