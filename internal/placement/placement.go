@@ -99,7 +99,7 @@ type Candidate struct {
 // Candidates answers a query. Its maps and slices are shared with the service's snapshot and between candidates: they must not be changed.
 type Candidates struct {
 	Candidates []Candidate
-	Summaries  map[string]Provider
+	Summaries  map[string]*Provider
 	// Rejected counts, for an answer that names what was missing, the root providers that each constraint removed, in the order of asking:
 	// "VCPU: 12 asked, at most 8 free", … When the limit ended the search, only those looked at before.
 	Rejected []Rejection

@@ -80,7 +80,7 @@ func (c *Conductor) plan(ctx context.Context, req *scheduler.Request) (*schedule
 	if err != nil {
 		return nil, err
 	}
-	all := &placement.Candidates{Summaries: map[string]placement.Provider{}}
+	all := &placement.Candidates{Summaries: map[string]*placement.Provider{}}
 	for i, q := range queries {
 		got, err := c.cfg.Placement.Candidates(ctx, q)
 		if err != nil {
@@ -377,8 +377,7 @@ func (t *hostTable) states(c *placement.Candidates) (out []*scheduler.HostState,
 			continue
 		}
 		seen[h] = true
-		p := c.Summaries[root]
-		t.fill(&all[i], h, &p, now)
+		t.fill(&all[i], h, c.Summaries[root], now)
 		out = append(out, &all[i])
 	}
 	return out, len(t.byName)

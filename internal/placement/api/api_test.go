@@ -435,11 +435,11 @@ func BenchmarkCandidates(b *testing.B) {
 
 // The answer of candidates is the same JSON whether it is copied or read, also beyond one piece.
 func TestCandidateWriter(t *testing.T) {
-	found := &placement.Candidates{Summaries: map[string]placement.Provider{}}
+	found := &placement.Candidates{Summaries: map[string]*placement.Provider{}}
 	for i := range 2000 {
 		uuid := fmt.Sprintf("%08d-0000-4000-8000-000000000000", i)
 		found.Candidates = append(found.Candidates, placement.Candidate{Root: uuid, Allocations: placement.Allocations{uuid: {"VCPU": int64(i)}}, Mappings: map[string][]string{"": {uuid}}})
-		found.Summaries[uuid] = placement.Provider{UUID: uuid, Root: uuid, Traits: []string{"HW_A", "HW_B"}[:i%3], Inventory: map[string]placement.Inventory{"VCPU": {Total: 4, AllocationRatio: 1}}}
+		found.Summaries[uuid] = &placement.Provider{UUID: uuid, Root: uuid, Traits: []string{"HW_A", "HW_B"}[:i%3], Inventory: map[string]placement.Inventory{"VCPU": {Total: 4, AllocationRatio: 1}}}
 	}
 	decode := func(r io.Reader) (doc struct {
 		Requests []struct {

@@ -317,7 +317,7 @@ func (w *candidateWriter) WriteTo(out io.Writer) (n int64, err error) {
 	first := true
 	for uuid, p := range w.found.Summaries {
 		b = appendKey(b, uuid, &first)
-		b = w.appendSummary(b, &p)
+		b = w.appendSummary(b, p)
 		flush(piece)
 	}
 	b = append(b, "}}"...)

@@ -26,6 +26,7 @@ func (v *View) Search(ctx context.Context, q placement.Query, o Options) (*place
 		rand.Shuffle(len(trees), func(i, j int) { trees[i], trees[j] = trees[j], trees[i] })
 	}
 	s.out.Candidates = make([]placement.Candidate, 0, min(len(trees), s.most()))
+	s.alike = make([]*node, 0, min(len(trees), s.most()))
 	var err error
 	if o.BreadthFirst {
 		err = s.inTurn(ctx, trees)
@@ -55,6 +56,7 @@ type search struct {
 	isolate                     bool
 	subtrees                    [][]int // suffixed levels that must share a subtree
 	used                        map[*slot]bool
+	alike                       []*node // providers that are alone in their trees and have all of a candidate
 	seen                        map[string]bool
 	spread                      bool // more than one provider may stand in a candidate
 }
@@ -286,8 +288,8 @@ func (s *search) tree(ctx context.Context, t *slot, yield func(placement.Candida
 	}
 	if len(tr.nodes) == 1 && len(t.sharers) == 0 && !root.sharing && len(s.groups) == 1 && s.groups[0].suffix == "" {
 		if s.alone(&s.groups[0], root) {
-			s.used[t] = true
-			yield(placement.Candidate{Root: root.UUID, Allocations: placement.Allocations{root.UUID: s.groups[0].resources}, Mappings: root.solo})
+			s.alike = append(s.alike, root)
+			yield(placement.Candidate{Root: root.UUID, Allocations: t.whole(root.UUID, s.groups[0].resources), Mappings: root.solo})
 		}
 		return nil
 	}
@@ -360,12 +362,12 @@ func anyOf(have, want []int32) bool {
 
 // summarize adds the state of every provider of the trees that candidates use.
 func (s *search) summarize() {
-	s.out.Summaries = make(map[string]placement.Provider, len(s.used))
+	s.out.Summaries = make(map[string]*placement.Provider, len(s.used)+len(s.alike))
 	if s.query.Flat {
 		for _, c := range s.out.Candidates {
 			for uuid := range c.Allocations {
 				if p, ok := s.view.find(uuid); ok {
-					s.out.Summaries[uuid] = p.node().Provider
+					s.out.Summaries[uuid] = &p.node().Provider
 				}
 			}
 		}
@@ -373,7 +375,10 @@ func (s *search) summarize() {
 	}
 	for t := range s.used {
 		for _, n := range t.tree.Load().nodes {
-			s.out.Summaries[n.UUID] = n.Provider
+			s.out.Summaries[n.UUID] = &n.Provider
 		}
+	}
+	for _, n := range s.alike {
+		s.out.Summaries[n.UUID] = &n.Provider
 	}
 }

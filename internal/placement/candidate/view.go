@@ -70,6 +70,17 @@ type place struct {
 type slot struct {
 	tree    atomic.Pointer[tree]
 	sharers []place // providers of other trees that share with this one
+	last    atomic.Pointer[placement.Allocations]
+}
+
+// whole gives the allocations of a candidate that takes all from the root. Requests of one flavor follow each other, so the last is kept.
+func (s *slot) whole(root string, r placement.Resources) placement.Allocations {
+	if a := s.last.Load(); a != nil && maps.Equal((*a)[root], r) {
+		return *a
+	}
+	a := placement.Allocations{root: r}
+	s.last.Store(&a)
+	return a
 }
 
 type tree struct{ nodes []*node } // the root first

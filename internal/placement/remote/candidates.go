@@ -33,14 +33,15 @@ func (s *Service) Candidates(ctx context.Context, q placement.Query) (*placement
 	params := encodeQuery(q)
 	err = s.call(ctx, newest, http.MethodGet, "/allocation_candidates?"+params.Encode(), nil, &doc)
 	if errors.Is(err, fault.Invalid) { // a class or trait that placement does not know: nobody has it
-		return &placement.Candidates{Summaries: map[string]placement.Provider{}, Rejected: []placement.Rejection{{Constraint: fault.PublicText(err)}}}, nil
+		return &placement.Candidates{Summaries: map[string]*placement.Provider{}, Rejected: []placement.Rejection{{Constraint: fault.PublicText(err)}}}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	out := &placement.Candidates{Candidates: make([]placement.Candidate, 0, len(doc.Requests)), Summaries: make(map[string]placement.Provider, len(doc.Summaries))}
+	out := &placement.Candidates{Candidates: make([]placement.Candidate, 0, len(doc.Requests)), Summaries: make(map[string]*placement.Provider, len(doc.Summaries))}
 	for uuid, p := range doc.Summaries {
-		out.Summaries[uuid] = p.provider(uuid)
+		one := p.provider(uuid)
+		out.Summaries[uuid] = &one
 	}
 	for _, r := range doc.Requests {
 		c := placement.Candidate{Allocations: make(placement.Allocations, len(r.Allocations)), Mappings: r.Mappings}
@@ -91,7 +92,7 @@ func (s *Service) bareRoots(ctx context.Context, q placement.Query) (map[string]
 }
 
 // anchor finds the tree that a candidate belongs to: that of a provider which does not share. The API does not say it.
-func anchor(c *placement.Candidate, all map[string]placement.Provider) string {
+func anchor(c *placement.Candidate, all map[string]*placement.Provider) string {
 	root := ""
 	for uuid := range c.Allocations {
 		p := all[uuid]
@@ -110,7 +111,7 @@ func anchor(c *placement.Candidate, all map[string]placement.Provider) string {
 	return root
 }
 
-func flat(c *placement.Candidate, all map[string]placement.Provider) bool {
+func flat(c *placement.Candidate, all map[string]*placement.Provider) bool {
 	roots := map[string]bool{}
 	for uuid := range c.Allocations {
 		if roots[all[uuid].Root] {
