@@ -36,6 +36,48 @@ each filter say of every host today.`,
 	}
 	server.Flags().BoolVar(&hosts, "hosts", false, "add the verdict of placement and each filter on every host")
 	server.Flags().StringVar(&host, "host", "", "only for this host")
-	cmd.AddCommand(server)
+	cmd.AddCommand(server, explainPlacementCommand(s))
 	return cmd
+}
+
+func explainPlacementCommand(s *settings) *cobra.Command {
+	var t app.Trial
+	var hints map[string]string
+	placement := &cobra.Command{
+		Use: "placement --flavor ID", Short: "Say where a server would go now, and why not elsewhere; nothing is claimed", Args: cobra.NoArgs,
+		Long: `Say where a server of a flavor (and an image, a zone, hints) would go now: what placement offers, what each filter says of every host, and what each
+weigher gives those that are left. Nothing is claimed.`,
+		Example: "  kilonova explain placement --flavor 2 --image 6c0f2c1e-… --zone east\n  kilonova explain placement --flavor 2 --property hw_architecture=aarch64 --hint different_host=0d1e… --host compute-3",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			t.Hints = map[string]any{}
+			for k, v := range hints {
+				t.Hints[k] = v
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+			defer cancel()
+			text, err := app.ExplainPlacement(ctx, cfg, t)
+			if err != nil {
+				return err
+			}
+			fmt.Print(text)
+			return nil
+		},
+	}
+	f := placement.Flags()
+	f.StringVar(&t.Flavor, "flavor", "", "id of the flavor")
+	f.StringVar(&t.Image, "image", "", "id of the image, for its properties")
+	f.StringToStringVar(&t.Properties, "property", nil, "image property NAME=VALUE; may be repeated")
+	f.StringToStringVar(&hints, "hint", nil, "scheduler hint NAME=VALUE; may be repeated")
+	f.StringVar(&t.Zone, "zone", "", "availability zone")
+	f.StringVar(&t.Host, "destination", "", "requested host")
+	f.StringVar(&t.Project, "project", "", "id of the project")
+	f.StringVar(&t.Only, "host", "", "explain this host only")
+	if err := placement.MarkFlagRequired("flavor"); err != nil {
+		panic(err) // the flag is made above
+	}
+	return placement
 }

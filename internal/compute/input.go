@@ -42,6 +42,7 @@ type NICRequest struct {
 	PortID    string `json:"port_id,omitempty"`
 	FixedIP   string `json:"fixed_ip,omitempty"`
 	Tag       string `json:"tag,omitempty"`
+	VNICType  string `json:"vnic_type,omitempty"` // of an existing port, when it is not normal
 }
 
 // CreateInput of OpCreate. The server row holds the rest.

@@ -25,6 +25,7 @@ import (
 	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
+	"kilonova/internal/id"
 	"kilonova/internal/image"
 	"kilonova/internal/network"
 	"kilonova/internal/operation"
@@ -77,6 +78,7 @@ type Conductor struct {
 	planner *scheduler.Planner
 	dirty   dirtyHosts
 	started time.Time
+	self    string // in what it tells others
 }
 
 // New makes a conductor and registers the flows with its engine. Nothing runs before Run.
@@ -95,9 +97,9 @@ func New(ctx context.Context, cfg Config) (*Conductor, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conductor{cfg: cfg, log: cfg.Log, owed: book, planner: cfg.Planner, started: clock.Now()}
+	c := &Conductor{cfg: cfg, log: cfg.Log, owed: book, planner: cfg.Planner, started: clock.Now(), self: id.Secret(8)}
 	c.hosts = newHostTable(cfg.Store, cfg.ServiceDownTime, c.started)
-	c.hosts.countServers = countsServers(cfg.Planner.Config())
+	c.hosts.needServers, c.hosts.track = needsServers(cfg.Planner.Config()), cfg.Planner.Config().TrackInstanceChanges
 	fc := cfg.Flow
 	fc.Store, fc.Network, fc.Image, fc.Placement, fc.Owed, fc.Metadata, fc.Log = cfg.Store, cfg.Network, cfg.Image, cfg.Placement, book, cfg.Metadata, cfg.Log
 	fc.Agents, fc.Placer = &command.Client{Bus: cfg.Bus}, c
@@ -112,9 +114,9 @@ func New(ctx context.Context, cfg Config) (*Conductor, error) {
 	return c, nil
 }
 
-// countsServers tells whether a filter or weigher in use counts the servers on hosts.
-func countsServers(c *scheduler.Config) bool {
-	return c.NumInstancesMultiplier != 0 || slices.Contains(c.EnabledFilters, "NumInstancesFilter") || slices.Contains(c.EnabledFilters, "AggregateNumInstancesFilter")
+// needsServers tells whether a filter or weigher in use looks at the single servers of hosts: JSON queries may name them, and their images may be weighed.
+func needsServers(c *scheduler.Config) bool {
+	return c.TrackInstanceChanges && (c.ImagePropsMultiplier != 0 || slices.Contains(c.EnabledFilters, "JsonFilter"))
 }
 
 // Reconcile gives the loops, for tests and commands that run one at once.

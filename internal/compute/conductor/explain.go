@@ -8,9 +8,7 @@ import (
 
 	"kilonova/internal/clock"
 	"kilonova/internal/compute"
-	"kilonova/internal/compute/flow"
 	"kilonova/internal/compute/owed"
-	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/operation"
 )
@@ -122,81 +120,4 @@ func short(d time.Duration) string {
 		return d.Round(time.Millisecond).String()
 	}
 	return d.Round(time.Second).String()
-}
-
-// ExplainHosts tells what placement and each filter say today of every host (or of the one named) for a server: why it would go there, or not.
-func (c *Conductor) ExplainHosts(ctx context.Context, server, only string) (string, error) {
-	s, err := c.cfg.Store.Server(ctx, c.cfg.DB, server)
-	if err != nil {
-		return "", err
-	}
-	w := flow.Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps}
-	if s.PinnedZone != nil {
-		w.Zone = *s.PinnedZone
-	}
-	req, err := c.request(ctx, w)
-	if err != nil {
-		return "", err
-	}
-	plan, err := c.plan(ctx, req)
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "Placement and filters for server %s with flavor %s: %s\n", s.ID, s.Flavor.Name, plan.Explanation.Text())
-	ranked := map[string]int{}
-	states := map[string]*scheduler.HostState{}
-	var among []*scheduler.HostState
-	for i, r := range plan.Hosts {
-		ranked[r.Host.Host], states[r.Host.Host] = i+1, r.Host
-		among = append(among, r.Host)
-	}
-	for _, name := range c.hosts.names() {
-		if only != "" && name != only {
-			continue
-		}
-		st := states[name]
-		if st == nil {
-			h, ok := c.hosts.get(name)
-			if !ok {
-				continue
-			}
-			st = c.hosts.state(&h, nil)
-		}
-		if err := c.explainHost(&b, req, st, ranked[name], among); err != nil {
-			return "", err
-		}
-	}
-	return b.String(), nil
-}
-
-func (c *Conductor) explainHost(b *strings.Builder, req *scheduler.Request, st *scheduler.HostState, rank int, among []*scheduler.HostState) error {
-	if rank > 0 {
-		fmt.Fprintf(b, "\n%s: number %d of %d\n", st.Host, rank, len(among))
-	} else {
-		fmt.Fprintf(b, "\n%s: no\n", st.Host)
-	}
-	verdicts, err := c.planner.Verdicts(req, st)
-	if err != nil {
-		return err
-	}
-	for _, v := range verdicts {
-		switch {
-		case v.Pass:
-			fmt.Fprintf(b, "  %-34s passes\n", v.Constraint)
-		case v.Why != "":
-			fmt.Fprintf(b, "  %-34s refuses: %s\n", v.Constraint, v.Why)
-		default:
-			fmt.Fprintf(b, "  %-34s refuses\n", v.Constraint)
-		}
-	}
-	if rank == 0 {
-		return nil
-	}
-	for _, w := range c.planner.Weights(req, st, among) {
-		if w.Multiplier != 0 {
-			fmt.Fprintf(b, "  %-34s %g, scaled %.3f x %g\n", w.Weigher, w.Raw, w.Normalised, w.Multiplier)
-		}
-	}
-	return nil
 }

@@ -33,7 +33,7 @@ type host struct {
 	pureAggs  []*scheduler.Aggregate
 	load      store.HostLoad
 	held      map[string][]compute.Claim    // what servers hold of it by name, by server
-	servers   map[string]scheduler.ServerOn // only when a filter counts them; never changed
+	servers   map[string]scheduler.ServerOn // only when a filter or weigher looks at them; never changed
 	seen      time.Time                     // newest heartbeat, here or on record
 	written   time.Time                     // newest on record
 	infoPrint uint64                        // of the record that info was read from
@@ -64,7 +64,8 @@ type hostTable struct {
 	took    time.Duration
 	// signature names the aggregates and states that are read, told those that placement has been told.
 	signature, told string
-	countServers    bool // a filter or weigher counts the servers on hosts
+	needServers     bool // a filter or weigher looks at the servers of hosts
+	track           bool // track_instance_changes
 }
 
 func newHostTable(s *store.Store, downFor time.Duration, since time.Time) *hostTable {
@@ -93,7 +94,7 @@ func (t *hostTable) loadLocked(ctx context.Context) error {
 		return err
 	}
 	on := map[string]map[string]scheduler.ServerOn{}
-	if t.countServers {
+	if t.needServers || t.track && slices.ContainsFunc(aggs, func(a compute.Aggregate) bool { return a.Metadata[imageWeight] != "" }) {
 		if on, err = t.serversOn(ctx); err != nil {
 			return err
 		}
@@ -198,9 +199,12 @@ func (t *hostTable) put(r compute.Host) {
 	t.byNode[r.NodeID] = h
 }
 
-// serversOn lists the servers on each host, without their images.
+// imageWeight is the key of aggregate metadata that has images weighed on some hosts.
+const imageWeight = "image_props_weight_multiplier"
+
+// serversOn lists the servers on each host with the properties of their images.
 func (t *hostTable) serversOn(ctx context.Context) (map[string]map[string]scheduler.ServerOn, error) {
-	refs, err := t.store.ServerRefs(ctx, t.store.DB)
+	refs, err := t.store.ServerImages(ctx, t.store.DB)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +213,7 @@ func (t *hostTable) serversOn(ctx context.Context) (map[string]map[string]schedu
 		if on[r.Host] == nil {
 			on[r.Host] = map[string]scheduler.ServerOn{}
 		}
-		on[r.Host][r.ID] = scheduler.ServerOn{}
+		on[r.Host][r.ID] = scheduler.ServerOn{ImageProps: r.ImageProps}
 	}
 	return on, nil
 }
@@ -353,13 +357,37 @@ func (c *Conductor) Alive(ctx context.Context) []string {
 	return out
 }
 
-// Built implements flow.Placer.
+// Built implements flow.Placer. Whoever chooses hosts elsewhere is told of failures, and of the success that ends a row of them.
 func (c *Conductor) Built(name string, ok bool) {
+	if !c.noteBuilt(name, ok) {
+		return
+	}
+	if msg, err := json.Marshal(builtReport{Host: name, OK: ok, By: c.self}); err == nil {
+		_ = c.cfg.Bus.Fanout(context.Background(), builtSubject, msg) // only a weight depends on it
+	}
+}
+
+// noteBuilt counts and tells whether that changed anything.
+func (c *Conductor) noteBuilt(name string, ok bool) (changed bool) {
 	c.hosts.change(name, func(h *host) {
+		changed = !ok || h.failed > 0
 		if ok {
 			h.failed = 0
 		} else {
 			h.failed++
 		}
 	})
+	return changed
+}
+
+// heardBuilt takes the word of another conductor.
+func (c *Conductor) heardBuilt(_ context.Context, _ string, msg []byte) ([]byte, error) {
+	var r builtReport
+	if err := json.Unmarshal(msg, &r); err != nil {
+		return nil, err
+	}
+	if r.By != c.self {
+		c.noteBuilt(r.Host, r.OK)
+	}
+	return nil, nil
 }

@@ -76,6 +76,11 @@ func (c *Conductor) plan(ctx context.Context, req *scheduler.Request) (*schedule
 	if err := c.tellPlacement(ctx, signature); err != nil {
 		return nil, err
 	}
+	return c.ask(ctx, req, cloud)
+}
+
+// ask asks placement and ranks what it offers.
+func (c *Conductor) ask(ctx context.Context, req *scheduler.Request, cloud *scheduler.Cloud) (*scheduler.Plan, error) {
 	queries, err := scheduler.Queries(c.planner.Config(), req, cloud)
 	if err != nil {
 		return nil, err
@@ -136,6 +141,9 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 		return nil, err
 	}
 	req.PCI = scheduler.PCIRequests(wants)
+	for _, kind := range w.VNICTypes {
+		req.Ports = append(req.Ports, scheduler.Port{VNICType: kind})
+	}
 	if s.LaunchedOn != "" || len(w.Exclude) > 0 {
 		debts, err := c.owed.OfServer(ctx, c.cfg.DB, s.ID)
 		if err != nil {
@@ -145,7 +153,7 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 			req.Ignore = append(req.Ignore, d.Host)
 		}
 	}
-	if c.planner.Config().QueryPlacementForImageTypeSupport && s.ImageID != "" {
+	if c.planner.Config().QueryPlacementForImageTypeSupport && s.ImageID != "" && c.cfg.Image != nil {
 		if img, err := c.cfg.Image.Get(ctx, auth.Internal(""), s.ImageID); err == nil {
 			req.Image.DiskFormat = img.DiskFormat
 		}
@@ -184,6 +192,9 @@ func (c *Conductor) claim(ctx context.Context, w flow.Want, req *scheduler.Reque
 		if err := c.leaveParts(ctx, w); err != nil {
 			c.log.Warn("a claim of parts of a host is left behind; it is looked for", "server", w.Server.ID, "error", err)
 		}
+	}
+	if p != nil && err == nil {
+		c.hosts.change(p.Host, func(h *host) { h.busy++ }) // until the hosts are read again
 	}
 	if p != nil && p.Host == r.Host.Host && p.Claim == nil {
 		p.Claim = parts
@@ -328,7 +339,10 @@ func (t *hostTable) state(h *host, p *placement.Provider) *scheduler.HostState {
 // fill is state in a place that is there.
 func (t *hostTable) fill(s *scheduler.HostState, h *host, p *placement.Provider, now time.Time) {
 	*s = h.base
-	s.Up, s.IOOps, s.FailedBuilds, s.Updated = t.alive(h, now), h.busy+int(h.load.Busy), h.failed, h.seen
+	s.Up, s.IOOps, s.FailedBuilds, s.Updated = t.alive(h, now), h.busy+int(h.load.IO), h.failed, h.seen
+	if t.track {
+		s.NumServers = h.busy + int(h.load.Servers)
+	}
 	switch {
 	case h.ForcedDown:
 		s.Down = "forced down"

@@ -17,7 +17,7 @@ import (
 const (
 	placeSubject = "scheduler.place" // flow.Want -> flow.Place
 	checkSubject = "scheduler.check" // checkRequest -> nothing
-	builtSubject = "scheduler.built" // builtReport to every scheduler
+	builtSubject = "scheduler.built" // builtReport to every scheduler and conductor
 )
 
 type checkRequest struct {
@@ -28,6 +28,7 @@ type checkRequest struct {
 type builtReport struct {
 	Host string `json:"host"`
 	OK   bool   `json:"ok"`
+	By   string `json:"by"` // the process that built
 }
 
 // RunScheduler answers conductors in other processes until ctx ends: it chooses hosts and claims them, as a conductor with a scheduler of its own does.
@@ -68,14 +69,7 @@ func (c *Conductor) RunScheduler(ctx context.Context, ready func()) error {
 			}
 			return nil, c.Check(ctx, r.Want, r.Host)
 		}),
-		serve(builtSubject, "", func(_ context.Context, _ string, msg []byte) ([]byte, error) {
-			var r builtReport
-			if err := json.Unmarshal(msg, &r); err != nil {
-				return nil, err
-			}
-			c.Built(r.Host, r.OK)
-			return nil, nil
-		}),
+		serve(builtSubject, "", c.heardBuilt),
 	)
 	if err != nil {
 		return err
@@ -112,14 +106,6 @@ func (p busPlacer) Place(ctx context.Context, w flow.Want) (*flow.Place, error) 
 func (p busPlacer) Check(ctx context.Context, w flow.Want, host string) error {
 	_, err := p.ask(ctx, checkSubject, checkRequest{w, host})
 	return err
-}
-
-// Built implements flow.Placer.
-func (p busPlacer) Built(host string, ok bool) {
-	p.Conductor.Built(host, ok)
-	if msg, err := json.Marshal(builtReport{host, ok}); err == nil {
-		_ = p.cfg.Bus.Fanout(context.Background(), builtSubject, msg) // only a weight depends on it
-	}
 }
 
 func (p busPlacer) ask(ctx context.Context, subject string, v any) ([]byte, error) {

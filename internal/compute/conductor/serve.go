@@ -48,6 +48,11 @@ func (c *Conductor) serve() (stop func(), err error) {
 		return nil, err
 	}
 	stops = append(stops, s)
+	if s, err = c.cfg.Bus.Serve(builtSubject, "", c.heardBuilt); err != nil {
+		stop()
+		return nil, err
+	}
+	stops = append(stops, s)
 	return stop, nil
 }
 

@@ -49,12 +49,23 @@ func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 		}
 	}
 	p, err := f.Placer.Place(ctx, Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Zone: in.Zone, Host: in.Host, Node: in.Node,
-		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: append(excluded(r), guarded(r)...)})
+		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: append(excluded(r), guarded(r)...), VNICTypes: vnics(in.NICs)})
 	if err != nil {
 		return f.exhausted(r, err)
 	}
 	r.Set(varPlace, p)
 	return nil
+}
+
+// vnics gives the kinds of ports that are not normal.
+func vnics(nics []compute.NICRequest) []string {
+	var out []string
+	for _, n := range nics {
+		if n.VNICType != "" {
+			out = append(out, n.VNICType)
+		}
+	}
+	return out
 }
 
 // createPlaced writes the host. The policy of the server's group is judged where that is done: of members that are placed at the same moment the later ones choose again.
@@ -264,7 +275,7 @@ func (f *flows) createBuild(ctx context.Context, r *operation.Run) error {
 	defer cancel()
 	err = f.guest(ctx, r, place.Host, command.Spawn, command.SpawnArgs{Spec: SpecOf(s), ImageID: s.ImageID, ConfigDrive: s.ConfigDrive, Metadata: meta, AdminPass: in.AdminPass})
 	f.Placer.Built(place.Host, err == nil)
-	if err == nil || errors.Is(err, context.Canceled) || !elsewhere(err) || in.ForceHost != "" {
+	if err == nil || errors.Is(err, context.Canceled) || !elsewhere(err) || in.ForceHost+in.ForceNode != "" {
 		return err
 	}
 	return f.another(r, "schedule", place.Host, err)

@@ -20,10 +20,12 @@ type Removal struct {
 
 // Explanation tells what became of the hosts.
 type Explanation struct {
-	Total     int                   // hosts known
-	Offered   int                   // of them, those that placement offered
-	Placement []placement.Rejection // what placement removed, by root provider
-	Removed   []Removal             // what the filters removed, in their order
+	Total   int // hosts known
+	Offered int // of them, those that placement offered
+	// OfferedHosts are their names, when Request.Explain asks for them.
+	OfferedHosts []string
+	Placement    []placement.Rejection // what placement removed, by root provider
+	Removed      []Removal             // what the filters removed, in their order
 }
 
 // Text is one sentence for each constraint.

@@ -37,9 +37,10 @@ type HostState struct {
 	RAMRatio               float64
 	DiskRatio              float64
 
-	IOOps        int // servers that are being built, resized, snapshotted, migrated, rescued, unshelved
-	Servers      map[string]ServerOn
-	FailedBuilds int // since the last that went well
+	NumServers   int                 // servers on it
+	IOOps        int                 // servers that are being built, resized, snapshotted, migrated, rescued, unshelved
+	Servers      map[string]ServerOn // those that somebody asked for: by hint, or all when images are weighed or JSON queries may name them
+	FailedBuilds int                 // since the last that went well
 	Updated      time.Time
 
 	NUMA *NUMA // nil: the host reports none
@@ -108,6 +109,7 @@ func (h *HostState) Consume(r *Request) *HostState {
 	n.MemoryUsedMB += r.Flavor.RAMMB
 	n.DiskUsedGB += r.DiskGB()
 	n.IOOps++
+	n.NumServers++
 	n.Servers = make(map[string]ServerOn, len(h.Servers)+1)
 	for id, s := range h.Servers {
 		n.Servers[id] = s

@@ -135,6 +135,11 @@ func (p *Planner) Plan(r *Request, hosts []*HostState, candidates *placement.Can
 	} else {
 		x.Offered = len(hosts)
 	}
+	if r.Explain {
+		for _, h := range hosts {
+			x.OfferedHosts = append(x.OfferedHosts, h.Host)
+		}
+	}
 	checks, err := p.compile(r)
 	if err != nil {
 		return nil, err

@@ -37,6 +37,9 @@ type Request struct {
 	// SameSubtree are sets of suffixes of Groups that belong together.
 	SameSubtree [][]string
 
+	// Explain asks for the names of the hosts that placement offers.
+	Explain bool
+
 	// Next is set for all but the first server of a multiple create: filters that need to run once are skipped.
 	Next bool
 }

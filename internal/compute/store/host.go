@@ -213,16 +213,21 @@ func (s *Store) DeleteHost(ctx context.Context, tx *db.Tx, serviceID string) err
 type HostLoad struct {
 	Servers, VCPUs, RAMMB, DiskGB int64
 	Busy                          int64 // servers that an operation holds
+	IO                            int64 // of them, those that are being built, moved, copied or rescued
 }
+
+// ioKinds are the operations that load a host's disks and network.
+const ioKinds = "'create', 'resize', 'revert-resize', 'rebuild', 'snapshot', 'backup', 'rescue', 'unrescue', 'shelve', 'unshelve', 'live-migrate', 'evacuate'"
 
 // HostLoads gives the load of every host that has servers, by one query.
 func (s *Store) HostLoads(ctx context.Context, q db.Querier) (map[string]HostLoad, error) {
 	out := map[string]HostLoad{}
-	err := scan(ctx, q, "SELECT s.host, COUNT(*), SUM(s.vcpus), SUM(s.ram_mb), SUM(s.disk_gb), COUNT(o.id) FROM compute_servers s LEFT JOIN operations o ON o.holds = s.id"+
+	err := scan(ctx, q, "SELECT s.host, COUNT(*), SUM(s.vcpus), SUM(s.ram_mb), SUM(s.disk_gb), COUNT(o.id), SUM(CASE WHEN o.kind IN ("+ioKinds+") THEN 1 ELSE 0 END)"+
+		" FROM compute_servers s LEFT JOIN operations o ON o.holds = s.id"+
 		" WHERE s.deleted = 0 AND s.host > '' GROUP BY s.host", nil, func(scan func(...any) error) error {
 		var host string
 		var l HostLoad
-		err := scan(&host, &l.Servers, &l.VCPUs, &l.RAMMB, &l.DiskGB, &l.Busy)
+		err := scan(&host, &l.Servers, &l.VCPUs, &l.RAMMB, &l.DiskGB, &l.Busy, &l.IO)
 		out[host] = l
 		return err
 	})
@@ -249,6 +254,33 @@ func (s *Store) ServerRefs(ctx context.Context, q db.Querier, hosts ...string) (
 		return err
 	})
 	return out, err
+}
+
+// ServerImage is a server on a host with the properties of its image.
+type ServerImage struct {
+	ServerRef
+	ImageProps map[string]string
+}
+
+// ServerImages gives the servers of all hosts with the properties of their images.
+func (s *Store) ServerImages(ctx context.Context, q db.Querier) ([]ServerImage, error) {
+	var out []ServerImage
+	err := scan(ctx, q, "SELECT id, name, host, doc FROM compute_servers WHERE deleted = 0 AND host > '' ORDER BY host, number", nil, func(scan func(...any) error) error {
+		var r ServerImage
+		var doc string
+		if err := scan(&r.ID, &r.Name, &r.Host, &doc); err != nil {
+			return err
+		}
+		var d struct{ ImageProps map[string]string }
+		err := decode(doc, &d)
+		r.ImageProps = d.ImageProps
+		out = append(out, r)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("servers with their images: %w", err)
+	}
+	return out, nil
 }
 
 // HostStates gives the operational state of compute hosts (all when none is named) by name, without their description and zone.

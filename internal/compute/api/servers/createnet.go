@@ -137,7 +137,11 @@ func (c *creation) portNIC(ctx context.Context, e networkEntry) (*compute.NICReq
 	if err != nil {
 		return nil, err
 	}
-	return &compute.NICRequest{NetworkID: p.NetworkID, PortID: p.ID, Tag: e.Tag}, nil
+	n := &compute.NICRequest{NetworkID: p.NetworkID, PortID: p.ID, Tag: e.Tag}
+	if p.VNICType != "normal" {
+		n.VNICType = p.VNICType
+	}
+	return n, nil
 }
 
 // freePort finds a port that no device has.

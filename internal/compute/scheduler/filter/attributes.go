@@ -63,7 +63,7 @@ func attribute(h *scheduler.HostState, path []string) (any, bool) {
 	case "disk_allocation_ratio":
 		v = h.DiskRatio
 	case "num_instances", "running_vms":
-		v = len(h.Servers)
+		v = h.NumServers
 	case "num_io_ops", "current_workload":
 		v = h.IOOps
 	case "failed_builds":
@@ -84,6 +84,12 @@ func attribute(h *scheduler.HostState, path []string) (any, bool) {
 		v = floats(h.Metrics)
 	case "supported_instances", "supported_hv_specs":
 		v = h.Supported
+	case "numa_topology":
+		v = numa(h.NUMA)
+	case "pci_device_pools", "pci_stats":
+		v = pools(h.PCI)
+	case "limits":
+		v = map[string]any{"vcpu": float64(h.VCPUs) * h.CPURatio, "memory_mb": float64(h.MemoryMB) * h.RAMRatio, "disk_gb": float64(h.DiskGB) * h.DiskRatio}
 	case "instances":
 		v = slices.Sorted(maps.Keys(h.Servers))
 	default:
@@ -108,6 +114,30 @@ func names(list []*scheduler.Aggregate) []string {
 	out := make([]string, len(list))
 	for i, a := range list {
 		out[i] = a.Name
+	}
+	return out
+}
+
+// numa shows the NUMA nodes by their numbers.
+func numa(n *scheduler.NUMA) map[string]any {
+	if n == nil {
+		return nil
+	}
+	cells := map[string]any{}
+	for i := range n.Cells {
+		c := &n.Cells[i]
+		cells[strconv.Itoa(c.ID)] = map[string]any{"cpus": len(c.CPUs), "pcpus": len(c.PCPUs), "pinned": len(c.Pinned), "memory": c.MemoryMB, "memory_usage": c.MemoryUsedMB}
+	}
+	return map[string]any{"nodes": len(n.Cells), "cells": cells}
+}
+
+// pools shows how many devices are free by vendor and product.
+func pools(in []scheduler.PCIPool) map[string]any {
+	out := map[string]any{}
+	for i := range in {
+		key := in[i].Tags["vendor_id"] + ":" + in[i].Tags["product_id"]
+		n, _ := out[key].(int)
+		out[key] = n + in[i].Count
 	}
 	return out
 }

@@ -131,9 +131,9 @@ func TestFilters(t *testing.T) {
 		{"IoOpsFilter", "at the bound", nil, req{}, host{IOOps: 8}, "8 are allowed"},
 		{"AggregateIoOpsFilter", "bound of the aggregate", nil, req{}, host{IOOps: 3, Aggregates: in("max_io_ops_per_host", "3")}, "3 are allowed"},
 		{"AggregateIoOpsFilter", "without one", nil, req{}, host{IOOps: 7}, ""},
-		{"NumInstancesFilter", "at the bound", func(c *config) { c.MaxInstancesPerHost = 2 }, req{}, host{Servers: on("a", "b")}, "2 are allowed"},
+		{"NumInstancesFilter", "at the bound", func(c *config) { c.MaxInstancesPerHost = 2 }, req{}, host{NumServers: 2}, "2 are allowed"},
 		{"AggregateNumInstancesFilter", "larger bound of the aggregate", func(c *config) { c.MaxInstancesPerHost = 2 }, req{},
-			host{Servers: on("a", "b"), Aggregates: in("max_instances_per_host", "5")}, ""},
+			host{NumServers: 2, Aggregates: in("max_instances_per_host", "5")}, ""},
 
 		{"IsolatedHostsFilter", "image for isolated hosts", func(c *config) { c.IsolatedImages = []string{"img"} }, req{Image: image()}, host{Host: "h"}, "isolated hosts"},
 		{"IsolatedHostsFilter", "its host", func(c *config) { c.IsolatedImages, c.IsolatedHosts = []string{"img"}, []string{"h"} }, req{Image: image()}, host{Host: "h"}, ""},

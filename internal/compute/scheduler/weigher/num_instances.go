@@ -7,6 +7,6 @@ func numInstances() scheduler.Weigher {
 	return scheduler.Weigher{
 		Multiplier: func(c *scheduler.Config) float64 { return c.NumInstancesMultiplier },
 		Key:        "num_instances_weight_multiplier",
-		Compile:    always(func(h *scheduler.HostState) float64 { return float64(len(h.Servers)) }),
+		Compile:    always(func(h *scheduler.HostState) float64 { return float64(h.NumServers) }),
 	}
 }

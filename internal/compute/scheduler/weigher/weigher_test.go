@@ -28,7 +28,7 @@ func TestWeighers(t *testing.T) {
 		{"CPUWeigher", nil, req{}, host{VCPUs: 8, CPURatio: 4}, host{VCPUs: 16, CPURatio: 1}},
 		{"DiskWeigher", nil, req{}, host{DiskGB: 10}, host{DiskGB: 20, DiskUsedGB: 15}},
 		{"IoOpsWeigher", nil, req{}, host{IOOps: 1}, host{IOOps: 2}},
-		{"NumInstancesWeigher", func(c *config) { c.NumInstancesMultiplier = -1 }, req{}, host{}, host{Servers: map[string]scheduler.ServerOn{"a": {}}}},
+		{"NumInstancesWeigher", func(c *config) { c.NumInstancesMultiplier = -1 }, req{}, host{}, host{NumServers: 1}},
 		{"PCIWeigher", nil, req{}, host{}, host{PCI: []scheduler.PCIPool{{Count: 3}}}},
 		{"ServerGroupSoftAffinityWeigher", nil, req{Group: group("soft-affinity")}, host{Host: "a"}, host{Host: "b"}},
 		{"ServerGroupSoftAntiAffinityWeigher", nil, req{Group: group("soft-anti-affinity")}, host{Host: "b"}, host{Host: "a"}},
