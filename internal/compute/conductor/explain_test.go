@@ -44,6 +44,12 @@ func TestExplainPlacement(t *testing.T) {
 			t.Errorf("%s has %v in use", p.Name, p.Used)
 		}
 	}
+	small := flavor
+	small.RAMMB = 128
+	text, err = c.con.ExplainWant(c.ctx, conductor.WantOf("p", small, "none", nil, nil), "h2")
+	if err != nil || !strings.Contains(text, "NumInstancesFilter removed 1") || strings.Contains(text, "offered none") {
+		t.Errorf("%v\n%s", err, text)
+	}
 	text, err = c.con.ExplainWant(c.ctx, conductor.WantOf("p", flavor, "none", nil, map[string]any{"different_host": one.ID}), "h1")
 	if err != nil || strings.Contains(text, "h2:") {
 		t.Errorf("%v\n%s", err, text)

@@ -48,6 +48,9 @@ func (x *Explanation) Text() string {
 		if x.Total == 0 {
 			return "There is no compute host."
 		}
+		if x.Offered > 0 {
+			return fmt.Sprintf("Of %d hosts placement offered %d, and all of them will do.", x.Total, x.Offered)
+		}
 		return fmt.Sprintf("Of %d hosts placement offered none.", x.Total)
 	}
 	return fmt.Sprintf("Of %d hosts: %s.", x.Total, strings.Join(parts, "; "))
