@@ -57,6 +57,15 @@ func TestEveryProblemIsNamed(t *testing.T) {
 	if _, err := config.Load("", nil, map[string]string{"api.tls_cert": "x"}); err == nil {
 		t.Error("a certificate without a key was accepted")
 	}
+	for name, bad := range map[string]map[string]string{
+		"reserved_host_cpus": {"compute.cpu_dedicated_set": "1-3", "compute.reserved_host_cpus": "1"},
+		"cpu_model":          {"compute.cpu_mode": "custom"},
+		"cpu_mode custom":    {"compute.cpu_model": "Nehalem"},
+	} {
+		if _, err := config.Load("", nil, bad); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
 	for option, bad := range map[string]string{"notification_format": "unversioned", "notify_on_state_change": "always", "default_level": "LOUD"} {
 		if _, err := config.Load("", nil, map[string]string{"notifications." + option: bad}); err == nil || !strings.Contains(err.Error(), bad) {
 			t.Errorf("[notifications] %s = %s: %v", option, bad, err)

@@ -135,6 +135,9 @@ func (x *Domain) Settle(c *compute.Claim, o *Options) {
 			x.backing().addPages(Page{Size: cell.PageKB, Unit: "KiB", NodeSet: strconv.Itoa(i)})
 		}
 	}
+	if n, vcpus := threads(c); n > 1 && o.Topology == nil {
+		x.CPU.Topology = &Topology{Sockets: vcpus / n, Cores: 1, Threads: n}
+	}
 	slices.Sort(nodes)
 	x.NUMATune.Memory.NodeSet = JoinInts(nodes)
 	if len(c.Emulator) > 0 {
@@ -151,6 +154,30 @@ func (x *Domain) Settle(c *compute.Claim, o *Options) {
 	if o.Locked {
 		x.backing().Locked = &Present{}
 	}
+}
+
+// threads tells how many threads a core of the guest has, when all its CPUs are pinned to threads of the host's cores in like manner: 0, 1 on one core, 2, 3
+// on the next. 1 otherwise.
+func threads(c *compute.Claim) (n, vcpus int) {
+	covered := 0
+	for _, cell := range c.Cells {
+		vcpus += len(cell.CPUs)
+		for _, set := range cell.Siblings {
+			if n == 0 {
+				n = len(set)
+			}
+			for i, v := range set {
+				if len(set) != n || v%n != i || v-i != set[0] {
+					return 1, 0
+				}
+			}
+			covered += len(set)
+		}
+	}
+	if covered != vcpus {
+		return 1, vcpus
+	}
+	return n, vcpus
 }
 
 func (x *Domain) backing() *MemoryBacking {

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"kilonova/internal/compute"
 )
 
@@ -46,5 +48,29 @@ func TestSettle(t *testing.T) {
 	x.Settle(&compute.Claim{Devices: []string{"0000:00:02.0"}}, &Options{})
 	if x.NUMATune != nil || x.CPU != nil || len(x.Devices.HostDevs) != 1 {
 		t.Errorf("%+v", x)
+	}
+}
+
+// A guest that is pinned to whole cores sees their threads.
+func TestThreadsOfCores(t *testing.T) {
+	pins := map[int]int{0: 2, 1: 6, 2: 3, 3: 7}
+	for _, c := range []struct {
+		name     string
+		siblings [][]int
+		asked    *Topology
+		want     *Topology
+	}{
+		{"pairs", [][]int{{0, 1}, {2, 3}}, nil, &Topology{Sockets: 2, Cores: 1, Threads: 2}},
+		{"what is asked for wins", [][]int{{0, 1}, {2, 3}}, &Topology{Sockets: 4, Cores: 1, Threads: 1}, nil},
+		{"crossed", [][]int{{0, 2}, {1, 3}}, nil, nil},
+		{"some", [][]int{{0, 1}}, nil, nil},
+		{"uneven", [][]int{{0, 1, 2}, {3}}, nil, nil},
+		{"none", nil, nil, nil},
+	} {
+		x := &Domain{}
+		x.Settle(&compute.Claim{Cells: []compute.ClaimedCell{{CPUs: []int{0, 1, 2, 3}, Pins: pins, Siblings: c.siblings}}}, &Options{Topology: c.asked})
+		if d := cmp.Diff(c.want, x.CPU.Topology); d != "" {
+			t.Errorf("%s: %s", c.name, d)
+		}
 	}
 }
