@@ -80,7 +80,7 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (v
 		}
 	}
 	cc := a.cfg.Compute
-	lc := libvirt.Config{Socket: socket, InstancesDir: filepath.Join(dir, "guests"), VirtType: cc.VirtType, HostIP: cc.MyIP, VNCListen: cc.VNCListen, SerialListen: cc.VNCListen,
+	lc := libvirt.Config{Socket: socket, Host: cc.Host, InstancesDir: filepath.Join(dir, "guests"), VirtType: cc.VirtType, HostIP: cc.MyIP, VNCListen: cc.VNCListen, SerialListen: cc.VNCListen,
 		Machine: cc.MachineType, CPUMode: cc.CPUMode, CPUModel: cc.CPUModel, DiskCache: cc.DiskCache, SPICE: a.cfg.Console.SPICE, PCIePorts: cc.PCIePorts, RNGDevice: cc.RNGDevice,
 		MemoryStats: cc.MemoryStats, MigrationBandwidth: uint64(cc.MigrationSpeed)}
 	if err := hardware(a.cfg, &lc); err != nil {

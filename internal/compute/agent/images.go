@@ -140,7 +140,11 @@ func (a *Agent) pruneImages(ctx context.Context) error {
 	}
 	for _, f := range files {
 		path := filepath.Join(a.cache.dir, f.Name())
-		if strings.Contains(used, path) || a.cache.young(path, f, a.cfg.ImageAge) {
+		if strings.Contains(used, path) {
+			_ = os.Chtimes(path, time.Time{}, time.Now()) // another host that shares the directory sees that it is in use
+			continue
+		}
+		if a.cache.young(path, f, a.cfg.ImageAge) {
 			continue
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -31,10 +31,15 @@ func preLiveMigrate(a *Agent, ctx context.Context, c *command.Command) (any, *ke
 	if _, err := a.complete(ctx, c.Server, &args.Spec); err != nil {
 		return nil, nil, err
 	}
-	if err := d.PreLiveMigration(ctx, &args.Spec, args.Block); err != nil {
+	s, sharing := d.(virt.DiskSharer)
+	shared := args.Auto && sharing && s.SeesDisks(&args.Spec)
+	if err := d.PreLiveMigration(ctx, &args.Spec, args.Block && !shared); err != nil {
 		return nil, nil, err
 	}
 	target, err := d.LiveMigrationTarget(ctx, &args.Spec)
+	if err == nil && shared {
+		target[command.SharedDisks] = "yes"
+	}
 	return target, nil, err
 }
 

@@ -144,6 +144,7 @@ type (
 	LiveMigrateArgs struct {
 		Spec      virt.Spec         `json:"spec"`
 		Block     bool              `json:"block"`
+		Auto      bool              `json:"auto,omitempty"` // the destination finds out whether disks are to be copied, and says so in its answer: see SharedDisks
 		Target    map[string]string `json:"target,omitempty"`
 		Migration string            `json:"migration"` // uuid of the migration record, for progress reports
 	}
@@ -287,6 +288,9 @@ func (c *Client) Do(ctx context.Context, host string, cmd Command, args, out any
 		return nil
 	}
 }
+
+// SharedDisks is the key in a destination's answer to PreLiveMigrate that tells that it sees the guest's disks, which are then not copied.
+const SharedDisks = "shared_disks"
 
 // What agents ask of conductors, over the bus. Each is a Call on the subject; conductors serve them with the queue "conductor".
 const (

@@ -62,7 +62,7 @@ func (f *flows) liveSchedule(ctx context.Context, r *operation.Run) error {
 	return nil
 }
 
-// liveArgs makes the arguments of the live migration verbs. Block migration is the default, for no storage is shared between hosts.
+// liveArgs makes the arguments of the live migration verbs. Without a word of the caller disks are copied unless the destination sees them.
 func liveArgs(r *operation.Run, s *compute.Server) (command.LiveMigrateArgs, error) {
 	var in compute.LiveMigrateInput
 	if err := r.Bind(&in); err != nil {

@@ -212,6 +212,11 @@ type (
 		OpenDisk(ctx context.Context, id, name string) (io.ReadCloser, error)
 		ImportDisk(ctx context.Context, id, name string, r io.Reader) error
 	}
+	// DiskSharer is a driver that can tell whether the storage of guests is shared between hosts.
+	DiskSharer interface {
+		// SeesDisks tells whether the disks of a guest that is on another host are in sight here.
+		SeesDisks(spec *Spec) bool
+	}
 	// ImageLess marks a driver whose guests need no image data (fake): the agent then fetches none and builds no config drive.
 	ImageLess interface {
 		IgnoresImages()

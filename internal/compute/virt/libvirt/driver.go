@@ -27,6 +27,7 @@ import (
 type Config struct {
 	Socket       string // libvirtd's unix socket; default SystemSocket
 	InstancesDir string // where guests' files are; must be absolute
+	Host         string // the host's name in the cloud, which no other has; "" its host name
 	// VirtType is qemu, kvm or "" for kvm where it works, else qemu.
 	VirtType string
 	Machine  string // default machine type; "" pc
@@ -106,6 +107,12 @@ func New(ctx context.Context, c Config) (*Driver, error) {
 	}
 	if c.Machine == "" {
 		c.Machine = "pc"
+	}
+	if c.Host == "" {
+		var err error
+		if c.Host, err = os.Hostname(); err != nil {
+			return nil, fmt.Errorf("name of the host: %w", err)
+		}
 	}
 	if c.VNCListen == "" {
 		c.VNCListen = "127.0.0.1"
@@ -345,7 +352,9 @@ func (d *Driver) Guest(ctx context.Context, guest string) (*virt.GuestState, err
 		return nil, err
 	}
 	if p == virt.Running {
-		d.arrived(guest)
+		if err := d.arrived(guest); err != nil {
+			return nil, err
+		}
 	}
 	return &virt.GuestState{ID: guest, Name: dom.Name, Power: p}, nil
 }

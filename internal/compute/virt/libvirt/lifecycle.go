@@ -41,14 +41,19 @@ func (d *Driver) look(ctx context.Context, guest string) (f found, err error) {
 		return f, err
 	}
 	if f.power == virt.Running {
-		d.arrived(guest)
+		if err := d.arrived(guest); err != nil {
+			return f, err
+		}
 	}
 	f.old, err = d.definition(ctx, f.dom, rpc.XMLInactive)
 	return f, err
 }
 
-// arrived takes the mark off a guest that runs: its files are no longer those of a migration that may have to be rolled back.
-func (d *Driver) arrived(guest string) { os.Remove(d.path(guest, incomingMark)) }
+// arrived takes the mark off a guest that runs: its files are no longer those of a migration that may have to be rolled back. They are this host's.
+func (d *Driver) arrived(guest string) error {
+	os.Remove(d.path(guest, incomingMark))
+	return d.own(d.path(guest))
+}
 
 // must is look for guests that have to be there.
 func (d *Driver) must(ctx context.Context, guest string) (found, error) {
@@ -86,8 +91,10 @@ func (d *Driver) bringUp(ctx context.Context, spec *virt.Spec, f found) error {
 	if err := d.prepareFiles(ctx, spec); err != nil {
 		return err
 	}
-	os.Remove(d.path(spec.ID, incomingMark))
 	os.Remove(d.departed(spec.ID))
+	if err := d.arrived(spec.ID); err != nil {
+		return err
+	}
 	return d.start(ctx, spec, f)
 }
 
@@ -152,7 +159,7 @@ func (d *Driver) Destroy(ctx context.Context, guest string, keepDisks bool) erro
 		return err
 	}
 	os.Remove(d.departed(guest))
-	if err := os.RemoveAll(d.path(guest)); err != nil {
+	if err := d.removeFiles(guest); err != nil {
 		return fmt.Errorf("remove the guest's files: %w", err)
 	}
 	return nil

@@ -86,6 +86,9 @@ func (d *Driver) PreLiveMigration(ctx context.Context, spec *virt.Spec, block bo
 	}
 	os.Remove(d.departed(spec.ID))
 	if block {
+		if err := d.own(d.path(spec.ID)); err != nil {
+			return err
+		}
 		here := *spec
 		if here.ConfigDrive != "" && !exists(here.ConfigDrive) {
 			here.ConfigDrive = "" // it comes from the source

@@ -46,6 +46,9 @@ func (d *Driver) PrepareResize(ctx context.Context, guest string, grace time.Dur
 			}
 		}
 	}
+	if err := d.own(tmp); err != nil {
+		return err
+	}
 	return os.Rename(tmp, kept)
 }
 
