@@ -30,6 +30,7 @@ type patient struct {
 	providers []placement.Provider
 	held      map[string][]placement.Holding
 	ports     []network.Port
+	wiring    Wiring
 	guests    map[string]map[string]virt.PowerState
 	silent    map[string]bool
 }
@@ -41,6 +42,16 @@ func (p *patient) Providers(context.Context, ...string) ([]placement.Provider, e
 	return p.providers, nil
 }
 func (p *patient) ServerPorts(context.Context) ([]network.Port, error) { return p.ports, nil }
+
+func (p *patient) Wiring(context.Context) (*Wiring, error) { return &p.wiring, nil }
+
+// twoHosts gives the port's network a second port on another host.
+func (p *patient) twoHosts(tunnels map[string]string) {
+	twin := p.ports[0]
+	twin.ID, twin.HostID, twin.FixedIPs = "cccccccc-0000-4000-8000-000000000002", "h2", nil
+	p.ports = append(p.ports, twin)
+	p.wiring = Wiring{Carried: map[string]bool{twin.NetworkID: true}, Tunnels: tunnels}
+}
 
 func (p *patient) write(fn func(tx *db.Tx) error) {
 	p.t.Helper()
@@ -161,6 +172,13 @@ func TestEachBreachIsFound(t *testing.T) {
 		{"no allocations", NoMissingThing, "has no allocations", func(p *patient) { p.held[node1] = nil }},
 		{"a port of nobody", NoOrphanThing, "belongs to server " + ghost, func(p *patient) {
 			p.ports = append(p.ports, network.Port{ID: "cccccccc-0000-4000-8000-000000000002", DeviceID: ghost, DeviceOwner: "compute:nova"})
+		}},
+		{"a host without tunnels", NoMissingThing, "host h2 has no address for tunnels", func(p *patient) { p.twoHosts(map[string]string{"h1": "192.0.2.1", "h2": ""}) }},
+		{"two hosts with one end", NoMissingThing, "both end their tunnels at 192.0.2.1", func(p *patient) {
+			p.twoHosts(map[string]string{"h1": "192.0.2.1", "h2": "192.0.2.1"})
+		}},
+		{"a port kept ready for nothing", NoOrphanThing, "is kept ready on host h2", func(p *patient) {
+			p.wiring.Reserved = []network.Binding{{PortID: portID, Host: "h2"}}
 		}},
 		{"an unknown guest", NoOrphanThing, "a guest on h2 belongs to no server", func(p *patient) { p.guests["h2"][ghost] = virt.Running }},
 		{"a guest elsewhere", NoOrphanThing, "a guest on h2 belongs to a server that is on", func(p *patient) { p.guests["h2"][alice] = virt.Shutdown }},

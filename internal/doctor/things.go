@@ -148,7 +148,7 @@ func (l *look) ports() error {
 		}
 	}
 	l.report.Counts["ports of servers"] = int64(len(ports))
-	return nil
+	return l.wires(ports)
 }
 
 // guests compares servers with what hosts see (5, 6, 7, 12).
@@ -265,22 +265,12 @@ type PortTable struct{ DB *db.DB }
 
 // ServerPorts implements Ports.
 func (t PortTable) ServerPorts(ctx context.Context) ([]network.Port, error) {
-	rows, err := t.DB.Query(ctx, "SELECT doc FROM network_ports WHERE device_owner LIKE 'compute:%'")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
 	var out []network.Port
-	for rows.Next() {
-		var doc string
+	err := t.each(ctx, "SELECT doc FROM network_ports WHERE device_owner LIKE 'compute:%'", func(doc []byte) error {
 		var p network.Port
-		if err := rows.Scan(&doc); err != nil {
-			return nil, err
-		}
-		if err := json.Unmarshal([]byte(doc), &p); err != nil {
-			return nil, err
-		}
+		err := json.Unmarshal(doc, &p)
 		out = append(out, p)
-	}
-	return out, rows.Err()
+		return err
+	})
+	return out, err
 }

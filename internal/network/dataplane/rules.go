@@ -174,9 +174,8 @@ func (b *builder) nat() {
 		if who[p.NetworkID] {
 			from = fmt.Sprintf("ct mark 0x%06x ", netMark(p.NetworkID))
 		}
-		if p.Incoming {
-			continue
-		}
+		// Also of a guest that is on its way here: what it sends from its first moment on must leave under its floating address, although answers still go
+		// to the host where that is, which passes them on. Under this host's address they would be taken for a stranger's, and its connections would end.
 		for _, f := range p.Floating {
 			dnat = append(dnat, fmt.Sprintf("\t\tip daddr %s dnat ip to %s", f.Address, f.Fixed))
 			snat = append(snat, fmt.Sprintf("\t\t%sip saddr %s oifname != @bridges snat ip to %s", from, f.Fixed, f.Address))

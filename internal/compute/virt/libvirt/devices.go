@@ -72,12 +72,8 @@ func (d *Driver) plug(ctx context.Context, f found, ref deviceRef, make func(liv
 
 // unplug removes a device from definition and guest. A running guest is asked, again and again, until it has let go.
 func (d *Driver) unplug(ctx context.Context, guest string, ref deviceRef) error {
-	unlock, err := d.guest(ctx, guest)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, guest)
 	defer unlock()
-	f, err := d.must(ctx, guest)
 	if err != nil {
 		return err
 	}
@@ -149,12 +145,8 @@ func interfaceRef(v network.VIF) deviceRef {
 
 // AttachInterface plugs an interface into the guest, now when it runs and for its next start.
 func (d *Driver) AttachInterface(ctx context.Context, spec *virt.Spec, v network.VIF) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, spec.ID)
 	defer unlock()
-	f, err := d.must(ctx, spec.ID)
 	if err != nil {
 		return err
 	}
@@ -183,12 +175,8 @@ func (d *Driver) DetachInterface(ctx context.Context, spec *virt.Spec, v network
 
 // SetPassword sets a password through the guest agent.
 func (d *Driver) SetPassword(ctx context.Context, guest, user, password string) error {
-	unlock, err := d.guest(ctx, guest)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, guest)
 	defer unlock()
-	f, err := d.must(ctx, guest)
 	if err != nil {
 		return err
 	}
@@ -229,12 +217,8 @@ func (d *Driver) waitAgent(ctx context.Context, dom rpc.Domain) error {
 
 // CrashDump sends the guest a non-maskable interrupt, at which it dumps if it is set up to.
 func (d *Driver) CrashDump(ctx context.Context, guest string) error {
-	unlock, err := d.guest(ctx, guest)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, guest)
 	defer unlock()
-	f, err := d.must(ctx, guest)
 	if err != nil {
 		return err
 	}

@@ -64,16 +64,32 @@ func (d *Driver) must(ctx context.Context, guest string) (found, error) {
 	return f, err
 }
 
+// hold takes the guest's lock and looks at it; the function it gives, which is never nil, releases the lock.
+func (d *Driver) hold(ctx context.Context, guest string) (found, func(), error) {
+	unlock, err := d.guest(ctx, guest)
+	if err != nil {
+		return found{}, func() {}, err
+	}
+	f, err := d.look(ctx, guest)
+	return f, unlock, err
+}
+
+// holdThere is hold for guests that have to be there.
+func (d *Driver) holdThere(ctx context.Context, guest string) (found, func(), error) {
+	unlock, err := d.guest(ctx, guest)
+	if err != nil {
+		return found{}, func() {}, err
+	}
+	f, err := d.must(ctx, guest)
+	return f, unlock, err
+}
+
 func (f found) active() bool { return f.power == virt.Running || f.power == virt.Paused }
 
 // Spawn makes disks and definition and starts the guest. What is there already is kept.
 func (d *Driver) Spawn(ctx context.Context, spec *virt.Spec) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.hold(ctx, spec.ID)
 	defer unlock()
-	f, err := d.look(ctx, spec.ID)
 	if err != nil {
 		return err
 	}
@@ -138,12 +154,8 @@ func (d *Driver) explain(spec *virt.Spec, err error) error {
 
 // Destroy stops the guest and removes what libvirt and the host keep of it.
 func (d *Driver) Destroy(ctx context.Context, guest string, keepDisks bool) error {
-	unlock, err := d.guest(ctx, guest)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.hold(ctx, guest)
 	defer unlock()
-	f, err := d.look(ctx, guest)
 	if err != nil {
 		return err
 	}
@@ -198,12 +210,8 @@ func (d *Driver) stop(ctx context.Context, dom rpc.Domain) error {
 
 // PowerOn starts a stopped guest with a definition built anew; a suspended one goes on with its memory.
 func (d *Driver) PowerOn(ctx context.Context, spec *virt.Spec) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, spec.ID)
 	defer unlock()
-	f, err := d.must(ctx, spec.ID)
 	if err != nil || f.active() {
 		return err
 	}
@@ -217,12 +225,8 @@ func (d *Driver) PowerOn(ctx context.Context, spec *virt.Spec) error {
 
 // PowerOff asks the guest to shut down and stops it when it has not after grace.
 func (d *Driver) PowerOff(ctx context.Context, guest string, grace time.Duration) error {
-	unlock, err := d.guest(ctx, guest)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, guest)
 	defer unlock()
-	f, err := d.must(ctx, guest)
 	if err != nil {
 		return err
 	}
@@ -268,12 +272,8 @@ func (d *Driver) askOff(ctx context.Context, dom rpc.Domain, grace time.Duration
 
 // Reboot restarts the guest: softly by shutting it down and starting it, hard by pulling the plug. Either way its definition is built anew.
 func (d *Driver) Reboot(ctx context.Context, spec *virt.Spec, hard bool, grace time.Duration) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, spec.ID)
 	defer unlock()
-	f, err := d.must(ctx, spec.ID)
 	if err != nil {
 		return err
 	}
@@ -302,12 +302,8 @@ func (d *Driver) Unpause(ctx context.Context, guest string) error {
 }
 
 func (d *Driver) freeze(ctx context.Context, guest, what string, from, to virt.PowerState, f func(context.Context, rpc.Domain) error) error {
-	unlock, err := d.guest(ctx, guest)
-	if err != nil {
-		return err
-	}
+	g, unlock, err := d.holdThere(ctx, guest)
 	defer unlock()
-	g, err := d.must(ctx, guest)
 	switch {
 	case err != nil || g.power == to:
 		return err
@@ -319,12 +315,8 @@ func (d *Driver) freeze(ctx context.Context, guest, what string, from, to virt.P
 
 // Suspend writes the guest's memory to disk and stops it.
 func (d *Driver) Suspend(ctx context.Context, guest string) error {
-	unlock, err := d.guest(ctx, guest)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, guest)
 	defer unlock()
-	f, err := d.must(ctx, guest)
 	switch {
 	case err != nil || f.power == virt.Suspended:
 		return err
@@ -336,12 +328,8 @@ func (d *Driver) Suspend(ctx context.Context, guest string) error {
 
 // Resume brings a suspended guest back.
 func (d *Driver) Resume(ctx context.Context, spec *virt.Spec) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, spec.ID)
 	defer unlock()
-	f, err := d.must(ctx, spec.ID)
 	switch {
 	case err != nil || f.power == virt.Running:
 		return err

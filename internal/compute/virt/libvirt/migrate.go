@@ -153,12 +153,8 @@ func bracketed(host string) string {
 
 // LiveMigrate moves the running guest to the target. It returns when the guest runs there and is gone here.
 func (d *Driver) LiveMigrate(ctx context.Context, spec *virt.Spec, target map[string]string, block bool, progress func(virt.MigrationProgress)) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.hold(ctx, spec.ID)
 	defer unlock()
-	f, err := d.look(ctx, spec.ID)
 	switch {
 	case err != nil:
 		return err

@@ -25,12 +25,8 @@ func (d *Driver) Rescue(ctx context.Context, spec *virt.Spec) error {
 	if spec.Rescue == nil || spec.Rescue.BaseImage == "" {
 		return fault.New(fault.Invalid, "There is no rescue image.")
 	}
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, spec.ID)
 	defer unlock()
-	f, err := d.must(ctx, spec.ID)
 	if err != nil {
 		return err
 	}
@@ -60,12 +56,8 @@ func (d *Driver) Rescue(ctx context.Context, spec *virt.Spec) error {
 
 // Unrescue boots the guest from its own disk again.
 func (d *Driver) Unrescue(ctx context.Context, spec *virt.Spec) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, spec.ID)
 	defer unlock()
-	f, err := d.must(ctx, spec.ID)
 	if err != nil {
 		return err
 	}

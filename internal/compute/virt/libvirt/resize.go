@@ -19,12 +19,8 @@ func diskFiles() []string { return []string{rootDisk, ephemeralDisk, swapDisk, c
 
 // PrepareResize stops the guest and copies its disks aside. The copy is complete or not there.
 func (d *Driver) PrepareResize(ctx context.Context, guest string, grace time.Duration) error {
-	unlock, err := d.guest(ctx, guest)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, guest)
 	defer unlock()
-	f, err := d.must(ctx, guest)
 	if err != nil {
 		return err
 	}
@@ -54,12 +50,8 @@ func (d *Driver) PrepareResize(ctx context.Context, guest string, grace time.Dur
 
 // FinishResize fits the disks to the new spec and starts the guest.
 func (d *Driver) FinishResize(ctx context.Context, spec *virt.Spec) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.hold(ctx, spec.ID)
 	defer unlock()
-	f, err := d.look(ctx, spec.ID)
 	if err != nil || f.active() {
 		return err
 	}
@@ -84,12 +76,8 @@ func (d *Driver) FinishResize(ctx context.Context, spec *virt.Spec) error {
 
 // RevertResize puts the kept disks back and starts the guest as it was.
 func (d *Driver) RevertResize(ctx context.Context, old *virt.Spec) error {
-	unlock, err := d.guest(ctx, old.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.hold(ctx, old.ID)
 	defer unlock()
-	f, err := d.look(ctx, old.ID)
 	if err != nil {
 		return err
 	}

@@ -121,12 +121,8 @@ func (d *Driver) removeSecrets(ctx context.Context, x *definition.Domain) error 
 
 // AttachVolume plugs a volume into the guest, now when it runs and for its next start.
 func (d *Driver) AttachVolume(ctx context.Context, spec *virt.Spec, v virt.Disk) error {
-	unlock, err := d.guest(ctx, spec.ID)
-	if err != nil {
-		return err
-	}
+	f, unlock, err := d.holdThere(ctx, spec.ID)
 	defer unlock()
-	f, err := d.must(ctx, spec.ID)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,114 @@
+package moves_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"kilonova/test/process"
+)
+
+// Where the inner run finds what the outer one made.
+const (
+	envDir   = "KILONOVA_MOVES_DIR"   // working directory; the program is in it
+	envImage = "KILONOVA_MOVES_IMAGE" // the guest image
+)
+
+// inside becomes the first process of the namespaces. It has no network but loopback, sees no libvirt of the machine, and waits for every process that
+// loses its parent. The machine's control groups are hidden: two libvirts that share them mistake each other's guests for their own.
+const inside = `ip link set lo up
+for d in /sys/fs/cgroup/* /sys/fs/cgroup; do mountpoint -q "$d" && umount -l "$d"; done
+mkdir -p /run/libvirt && mount -t tmpfs tmpfs /run/libvirt
+mount -t tmpfs tmpfs /mnt && mkdir /mnt/pages && mount -t hugetlbfs hugetlbfs /mnt/pages
+"$@" &
+wait $!`
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envDir) != "" {
+		os.Exit(m.Run())
+	}
+	if why := missing(); why != "" {
+		fmt.Println("SKIP: moves:", why)
+		return
+	}
+	code, err := outer()
+	if err != nil {
+		fmt.Println("FAIL: moves:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// missing says why it cannot be run, "" when they can.
+func missing() string {
+	if os.Getenv("KILONOVA_GUESTS") != "1" {
+		return "they run when KILONOVA_GUESTS=1"
+	}
+	if os.Geteuid() != 0 {
+		return "they need root"
+	}
+	for _, p := range []string{"libvirtd", "qemu-system-x86_64", "qemu-img", "nft", "ip", "ping", "unshare", "mountpoint", "tc"} {
+		if _, err := exec.LookPath(p); err != nil {
+			return p + " is not installed"
+		}
+	}
+	return ""
+}
+
+// program puts the program into dir: the one that KILONOVA_BINARY names, or a new build.
+func program(ctx context.Context, dir string) error {
+	built := os.Getenv("KILONOVA_BINARY")
+	if built == "" {
+		_, err := process.Build(ctx, dir)
+		return err
+	}
+	b, err := os.ReadFile(built)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "kilonova"), b, 0o755)
+}
+
+// outer builds the program and the guest image, which may need the network, then runs the tests in new namespaces.
+func outer() (code int, err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return 1, err
+	}
+	dir, err := os.MkdirTemp("", "km")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := program(ctx, dir); err != nil {
+		return 1, err
+	}
+	images := os.Getenv("KILONOVA_GUEST_DIR")
+	if images == "" {
+		images = filepath.Join(os.TempDir(), "kilonova-guest")
+	}
+	if out, err := exec.CommandContext(ctx, filepath.Join(root, "test/guest/build.sh"), images).CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("build the guest image: %w: %s", err, out)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	args := append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh", "-c", inside, "sh", self}, os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, "unshare", args...)
+	cmd.Env = append(os.Environ(), envDir+"="+dir, envImage+"="+filepath.Join(images, "guest.qcow2"))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	err = cmd.Run()
+	if cmd.ProcessState != nil && cmd.ProcessState.Exited() {
+		return cmd.ProcessState.ExitCode(), nil
+	}
+	return 1, err
+}
