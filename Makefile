@@ -5,7 +5,7 @@ export STATE LISTEN
 
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo development)
 
-.PHONY: up down clean build test bench conformance guest guests lint help
+.PHONY: up down clean build test bench conformance guest guests moves lint help
 
 help:      ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/'
@@ -30,6 +30,9 @@ guest:     ## build the small guest image into STATE/guest
 
 guests:    ## the suite of real guests on QEMU; it needs root and touches nothing outside its own namespaces
 	@scripts/install.sh hypervisor machines guest browser && KILONOVA_GUESTS=1 go test -count=1 -timeout 30m -v ./test/guests
+
+moves:     ## real guests moved between three hosts on this machine: live, cold, shelved, evacuated; root, in namespaces of its own
+	@scripts/install.sh hypervisor guest && KILONOVA_GUESTS=1 go test -count=1 -timeout 30m -v ./test/moves
 
 conformance: build ## Tempest's smoke tests on the fake driver
 	@scripts/install.sh conformance && test/conformance/run.sh smoke

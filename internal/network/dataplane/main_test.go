@@ -214,24 +214,34 @@ type held struct {
 // hold opens a connection from the guest and keeps it until the test ends.
 func (g *guest) hold(addr string) *held {
 	g.t.Helper()
-	cmd := exec.Command("ip", "netns", "exec", g.ns, testProgram(g.t))
+	return hold(g.t, exec.Command("ip", "netns", "exec", g.ns, testProgram(g.t)), addr)
+}
+
+// holdFrom opens a connection from where the test is.
+func holdFrom(t *testing.T, addr string) *held {
+	t.Helper()
+	return hold(t, exec.Command(testProgram(t)), addr)
+}
+
+func hold(t *testing.T, cmd *exec.Cmd, addr string) *held {
+	t.Helper()
 	cmd.Env = append(os.Environ(), "DATAPLANE_GUEST=hold "+addr)
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
-	g.t.Cleanup(func() {
+	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	h := &held{t: g.t, in: in, lines: make(chan string, 16)}
+	h := &held{t: t, in: in, lines: make(chan string, 16)}
 	go func() {
 		for sc := bufio.NewScanner(out); sc.Scan(); {
 			h.lines <- sc.Text()
@@ -239,7 +249,7 @@ func (g *guest) hold(addr string) *held {
 		close(h.lines)
 	}()
 	if l := h.read(); !strings.HasPrefix(l, "hello") {
-		g.t.Fatalf("the connection was greeted %q", l)
+		t.Fatalf("the connection was greeted %q", l)
 	}
 	return h
 }

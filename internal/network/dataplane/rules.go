@@ -23,7 +23,8 @@ const (
 	markKnown   = 0x01000000 // belongs or relates to a connection that was let through
 	markInvalid = 0x02000000 // fits no connection
 	markAllowed = 0x04000000 // a rule of a security group has matched
-	markMask    = markKnown | markInvalid | markAllowed
+	markAstray  = 0x08000000 // comes from outside through a tunnel
+	markMask    = markKnown | markInvalid | markAllowed | markAstray
 )
 
 const metadataAddress = "169.254.169.254"
@@ -116,6 +117,11 @@ func (b *builder) inet() {
 		b.line("\tchain %s {\n\t\ttype filter hook %s; policy accept;", h.name, h.hook)
 		b.line("\t\t%s %s\n\t\t%s %s\n\t}", h.which, known, h.which, invalid)
 	}
+	if len(b.tunnelled()) > 0 {
+		// What comes from outside for a floating address whose guest has just left that host, and comes after it. The answers to it go out from here under the
+		// floating address: they belong to no connection that was seen to begin.
+		b.line("\tchain astray {\n\t\ttype filter hook prerouting priority -300; policy accept;\n\t\tiifname @bridges meta mark & 0x%08x != 0 notrack\n\t}", markAstray)
+	}
 	b.line("\tchain routed {\n\t\ttype filter hook forward priority 0; policy accept;")
 	b.line("\t\tiifname . oifname @pairs accept")
 	b.line("\t\tiifname @bridges oifname @bridges drop")
@@ -148,6 +154,16 @@ func (b *builder) pairs() []string {
 // toHost lets guests reach only the host's services for them.
 func (b *builder) toHost() {
 	b.line("\tchain to_host {\n\t\ttype filter hook input priority 0; policy accept;")
+	var stands []string
+	for i := range b.state.Ports {
+		for _, f := range b.state.Ports[i].Floating {
+			stands = append(stands, f.Address)
+		}
+	}
+	if len(stands) > 0 { // what fits no connection is not translated, and must not be answered by the host in the guest's name
+		slices.Sort(stands)
+		b.line("\t\tip daddr { %s } drop", strings.Join(slices.Compact(stands), ", "))
+	}
 	b.line("\t\tiifname != @bridges accept")
 	b.line("\t\tct state established,related accept")
 	b.line("\t\tmeta l4proto { icmp, ipv6-icmp } accept")

@@ -124,6 +124,12 @@ func (p *Plane) prepareHost(st *network.HostState) error {
 			}
 		}
 	}
+	if slices.ContainsFunc(st.Networks, func(n network.HostNetwork) bool { return p.tunnelled(&n) }) {
+		// While a guest moves, one direction of its connections may pass here and the other through another host.
+		if err := p.undo.change("net/netfilter/nf_conntrack_tcp_be_liberal", "1"); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("let connections be followed that pass by in one direction: %w", err)
+		}
+	}
 	if four {
 		if err := p.undo.change("net/ipv4/ip_forward", "1"); err != nil {
 			return fmt.Errorf("switch on routing: %w", err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"kilonova/internal/network"
@@ -218,12 +219,60 @@ func (b *builder) tunnels() {
 		leaving = append(leaving, fmt.Sprintf("%q : goto leaving_%s", name, name))
 		b.line("\tchain here_%s {", name)
 		b.stayHere(n)
-		b.line("\t}\n\tchain arriving_%s {\n\t\tjump here_%s\n\t\tmeta mark set meta mark & 0x%08x accept\n\t}", name, name, ^uint32(markMask))
+		b.line("\t}\n\tchain arriving_%s {\n\t\tjump here_%s\n\t\tmeta mark set meta mark & 0x%08x", name, name, ^uint32(markMask))
+		for _, fam := range []string{"ip", "ip6"} {
+			inside := b.inside(n)[fam]
+			if len(inside) == 0 {
+				continue
+			}
+			b.line("\t\t%s saddr != { %s } meta mark set meta mark | 0x%08x accept", fam, strings.Join(inside, ", "), markAstray)
+		}
+		b.line("\t\taccept\n\t}")
 		// The wrapped packet finds its way without the marks of the one inside.
 		b.line("\tchain leaving_%s {\n\t\tjump here_%s\n\t\tether saddr %s ether saddr set %s\n\t\tmeta mark set 0\n\t}", name, name, b.opts.MAC(n), b.opts.HostMAC(n.Bridge))
 	}
 	b.set("map", "arriving", "ifname : verdict", false, arriving)
 	b.set("map", "leaving", "ifname : verdict", false, leaving)
+}
+
+// inside are the addresses of a network and of those that routers join to it, by nft's word for their version, in a form that does not overlap.
+func (b *builder) inside(n *network.HostNetwork) map[string][]string {
+	sets := map[string]*netipx.IPSetBuilder{}
+	for _, o := range append([]*network.HostNetwork{n}, b.peers(n)...) {
+		for i := range o.Subnets {
+			p, err := netip.ParsePrefix(o.Subnets[i].CIDR)
+			if err != nil {
+				continue
+			}
+			fam := family(o.Subnets[i].CIDR)
+			if sets[fam] == nil {
+				sets[fam] = &netipx.IPSetBuilder{}
+			}
+			sets[fam].AddPrefix(p.Masked())
+		}
+	}
+	if sets["ip6"] != nil {
+		sets["ip6"].AddPrefix(netip.MustParsePrefix("fe80::/10"))
+		sets["ip6"].Add(netip.IPv6Unspecified())
+	}
+	out := map[string][]string{}
+	for fam, s := range sets {
+		if set, err := s.IPSet(); err == nil {
+			for _, p := range set.Prefixes() {
+				out[fam] = append(out[fam], p.String())
+			}
+		}
+	}
+	return out
+}
+
+func (b *builder) peers(n *network.HostNetwork) (out []*network.HostNetwork) {
+	for _, id := range n.Peers {
+		if o := b.nets[id]; o != nil {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 func (b *builder) stayHere(n *network.HostNetwork) {

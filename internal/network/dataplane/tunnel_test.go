@@ -225,6 +225,47 @@ func TestNetworksAcrossHosts(t *testing.T) {
 			t.Error("the guest is not reached after its move")
 		}
 	})
+	t.Run("a guest with a floating address moves with its connection from outside", func(t *testing.T) {
+		run(t, "ip", "addr", "add", "192.0.2.254/24", "dev", fmt.Sprintf("wire%d", os.Getpid()))
+		for _, m := range hosts {
+			run(t, "ip", "-n", m.ns, "route", "add", "default", "via", "192.0.2.254")
+		}
+		p2.Floating = []network.Floating{{Address: "192.0.2.100", Fixed: "10.77.0.12"}}
+		all.Ports[1] = p2
+		where[p2.ID] = 0
+		for h, s := range spread(hosts, all, where) {
+			hosts[h].apply(s)
+		}
+		line := holdFrom(t, "192.0.2.100:22")
+		for _, dst := range []int{1, 0} {
+			src := 1 - dst
+			st := spread(hosts, all, where)
+			in := p2
+			in.Incoming = true
+			st[dst].Ports = append(st[dst].Ports, in)
+			hosts[dst].apply(st[dst])
+			if !line.echo("before") {
+				t.Fatal("the connection breaks before the guest moves")
+			}
+			run(t, "ip", "-n", hosts[src].ns, "link", "set", p2.Tap, "netns", hosts[dst].ns)
+			run(t, "ip", "-n", hosts[dst].ns, "link", "set", p2.Tap, "up", "master", network.BridgeName(netA))
+			// Its addresses are still at the other host: what is sent now comes through both.
+			for i := range 3 {
+				if !line.echo(fmt.Sprint("between ", i)) {
+					t.Errorf("nothing comes back while the floating address is at host %d and the guest at host %d", src, dst)
+				}
+			}
+			where[p2.ID] = dst
+			for h, s := range spread(hosts, all, where) {
+				hosts[h].apply(s)
+			}
+			for i := range 3 {
+				if !line.echo(fmt.Sprint("after ", i)) {
+					t.Fatalf("the connection does not survive the move to host %d", dst)
+				}
+			}
+		}
+	})
 	t.Run("a network leaves its host", func(t *testing.T) {
 		hosts[1].apply(&network.HostState{Host: hosts[1].ns})
 		if left := run(t, "ip", "-n", hosts[1].ns, "-o", "link", "show", "type", "vxlan"); left != "" {
