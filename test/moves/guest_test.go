@@ -320,9 +320,13 @@ func (p *pinger) gap(t *testing.T) time.Duration {
 		answers++
 		if last >= 0 {
 			longest = max(longest, seq-last-1)
+			if lost := seq - last - 1; lost >= 10 {
+				t.Logf("silent for %v after %v", time.Duration(lost)*beat, time.Duration(last)*beat)
+			}
 		}
 		last = max(last, seq)
 	}
+	t.Logf("%v of pings", time.Duration(last)*beat)
 	if answers < 10 {
 		t.Errorf("only %d pings were answered:\n%s", answers, tail(out, 500))
 	}

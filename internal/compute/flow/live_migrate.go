@@ -68,9 +68,11 @@ func liveArgs(r *operation.Run, s *compute.Server) (command.LiveMigrateArgs, err
 	if err := r.Bind(&in); err != nil {
 		return command.LiveMigrateArgs{}, err
 	}
-	a := command.LiveMigrateArgs{Spec: SpecOf(s), Block: in.Block == nil || *in.Block, Migration: migrationID(r)}
+	a := command.LiveMigrateArgs{Spec: SpecOf(s), Block: in.Block == nil || *in.Block, Auto: in.Block == nil, Migration: migrationID(r)}
 	a.Spec.Claim = placeOf(r).Claim // the guest is defined at the destination with what it holds there
-	r.Get(varTarget, &a.Target)
+	if r.Get(varTarget, &a.Target); a.Target[command.SharedDisks] != "" {
+		a.Block = false
+	}
 	return a, nil
 }
 
