@@ -126,6 +126,15 @@ func (p *Plane) forget(st *network.HostState) {
 			}
 		}
 	}
+	// What went to a floating address while another host, or another port, had it was not translated as it is now.
+	before, after := floatingPorts(p.applied), floatingPorts(st)
+	for _, list := range []map[string]string{before, after} {
+		for addr := range list {
+			if a, err := netip.ParseAddr(addr); err == nil && before[addr] != after[addr] {
+				addrs = append(addrs, net.IP(a.AsSlice()))
+			}
+		}
+	}
 	for _, f := range []netlink.InetFamily{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		match := &touching{addrs: addrs, six: f == netlink.FAMILY_V6}
 		if !match.any() {
@@ -135,6 +144,17 @@ func (p *Plane) forget(st *network.HostState) {
 			p.log.Warn("forget connections of changed ports", "error", err)
 		}
 	}
+}
+
+// floatingPorts gives the port behind each floating address.
+func floatingPorts(st *network.HostState) map[string]string {
+	out := map[string]string{}
+	for i := range st.Ports {
+		for _, f := range st.Ports[i].Floating {
+			out[f.Address] = st.Ports[i].ID
+		}
+	}
+	return out
 }
 
 // touching selects the tracked connections of some addresses.

@@ -169,9 +169,7 @@ func TestNetworksAcrossHosts(t *testing.T) {
 	g2.listen("22")
 	g2.listen("80")
 	g3.listen("22")
-	if !g1.ping("10.77.0.12") || !g2.ping("10.77.0.11") {
-		t.Error("guests of one network on two hosts do not reach each other")
-	}
+	until(t, "that guests of one network on two hosts reach each other", func() bool { return g1.ping("10.77.0.12") && g2.ping("10.77.0.11") })
 	if got := g1.dial("10.77.0.12:22"); got == "" {
 		t.Error("an allowed connection between hosts does not come about")
 	}
@@ -214,8 +212,9 @@ func TestNetworksAcrossHosts(t *testing.T) {
 		}
 		run(t, "ip", "-n", hosts[1].ns, "link", "set", p2.Tap, "netns", hosts[0].ns)
 		run(t, "ip", "-n", hosts[0].ns, "link", "set", p2.Tap, "up", "master", network.BridgeName(netA))
-		if !g2.ping("10.77.0.11") || !line.echo("moved") {
-			t.Error("the guest is not heard where it has gone")
+		until(t, "that the guest is heard where it has gone", func() bool { return g2.ping("10.77.0.11") })
+		if !line.echo("moved") {
+			t.Error("the connection does not come along")
 		}
 		where[p2.ID] = 0
 		for h, s := range spread(hosts, all, where) {
@@ -250,6 +249,7 @@ func TestNetworksAcrossHosts(t *testing.T) {
 			run(t, "ip", "-n", hosts[src].ns, "link", "set", p2.Tap, "netns", hosts[dst].ns)
 			run(t, "ip", "-n", hosts[dst].ns, "link", "set", p2.Tap, "up", "master", network.BridgeName(netA))
 			// Its addresses are still at the other host: what is sent now comes through both.
+			until(t, "that the guest is heard where it has gone", func() bool { return g2.ping("10.77.0.11") })
 			for i := range 3 {
 				if !line.echo(fmt.Sprint("between ", i)) {
 					t.Errorf("nothing comes back while the floating address is at host %d and the guest at host %d", src, dst)
