@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -107,4 +108,21 @@ func AnswerPlaces(t testing.TB) func(key string, minor int) []AnswerPlace {
 		}
 		return out
 	}
+}
+
+// QueryNames lists the query parameters that a route knows at a version.
+func QueryNames(t testing.TB, key string, minor int) []string {
+	t.Helper()
+	var out []string
+	for _, r := range described(t) {
+		if (entry{Method: r.Method, Path: r.Path, Action: r.Action}).key() != key {
+			continue
+		}
+		for i := range r.Query {
+			if d := &r.Query[i]; d.at(minor) && d.Path != "$" && !strings.ContainsAny(d.Path, "[{<") {
+				out = append(out, d.Path)
+			}
+		}
+	}
+	return out
 }
