@@ -253,6 +253,25 @@ func TestExternalEvents(t *testing.T) {
 	w.refused("member", "POST", "/os-server-external-events", `{"events":[{"name":"network-changed","server_uuid":"`+s.ID+`"}]}`, 1, 403)
 }
 
+// TestForeignServersComeBeforeBodies: what another project has is not there, however wrong the rest of the request is.
+func TestForeignServersComeBeforeBodies(t *testing.T) {
+	w := newWorld(t)
+	s := w.boot()
+	for path, body := range map[string]string{"/metadata/a": `{"meta":{"b":"c"}}`, "/tags/" + strings.Repeat("x", 61): ""} {
+		w.refused("member", "PUT", "/servers/"+s.ID+path, body, 26, 400)
+		w.refused("member@other", "PUT", "/servers/"+s.ID+path, body, 26, 404)
+	}
+	many := make([]string, 51)
+	for i := range many {
+		many[i] = fmt.Sprint("t", i)
+	}
+	b, err := json.Marshal(map[string]any{"tags": many})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.refused("member", "PUT", "/servers/"+s.ID+"/tags", string(b), 26, 400)
+}
+
 func TestVolumesNeedAService(t *testing.T) {
 	w := newWorld(t)
 	s := w.boot()

@@ -80,10 +80,13 @@ func (a api) setMetadata(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	key := r.Path("id")
-	if _, ok := in.Meta[key]; !ok || len(in.Meta) != 1 {
-		return nil, fault.New(fault.Invalid, "Request body and URI mismatch")
-	}
-	_, err := a.changeMetadata(r, "update", compute.DoUpdateMetadata, func(m map[string]string) error { m[key] = in.Meta[key]; return nil })
+	_, err := a.changeMetadata(r, "update", compute.DoUpdateMetadata, func(m map[string]string) error {
+		if _, ok := in.Meta[key]; !ok || len(in.Meta) != 1 {
+			return fault.New(fault.Invalid, "Request body and URI mismatch")
+		}
+		m[key] = in.Meta[key]
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -56,10 +56,14 @@ func (a api) replaceTags(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	tags := sortedSet(in.Tags)
-	if len(tags) > maxTags {
-		return nil, fault.New(fault.Invalid, "The number of tags exceeded the per-server limit %d", maxTags)
-	}
-	if err := a.changeTags(r, "update_all", func(s *compute.Server) error { s.Tags = tags; return nil }); err != nil {
+	err := a.changeTags(r, "update_all", func(s *compute.Server) error {
+		if len(tags) > maxTags {
+			return fault.New(fault.Invalid, "The number of tags exceeded the per-server limit %d", maxTags)
+		}
+		s.Tags = tags
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	return tagsReply(tags)
@@ -74,13 +78,13 @@ func (a api) deleteTags(r *httpapi.Request) (*httpapi.Reply, error) {
 
 func (a api) addTag(r *httpapi.Request) (*httpapi.Reply, error) {
 	tag, code := r.Path("id"), http.StatusNoContent
-	switch {
-	case tag == "" || len([]rune(tag)) > maxTagLength:
-		return nil, fault.New(fault.Invalid, "Tag '%s' is invalid. It must be a string with 1 to %d characters.", tag, maxTagLength)
-	case strings.ContainsAny(tag, ",/"):
-		return nil, fault.New(fault.Invalid, "Tag '%s' is invalid. It must be a string without characters '/' and ','. Validation error message: the tag does not match.", tag)
-	}
 	err := a.changeTags(r, "update", func(s *compute.Server) error {
+		switch {
+		case tag == "" || len([]rune(tag)) > maxTagLength:
+			return fault.New(fault.Invalid, "Tag '%s' is invalid. It must be a string with 1 to %d characters.", tag, maxTagLength)
+		case strings.ContainsAny(tag, ",/"):
+			return fault.New(fault.Invalid, "Tag '%s' is invalid. It must be a string without characters '/' and ','. Validation error message: the tag does not match.", tag)
+		}
 		if slices.Contains(s.Tags, tag) {
 			return nil
 		}
