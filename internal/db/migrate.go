@@ -80,8 +80,28 @@ func (d *DB) Migrate(ctx context.Context, service string, files fs.FS) error {
 		return fmt.Errorf("migrate %s: %w", service, err)
 	}
 	defer unlock()
+	if err := d.comparesExactly(ctx); err != nil {
+		return fmt.Errorf("migrate %s: %w", service, err)
+	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate %s: %w", service, err)
+	}
+	return nil
+}
+
+// comparesExactly makes new tables of a MariaDB database hold every character and tell apart what differs, as the other databases do by themselves:
+// its own default is a Latin alphabet without case.
+func (d *DB) comparesExactly(ctx context.Context) error {
+	if d.dialect != MySQL {
+		return nil
+	}
+	var name, collation string
+	err := d.pool.QueryRowContext(ctx, "SELECT SCHEMA_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()").Scan(&name, &collation)
+	if err != nil || collation == "utf8mb4_bin" {
+		return err
+	}
+	if _, err := d.pool.ExecContext(ctx, `ALTER DATABASE "`+strings.ReplaceAll(name, `"`, `""`)+`" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`); err != nil {
+		return fmt.Errorf("the database's collation is %s and cannot be changed to utf8mb4_bin: %w", collation, err)
 	}
 	return nil
 }
