@@ -25,10 +25,13 @@ var outcome = regexp.MustCompile(`(?m)^--- (PASS|FAIL|SKIP): (\w+)`)
 // TestGophercloudAcceptance runs gophercloud's own acceptance tests of the services that a cloud here has. What does not pass stands with its reason in
 // acceptance.txt, and nothing else may.
 func TestGophercloudAcceptance(t *testing.T) {
-	suites := []string{"compute/v2", "identity/v3", "image/v2", "networking/v2", "placement/v1"}
 	bins := t.TempDir()
+	const extensions = "networking/v2/extensions"
+	suites := []string{"compute/v2", "identity/v3", "image/v2", "networking/v2", extensions, extensions + "/dns", extensions + "/layer3", extensions + "/mtu",
+		extensions + "/networkipavailabilities", extensions + "/portsbinding", extensions + "/quotas", extensions + "/rbacpolicies", extensions + "/subnetpools", "placement/v1"}
+	file := func(suite string) string { return filepath.Join(bins, strings.ReplaceAll(suite, "/", "-")) }
 	for _, s := range suites {
-		cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "acceptance", "-o", filepath.Join(bins, filepath.Dir(s)), acceptance+s)
+		cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "acceptance", "-o", file(s), acceptance+s)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Skipf("the tests of gophercloud cannot be built here: %v\n%s", err, out)
 		}
@@ -42,10 +45,10 @@ func TestGophercloudAcceptance(t *testing.T) {
 		"OS_POOL_NAME=public", "OS_FLAVOR_ID="+c.flavor("m1.acctest", 512, 10, 10), "OS_FLAVOR_ID_RESIZE="+c.flavor("m1.resize", 512, 11, 10))
 	known := exceptions(t)
 	for _, s := range suites {
-		t.Run(filepath.Dir(s), func(t *testing.T) {
+		t.Run(s, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, filepath.Join(bins, filepath.Dir(s)), "-test.v", "-test.timeout", "10m")
+			cmd := exec.CommandContext(ctx, file(s), "-test.v", "-test.timeout", "10m")
 			cmd.Env, cmd.Dir = env, t.TempDir()
 			out, err := cmd.CombinedOutput()
 			text := string(out)

@@ -25,6 +25,7 @@ func extensionList() []extension {
 		{"external-net", "Neutron external network", "Networks that routers have their gateways on."},
 		{"extra_dhcp_opt", "Neutron Extra DHCP options", "Further DHCP options of ports."},
 		{"extraroute", "Neutron Extra Route", "Static routes of routers."},
+		{"extraroute-atomic", "Atomically add/remove extra routes", "Static routes of routers, added and removed one by one."},
 		{"fip-port-details", "Floating IP Port Details Extension", "The port behind a floating IP."},
 		{"ip-substring-filtering", "IP address substring filtering", "Filters for parts of addresses."},
 		{"net-mtu", "Network MTU", "The MTU of networks."},
@@ -52,6 +53,7 @@ func extensionList() []extension {
 		{"standard-attr-tag", "Tag support for resources with standard attribute", "Tags."},
 		{"standard-attr-timestamp", "Resource timestamps", "When things were made and changed."},
 		{"subnet-service-types", "Subnet service types", "Subnets for the ports of certain owners."},
+		{"subnetpool-prefix-ops", "Subnet Pool Prefix Operations", "Prefixes of subnet pools, added and removed one by one."},
 		{"subnet_allocation", "Subnet Allocation", "Subnets cut from pools."},
 	}
 }

@@ -23,6 +23,7 @@ func Rules() []policy.Rule {
 		{Name: "create_security_group_rule", Check: groupOwner}, {Name: "delete_security_group_rule", Check: groupOwner},
 		{Name: "delete_default_security_group", Check: admin, Description: "Remove the group named default."},
 		{Name: "add_router_interface", Check: member}, {Name: "remove_router_interface", Check: member},
+		{Name: "add_extraroutes", Check: member}, {Name: "remove_extraroutes", Check: member}, {Name: "add_prefixes", Check: member}, {Name: "remove_prefixes", Check: member},
 		{Name: "create_rbac_policy:target_tenant", Check: admin}, {Name: "update_rbac_policy:target_tenant", Check: admin},
 		{Name: "get_quota", Check: reader}, {Name: "update_quota", Check: admin}, {Name: "delete_quota", Check: admin},
 		{Name: "get_agent", Check: admin}, {Name: "update_agent", Check: admin}, {Name: "delete_agent", Check: admin},

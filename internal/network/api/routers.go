@@ -165,17 +165,11 @@ func (a *API) changeInterface(r *httpapi.Request, rule string, adding bool, act 
 	if adding && subnet != "" && port != "" {
 		return nil, fault.New(fault.Invalid, "Bad router request: Cannot specify both subnet-id and port-id.").WithCode("BadRequest")
 	}
-	res := routers(a)
-	d, err := res.one(q, r.Path("id"))
+	d, err := routers(a).mine(q, r.Path("id"), rule)
 	if err != nil {
 		return nil, err
 	}
 	project, _ := d["project_id"].(string)
-	t := q.Own()
-	t["project_id"], t["tenant_id"] = project, project
-	if err := deny(q, rule, t); err != nil {
-		return nil, err
-	}
 	if adding {
 		if err := a.interfaceVisible(q, subnet, port); err != nil {
 			return nil, err

@@ -153,6 +153,48 @@ func (c *Change) UpdateSubnetPool(poolID string, change func(p *network.SubnetPo
 	return p, c.pools.Update(c.ctx, c.tx, p)
 }
 
+// RemovePoolPrefixes takes prefixes away from a subnet pool. It fails with fault.Invalid when a subnet was cut from them or nothing would be left.
+func (c *Change) RemovePoolPrefixes(poolID string, prefixes []string) (*network.SubnetPool, error) {
+	p, err := c.pools.Lock(c.ctx, c.tx, poolID)
+	if err != nil {
+		return nil, err
+	}
+	var b netipx.IPSetBuilder
+	for _, text := range p.Prefixes {
+		if q, err := netip.ParsePrefix(text); err == nil {
+			b.AddPrefix(q)
+		}
+	}
+	for _, text := range prefixes {
+		q, err := ipam.ParsePrefix(text)
+		if err != nil {
+			return nil, err
+		}
+		b.RemovePrefix(q)
+	}
+	left, err := b.IPSet()
+	if err != nil {
+		return nil, err
+	}
+	cut, err := c.subnets.List(c.ctx, c.tx, "subnetpool_id = ?", poolID)
+	if err != nil {
+		return nil, err
+	}
+	for i := range cut {
+		if q, err := ipam.Prefix(&cut[i]); err != nil || !left.ContainsPrefix(q) {
+			return nil, fault.New(fault.Invalid, "Illegal update to prefixes: subnet %s was cut from them.", cut[i].ID).WithCode("IllegalSubnetPoolPrefixUpdate")
+		}
+	}
+	p.Prefixes = nil
+	for _, q := range left.Prefixes() {
+		p.Prefixes = append(p.Prefixes, q.String())
+	}
+	if err := c.checkSubnetPool(p); err != nil {
+		return nil, err
+	}
+	return p, c.pools.Update(c.ctx, c.tx, p)
+}
+
 // DeleteSubnetPool removes a subnet pool; fault.Conflict while subnets are cut from it.
 func (c *Change) DeleteSubnetPool(poolID string) error {
 	p, err := c.pools.Lock(c.ctx, c.tx, poolID)
