@@ -2,7 +2,7 @@
 # run.sh SELECTION [REGEX] - runs Debian's Tempest against a Kilonova and judges the outcome.
 #
 # SELECTION names a file selections/SELECTION.txt (one regular expression a line) or is "regex" with the expression as second argument.
-# CONCURRENCY tests run at once; scenarios take hosts away from each other, so they run one by one. LIMIT ends the run after so many seconds.
+# CONCURRENCY tests run at once, after those of selections/alone.txt, which bear no others beside them. LIMIT ends the run after so many seconds.
 # By default it starts a cloud of its own on the fake driver; with OS_CLIENT_CONFIG_FILE and OS_CLOUD set it uses that cloud.
 # With GUESTS=1 that cloud runs real guests on QEMU, in namespaces of its own (root is needed), Tempest logs in to them, and the lists are
 # known-failures-guests.txt and known-skips-guests.txt.
@@ -27,7 +27,6 @@ work=${WORK:-$(mktemp -d)}
 mkdir -p "$work"
 hosts=${FAKE_HOSTS:-3}
 concurrency=${CONCURRENCY:-4} # most of a test is waiting
-[ "$selection" != scenario ] || concurrency=1
 driver=(--compute-driver fake --fake-hosts "$hosts")
 list=
 if [ -n "$guests" ]; then
@@ -79,6 +78,17 @@ else
 fi
 grep -v '^#' "$here/selections/exclude.txt" | sed 's/[[:space:]]*#.*//' | grep . >exclude.txt || true
 began=$(date +%s)
-# Tempest's own exit code tells only that something failed; judge.py says what.
-timeout -s TERM "${LIMIT:-3600}" tempest run --subunit --include-list include.txt --exclude-list exclude.txt --concurrency "$concurrency" >run.subunit 2>run.log || true
+ends=$(( began + ${LIMIT:-3600} ))
+# part LIST CONCURRENCY - Tempest's own exit code tells only that something failed; judge.py says what.
+part() {
+  [ -s "$1" ] || return 0
+  timeout -s TERM "$(( ends - $(date +%s) ))" tempest run --subunit --load-list "$1" --concurrency "$2" >>run.subunit 2>>run.log || true
+}
+: >run.subunit
+tempest run --list-tests --include-list include.txt --exclude-list exclude.txt 2>>run.log | grep '^tempest\.' >all.list
+grep -v '^#' "$here/selections/alone.txt" >alone.txt
+grep -E -f alone.txt all.list >alone.list || true
+grep -v -E -f alone.txt all.list >rest.list || true
+part alone.list 1
+part rest.list "$concurrency"
 /usr/bin/python3 "$here/judge.py" run.subunit "$here/known-failures$list.txt" --skips "$here/known-skips$list.txt" --selection include.txt --seconds $(( $(date +%s) - began )) --out "${OUTCOMES:-outcomes.txt}"
