@@ -57,10 +57,7 @@ func (c *Change) checkSubnetPool(p *network.SubnetPool) error {
 	if err != nil || len(p.Prefixes) == 0 {
 		return fault.New(fault.Invalid, "Empty subnet pool prefix list.").WithCode("EmptySubnetPoolPrefixList")
 	}
-	p.Prefixes = p.Prefixes[:0:0]
-	for _, q := range set.Prefixes() {
-		p.Prefixes = append(p.Prefixes, q.String())
-	}
+	p.Prefixes = ipam.Texts(set)
 	bits, least := 32, 8
 	if p.Version == 6 {
 		bits, least = 128, 64
@@ -104,24 +101,11 @@ func (c *Change) poolPlace(p *network.SubnetPool) error {
 		if p.IsDefault && o.IsDefault {
 			return fault.New(fault.Invalid, "Invalid input for operation: A default subnetpool for this IP family has already been set. Only one default may exist per IP family.").WithCode("InvalidInput")
 		}
-		if p.ScopeID != "" && o.ScopeID == p.ScopeID && overlap(p.Prefixes, o.Prefixes) {
+		if p.ScopeID != "" && o.ScopeID == p.ScopeID && ipam.Overlap(p.Prefixes, o.Prefixes) {
 			return fault.New(fault.Conflict, "Subnet pool prefixes overlap with those of pool %s in address scope %s.", o.ID, p.ScopeID).WithCode("AddressScopePrefixConflict")
 		}
 	}
 	return nil
-}
-
-func overlap(a, b []string) bool {
-	for _, x := range a {
-		for _, y := range b {
-			p, e1 := netip.ParsePrefix(x)
-			q, e2 := netip.ParsePrefix(y)
-			if e1 == nil && e2 == nil && p.Overlaps(q) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // UpdateSubnetPool changes a subnet pool. Prefixes may be added, not taken away.
@@ -130,20 +114,11 @@ func (c *Change) UpdateSubnetPool(poolID string, change func(p *network.SubnetPo
 	if err != nil {
 		return nil, err
 	}
-	var before netipx.IPSetBuilder
-	for _, q := range p.Prefixes {
-		if v, err := netip.ParsePrefix(q); err == nil {
-			before.AddPrefix(v)
-		}
-	}
+	before := ipam.Set(p.Prefixes)
 	if err := change(p); err != nil {
 		return nil, err
 	}
-	for _, q := range p.Prefixes {
-		if v, err := netip.ParsePrefix(q); err == nil {
-			before.RemovePrefix(v)
-		}
-	}
+	before.RemoveSet(ipam.Whole(p.Prefixes))
 	if left, err := before.IPSet(); err != nil || len(left.Prefixes()) > 0 {
 		return nil, fault.New(fault.Invalid, "Illegal update to prefixes: existing prefixes must be a subset of the new prefixes.").WithCode("IllegalSubnetPoolPrefixUpdate")
 	}
@@ -159,19 +134,8 @@ func (c *Change) RemovePoolPrefixes(poolID string, prefixes []string) (*network.
 	if err != nil {
 		return nil, err
 	}
-	var b netipx.IPSetBuilder
-	for _, text := range p.Prefixes {
-		if q, err := netip.ParsePrefix(text); err == nil {
-			b.AddPrefix(q)
-		}
-	}
-	for _, text := range prefixes {
-		q, err := ipam.ParsePrefix(text)
-		if err != nil {
-			return nil, err
-		}
-		b.RemovePrefix(q)
-	}
+	b := ipam.Set(p.Prefixes)
+	b.RemoveSet(ipam.Whole(prefixes))
 	left, err := b.IPSet()
 	if err != nil {
 		return nil, err
@@ -185,10 +149,7 @@ func (c *Change) RemovePoolPrefixes(poolID string, prefixes []string) (*network.
 			return nil, fault.New(fault.Invalid, "Illegal update to prefixes: subnet %s was cut from them.", cut[i].ID).WithCode("IllegalSubnetPoolPrefixUpdate")
 		}
 	}
-	p.Prefixes = nil
-	for _, q := range left.Prefixes() {
-		p.Prefixes = append(p.Prefixes, q.String())
-	}
+	p.Prefixes = ipam.Texts(left)
 	if err := c.checkSubnetPool(p); err != nil {
 		return nil, err
 	}
@@ -224,12 +185,7 @@ func (c *Change) cut(r *SubnetRequest) error {
 	if err != nil {
 		return err
 	}
-	var b netipx.IPSetBuilder
-	for _, q := range p.Prefixes {
-		if v, err := netip.ParsePrefix(q); err == nil {
-			b.AddPrefix(v)
-		}
-	}
+	b := ipam.Set(p.Prefixes)
 	var used int64
 	for i := range taken {
 		if v, err := ipam.Prefix(&taken[i]); err == nil {
