@@ -19,10 +19,10 @@ func SchedulerConfig(cfg *config.Config) (scheduler.Config, error) {
 	if len(o.Weighers) > 0 {
 		c.WeightClasses = o.Weighers
 	}
-	c.MaxPlacementResults, c.QueryPlacementForRoutedNetworkAggregate = q.MaxResults, q.RoutedNetworks
+	c.MaxPlacementResults = q.MaxResults
 	c.LimitTenantsToPlacementAggregate, c.PlacementAggregateRequiredForTenants = q.TenantAggregate, q.TenantRequired
 	c.QueryPlacementForImageTypeSupport, c.EnableIsolatedAggregateFiltering, c.ImageMetadataPrefilter = q.ImageType, q.Isolated, q.ImageMetadata
-	c.PCIInPlacement, c.DisableFallbackPCPUQuery, c.TrackInstanceChanges = o.PCIInPlacement, cfg.Workarounds.NoFallbackPCPU, o.TrackServers
+	c.DisableFallbackPCPUQuery, c.TrackInstanceChanges = cfg.Workarounds.NoFallbackPCPU, o.TrackServers
 	c.MaxIOOpsPerHost, c.MaxInstancesPerHost, c.DefaultArchitecture = o.MaxIOOps, o.MaxInstances, o.Architecture
 	c.IsolatedImages, c.IsolatedHosts, c.RestrictIsolatedHosts = o.IsolatedImages, o.IsolatedHosts, o.RestrictIsolated
 	c.ImageIsolationNamespace, c.ImageIsolationSeparator = o.ImageNamespace, o.ImageSeparator

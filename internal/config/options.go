@@ -116,7 +116,6 @@ type Config struct {
 	} `section:"pci"`
 	Placing struct {
 		MaxResults      int  `opt:"max_placement_results" default:"1000" help:"Allocation candidates asked of placement at most; requests that depend on other servers or name a host of several nodes ask for all."`
-		RoutedNetworks  bool `opt:"query_placement_for_routed_network_aggregates" default:"false" help:"Only hosts that the segments of the requested networks reach."`
 		TenantAggregate bool `opt:"limit_tenants_to_placement_aggregate" default:"false" help:"Only hosts of aggregates whose metadata filter_tenant_id names the project, if there are any."`
 		TenantRequired  bool `opt:"placement_aggregate_required_for_tenants" default:"false" help:"With limit_tenants_to_placement_aggregate: projects that no aggregate names find no host."`
 		ImageType       bool `opt:"query_placement_for_image_type_support" default:"false" help:"Only hosts that say they can use the image's disk format."`
@@ -151,7 +150,6 @@ type Config struct {
 		ImageNamespace   string   `opt:"aggregate_image_properties_isolation_namespace" default:"" help:"AggregateImagePropertiesIsolation: only metadata whose key begins with this are compared."`
 		ImageSeparator   string   `opt:"aggregate_image_properties_isolation_separator" default:"." help:"What stands between that beginning and the rest of the key."`
 		Architecture     string   `opt:"image_properties_default_architecture" default:"" help:"ImagePropertiesFilter: architecture of images that name none; empty: any."`
-		PCIInPlacement   bool     `opt:"pci_in_placement" default:"false" help:"PCI devices of hosts are providers in placement, and requests for them are part of the question that placement answers."`
 		RAMWeight        float64  `opt:"ram_weight_multiplier" default:"1.0" help:"Weight of free memory."`
 		CPUWeight        float64  `opt:"cpu_weight_multiplier" default:"1.0" help:"Weight of free CPUs."`
 		DiskWeight       float64  `opt:"disk_weight_multiplier" default:"1.0" help:"Weight of free disk."`

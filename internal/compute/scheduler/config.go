@@ -12,7 +12,6 @@ type Config struct {
 	EnableIsolatedAggregateFiltering        bool   // enable_isolated_aggregate_filtering
 	ImageMetadataPrefilter                  bool   // image_metadata_prefilter
 	QueryPlacementForRoutedNetworkAggregate bool   // query_placement_for_routed_network_aggregates
-	PCIInPlacement                          bool   // pci_in_placement
 	TrackInstanceChanges                    bool   // track_instance_changes: filters and weighers see the servers of hosts
 	DisableFallbackPCPUQuery                bool   // [workarounds] disable_fallback_pcpu_query
 	DefaultArchitecture                     string // image_properties_default_architecture

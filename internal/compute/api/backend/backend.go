@@ -65,6 +65,7 @@ type Options struct {
 	ConsoleURLs     map[string]string // base URL of the console proxy, by console type: "novnc" -> "http://host:6080/vnc_lite.html"
 	ConsoleTTL      time.Duration     // 0: 10 min
 	PCIAliases      []compute.PCIAlias
+	CachePause      time.Duration // before a host that could not cache images is asked again; 0: 10 s
 	// AnswerWait is how long handlers wait for an operation whose answer says that it is done (attaching an interface); 0: not at all.
 	AnswerWait time.Duration
 	Log        *slog.Logger
@@ -97,6 +98,9 @@ func New(s Services, o Options) *Backend {
 	}
 	if o.ServiceDownTime == 0 {
 		o.ServiceDownTime = time.Minute
+	}
+	if o.CachePause == 0 {
+		o.CachePause = 10 * time.Second
 	}
 	if o.ConsoleTTL == 0 {
 		o.ConsoleTTL = 10 * time.Minute

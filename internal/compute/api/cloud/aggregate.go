@@ -266,12 +266,13 @@ func (a api) changeHosts(r *httpapi.Request, action string, change func(context.
 		return nil, err
 	}
 	if err := a.tellPlacement(ctx, host); err != nil {
-		return nil, err
+		a.Log.Warn("placement could not be told of a host's aggregates; conductors tell it when it answers", "host", host.Name, "request_id", r.RequestID, "error", err)
 	}
 	return reply("aggregate", aggregateView(r, g)), nil
 }
 
-// tellPlacement writes the aggregates of a host to its resource provider.
+// tellPlacement writes the aggregates of a host to its resource provider at once. Aggregates that are not compute's stay. What fails here the reconcile loop
+// "aggregates" does later.
 func (a api) tellPlacement(ctx context.Context, host *compute.Host) error {
 	if a.Placement == nil || host.NodeID == "" {
 		return nil
@@ -280,16 +281,19 @@ func (a api) tellPlacement(ctx context.Context, host *compute.Host) error {
 	if err != nil {
 		return err
 	}
-	ids := []string{}
+	ps, err := a.Placement.Providers(ctx, host.NodeID)
+	if err != nil || len(ps) == 0 {
+		return err
+	}
+	ids := slices.DeleteFunc(slices.Clone(ps[0].Aggregates), func(id string) bool {
+		return slices.ContainsFunc(all, func(g compute.Aggregate) bool { return g.UUID == id })
+	})
 	for _, g := range all {
 		if slices.Contains(g.Hosts, host.Name) {
 			ids = append(ids, g.UUID)
 		}
 	}
-	if err := a.Placement.SetAggregates(ctx, host.NodeID, ids); err != nil {
-		return fault.Wrap(err, fault.Unavailable, "The aggregate is changed, but placement could not be told. Remove and add host %s again when it answers.", host.Name)
-	}
-	return nil
+	return a.Placement.SetAggregates(ctx, host.NodeID, ids)
 }
 
 // cacheImages asks the hosts of an aggregate to fetch images ahead. It is a hint: what a host cannot do now it does when it needs the image.
@@ -327,14 +331,10 @@ func (a api) cacheOn(ctx context.Context, request string, g compute.Aggregate, i
 	through := make(chan store.Caching)
 	for _, host := range g.Hosts {
 		go func() {
-			var out command.CacheImagesResult
-			err := a.Agents.Do(ctx, host, command.Command{Verb: command.CacheImages, RequestID: request}, command.CacheImagesArgs{ImageIDs: images}, &out)
-			if err != nil {
-				a.Log.Warn("images could not be cached ahead", "host", host, "request_id", request, "error", err)
-				out.Failed = images
-			}
-			cached := slices.DeleteFunc(slices.Clone(images), func(i string) bool { return slices.Contains(out.Failed, i) })
-			through <- store.Caching{Aggregate: g, Host: host, Cached: cached, Failed: out.Failed}
+			failed := a.cacheOnHost(ctx, request, host, images)
+			cached := slices.DeleteFunc(slices.Clone(images), func(i string) bool { return slices.Contains(failed, i) })
+			a.Log.Info("images were cached ahead", "host", host, "request_id", request, "cached", len(cached), "failed", failed)
+			through <- store.Caching{Aggregate: g, Host: host, Cached: cached, Failed: failed}
 		}()
 	}
 	for i := range g.Hosts {
@@ -343,6 +343,32 @@ func (a api) cacheOn(ctx context.Context, request string, g compute.Aggregate, i
 		a.told(ctx, store.CacheHost, &c)
 	}
 	a.told(ctx, store.CacheEnded, &g)
+}
+
+// cacheOnHost has one host fetch images and gives those that it could not. What fails is tried again twice, with pauses.
+func (a api) cacheOnHost(ctx context.Context, request, host string, images []string) (failed []string) {
+	pause := a.CachePause
+	for try := 1; ; try++ {
+		var out command.CacheImagesResult
+		err := a.Agents.Do(ctx, host, command.Command{Verb: command.CacheImages, RequestID: request}, command.CacheImagesArgs{ImageIDs: images}, &out)
+		if failed = out.Failed; err != nil {
+			failed = images
+		}
+		if len(failed) == 0 {
+			return nil
+		}
+		a.Log.Warn("images could not be cached ahead", "host", host, "request_id", request, "images", failed, "try", try, "error", err)
+		if try == 3 {
+			return failed
+		}
+		images = failed
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return failed
+		}
+		pause *= 6
+	}
 }
 
 // told writes a notification of what no transaction did.

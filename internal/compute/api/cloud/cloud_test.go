@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,16 @@ type recorder struct {
 	down       bool
 }
 
+func (p *recorder) Providers(_ context.Context, uuids ...string) ([]placement.Provider, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []placement.Provider
+	for _, u := range uuids {
+		out = append(out, placement.Provider{UUID: u, Aggregates: p.aggregates[u]})
+	}
+	return out, nil
+}
+
 func (p *recorder) SetAggregates(_ context.Context, provider string, ids []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,7 +74,10 @@ func (p *recorder) DeleteProvider(_ context.Context, provider string) error {
 }
 
 // agents answers queries of hosts.
-type agents struct{ cached chan string }
+type agents struct {
+	cached chan string
+	broken atomic.Int64 // so many times caching fails
+}
 
 func (a *agents) Do(_ context.Context, host string, cmd command.Command, args, out any) error {
 	switch cmd.Verb {
@@ -73,7 +87,11 @@ func (a *agents) Do(_ context.Context, host string, cmd command.Command, args, o
 		}
 		out.(*command.UptimeResult).Uptime = " 08:32:11 up 93 days"
 	case command.CacheImages:
-		a.cached <- host + " " + strings.Join(args.(command.CacheImagesArgs).ImageIDs, ",")
+		ids := args.(command.CacheImagesArgs).ImageIDs
+		a.cached <- host + " " + strings.Join(ids, ",")
+		if a.broken.Add(-1) >= 0 {
+			out.(*command.CacheImagesResult).Failed = ids[1:]
+		}
 	}
 	return nil
 }
@@ -111,7 +129,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: s, placement: &recorder{aggregates: map[string][]string{}, traits: map[string]bool{}}, agents: &agents{make(chan string, 8)}}
+	w := &world{t: t, store: s, placement: &recorder{aggregates: map[string][]string{}, traits: map[string]bool{}}, agents: &agents{cached: make(chan string, 8)}}
 	info, err := json.Marshal(virt.HostInfo{HypervisorType: "QEMU", HypervisorVersion: 7002000, VCPUs: 8, MemoryMB: 16384, DiskGB: 100, HostIP: "192.0.2.1",
 		CPUInfo: map[string]any{"arch": "x86_64"}, FreeDiskGB: 90})
 	if err != nil {
@@ -133,7 +151,7 @@ func newWorld(t *testing.T) *world {
 		}
 		return s.InsertServer(t.Context(), tx, server("one", apitest.Project, "c1", 2*time.Hour))
 	})
-	b := backend.New(backend.Services{Store: s, Operations: engine, Reader: engine, Placement: w.placement, Agents: w.agents, Projects: projects{}}, backend.Options{})
+	b := backend.New(backend.Services{Store: s, Operations: engine, Reader: engine, Placement: w.placement, Agents: w.agents, Projects: projects{}}, backend.Options{CachePause: time.Millisecond})
 	w.h = apitest.Handler(t, cloud.Handlers(b))
 	return w
 }
@@ -310,7 +328,10 @@ func TestAggregates(t *testing.T) {
 		t.Error(w.placement.aggregates)
 	}
 	w.placement.down = true
-	w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c2"}}`, 1, 503)
+	w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c2"}}`, 1, 200) // conductors tell placement later
+	if len(w.placement.aggregates[w.nodes[1]]) != 0 {
+		t.Error(w.placement.aggregates)
+	}
 	w.ask("member", "GET", "/os-aggregates", "", 1, 403)
 	w.ask("admin", "DELETE", "/os-aggregates/2", "", 1, 200)
 }
@@ -336,6 +357,15 @@ func TestCacheImages(t *testing.T) {
 	slices.Sort(got)
 	if d := cmp.Diff([]string{"c1 " + image, "c2 " + image}, got); d != "" {
 		t.Error(d)
+	}
+	w.ask("admin", "POST", "/os-aggregates/1/action", `{"remove_host":{"host":"c1"}}`, 1, 200)
+	w.agents.broken.Store(1)
+	other := id.UUID()
+	w.ask("admin", "POST", "/os-aggregates/1/images", fmt.Sprintf(`{"cache":[{"id":%q},{"id":%q}]}`, image, other), 81, 202)
+	for _, want := range []string{"c2 " + image + "," + other, "c2 " + other} { // what failed is asked for again
+		if got := <-w.agents.cached; got != want {
+			t.Errorf("asked %q, want %q", got, want)
+		}
 	}
 	w.ask("admin", "POST", "/os-aggregates/1/images", fmt.Sprintf(`{"cache":[{"id":%q},{"id":%q}]}`, image, image), 81, 400)
 	w.ask("admin", "POST", "/os-aggregates/1/images", `{"cache":[]}`, 81, 400)

@@ -157,7 +157,7 @@ func (a api) setService(ctx context.Context, s *compute.Host, disabled *bool, re
 	}
 	if disabled != nil && s.NodeID != "" && a.Placement != nil {
 		if err := a.Placement.SetTrait(ctx, s.NodeID, disabledTrait, *disabled); err != nil && !errors.Is(err, fault.NotFound) {
-			return nil, fault.Wrap(err, fault.Unavailable, "The service is changed, but placement could not be told. Repeat the request when it answers.")
+			a.Log.Warn("placement could not be told of a service's state; conductors tell it when it answers", "host", s.Name, "error", err)
 		}
 	}
 	return a.Store.Service(ctx, a.DB(), s.ServiceID)
