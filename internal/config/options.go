@@ -100,6 +100,7 @@ type Config struct {
 		ReportInterval   time.Duration `opt:"report_interval" default:"10s" help:"Time between heartbeats of an agent."`
 		ServiceDownTime  time.Duration `opt:"service_down_time" default:"60s" help:"Silence after which a service is down."`
 		ShutdownTimeout  time.Duration `opt:"shutdown_timeout" default:"60s" help:"Time a guest has to shut down by itself."`
+		Monitors         []string      `opt:"compute_monitors" default:"" help:"Metrics that this host measures for MetricsFilter and MetricsWeigher: cpu.virt_driver; empty: none."`
 		DefaultZone      string        `opt:"default_availability_zone" default:"nova" help:"Zone of hosts in no aggregate with a zone."`
 		ScheduleZone     string        `opt:"default_schedule_zone" default:"" help:"Zone of servers that ask for none; empty: any."`
 		ReclaimInterval  time.Duration `opt:"reclaim_instance_interval" default:"0" help:"Time that a deleted server can be restored; 0: deletes are final."`

@@ -58,7 +58,9 @@ type Config struct {
 	MaxBuilds int
 	// ResumeGuests starts guests, after the host was restarted, that the cloud has as running.
 	ResumeGuests bool
-	Log          *slog.Logger
+	// Monitors are the sets of metrics that are measured: MonitorCPU.
+	Monitors []string
+	Log      *slog.Logger
 }
 
 // Agent is one host's agent.
@@ -68,6 +70,7 @@ type Agent struct {
 	start string
 	cache *imageCache
 	plane *planeSync
+	cpu   *cpuMonitor // nil: not measured
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -116,6 +119,12 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.MaxBuilds > 0 {
 		a.builds = make(chan struct{}, cfg.MaxBuilds)
+	}
+	for _, m := range cfg.Monitors {
+		if m != MonitorCPU {
+			return nil, fmt.Errorf("agent: there is no monitor %q; %s is", m, MonitorCPU)
+		}
+		a.cpu = &cpuMonitor{path: "/proc/stat"}
 	}
 	if cfg.Plane != nil {
 		a.plane = &planeSync{agent: a, kick: make(chan struct{}, 1), told: map[string]bool{}}

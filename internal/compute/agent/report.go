@@ -80,6 +80,7 @@ func (a *Agent) report(ctx context.Context, full bool) error {
 		if err != nil {
 			return fmt.Errorf("look at the host: %w", err)
 		}
+		a.cpu.measure(info)
 		r.Info, r.Traits = info, Traits(a.cfg.Driver, info)
 	}
 	// A conductor that hangs must not cost the host its good name: the next try reaches another one.

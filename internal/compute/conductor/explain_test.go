@@ -59,6 +59,25 @@ func TestExplainPlacement(t *testing.T) {
 	}
 }
 
+// TestMetricsAreWeighed: what hosts measure reaches the scheduler.
+func TestMetricsAreWeighed(t *testing.T) {
+	c := newCloud(t, options{planner: func(c *scheduler.Config) {
+		c.EnabledFilters = append(c.EnabledFilters, "MetricsFilter")
+		c.MetricsSetting, c.MetricsMultiplier = map[string]float64{"cpu.percent": -1}, 1000
+	}})
+	for host, busy := range map[string]float64{"h1": 0.9, "h2": 0.1} {
+		c.host(host, fake.Config{Hardware: fake.Hardware{Metrics: map[string]float64{"cpu.percent": busy}}})
+	}
+	c.host("h3", fake.Config{})
+	text, err := c.con.ExplainWant(c.ctx, conductor.WantOf("p", compute.Flavor{FlavorID: "x", Name: "x", VCPUs: 1, RAMMB: 1}, "none", nil, nil), "")
+	c.must(err)
+	for _, want := range []string{"It would go to h2.", "MetricsWeigher                     -0.9, scaled 0.000", "does not report the metric cpu.percent"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the explanation does not say %q:\n%s", want, text)
+		}
+	}
+}
+
 // TestFailedBuildsCount: a host on which a build failed comes last, for every conductor, until one succeeds there.
 func TestFailedBuildsCount(t *testing.T) {
 	c := newCloud(t, options{several: true})

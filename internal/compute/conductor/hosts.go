@@ -148,7 +148,7 @@ func (h *host) take(r compute.Host) {
 	}
 	h.base = scheduler.HostState{Host: h.Name, Node: nodeName(h), Provider: h.NodeID, ServiceID: h.ServiceID, ID: h.NodeNumber, Zone: h.Zone, HostIP: h.info.HostIP,
 		Aggregates: h.pureAggs, Enabled: !h.Disabled, ForcedDown: h.ForcedDown, HypervisorType: h.info.HypervisorType,
-		HypervisorVersion: h.info.HypervisorVersion, Supported: h.info.Supported, CPUInfo: h.info.CPUInfo, Stats: h.info.Stats,
+		HypervisorVersion: h.info.HypervisorVersion, Supported: h.info.Supported, CPUInfo: h.info.CPUInfo, Stats: h.info.Stats, Metrics: h.info.Metrics,
 		VCPUs: int64(h.info.VCPUs), MemoryMB: h.info.MemoryMB, DiskGB: h.info.DiskGB, CPURatio: 1, RAMRatio: 1, DiskRatio: 1, Servers: h.servers}
 	h.parts()
 }

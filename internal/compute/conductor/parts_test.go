@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt/fake"
@@ -164,5 +165,37 @@ func TestPartsOnTheMove(t *testing.T) {
 	c.ends(c.accept(compute.OpConfirmResize, s.ID, nil), operation.Done)
 	if got := expect("nothing left", 0, 0); got.Claim() != nil {
 		t.Errorf("%+v", got.Claim())
+	}
+}
+
+// TestPartsOfServersThatLeaveRunning: a live migration and an evacuation take the pinned CPUs at the destination and free those that were left.
+func TestPartsOfServersThatLeaveRunning(t *testing.T) {
+	c := newCloud(t, options{downTime: 2 * time.Second})
+	kill := map[string]func(){"h1": c.host("h1", machine()), "h2": c.host("h2", machine())}
+	s := c.record(pinned(2, "hw:cpu_thread_policy", "isolate"))
+	c.ends(c.create(s, compute.CreateInput{}), operation.Done)
+	was := c.get(s.ID).Host
+	where := func(cpus int) string {
+		t.Helper()
+		if n, _ := c.exclusive(); n != cpus {
+			t.Fatalf("%d CPUs are held, want %d", n, cpus)
+		}
+		held, err := c.store.HostClaims(c.ctx, c.db)
+		c.must(err)
+		if len(held) != 1 || len(held[0].Claim.Cells) != 1 || len(held[0].Claim.Cells[0].Blocked) != 2 {
+			t.Fatalf("held %+v", held)
+		}
+		return held[0].Host
+	}
+	c.ends(c.accept(compute.OpLiveMigrate, s.ID, compute.LiveMigrateInput{}), operation.Done)
+	now := c.get(s.ID)
+	if now.Host == was || where(2) != now.Host || now.Claim() == nil {
+		t.Fatalf("moved from %s to %s, its CPUs are on %s", was, now.Host, where(2))
+	}
+	kill[now.Host]()
+	c.eventually("the host is down", func() bool { return c.con.Down(c.ctx, now.Host) })
+	c.ends(c.accept(compute.OpEvacuate, s.ID, compute.EvacuateInput{}), operation.Done)
+	if got := c.get(s.ID); got.Host != was || where(2) != was {
+		t.Errorf("evacuated to %s, its CPUs are on %s", got.Host, where(2))
 	}
 }

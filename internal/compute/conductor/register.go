@@ -95,7 +95,7 @@ func lasting(i *virt.HostInfo) string {
 		return ""
 	}
 	c := *i
-	c.Uptime, c.FreeDiskGB, c.MemoryUsedMB, c.Stats, c.Traits = "", 0, 0, nil, nil
+	c.Uptime, c.FreeDiskGB, c.MemoryUsedMB, c.Stats, c.Traits, c.Metrics = "", 0, 0, nil, nil, nil
 	b, _ := json.Marshal(c) // plain data: it can be encoded
 	return string(b)
 }

@@ -65,7 +65,9 @@ type HostInfo struct {
 	Traits            []string          `json:"traits"` // beyond those that follow from the abilities
 	Stats             map[string]string `json:"stats"`
 	FreeDiskGB        int64             `json:"free_disk_gb"`
-	MemoryUsedMB      int64             `json:"memory_used_mb"`
+	// Metrics are measured values that MetricsFilter and MetricsWeigher know by name, cpu.percent for one; shares are 0 to 1.
+	Metrics      map[string]float64 `json:"metrics,omitempty"`
+	MemoryUsedMB int64              `json:"memory_used_mb"`
 	// NUMA and PCI are the host's NUMA nodes and the PCI devices that servers may have. A driver tells what is there; who holds what is in the conductor's
 	// claims (store.HostClaim), so drivers and agents leave Pinned, Used and Server empty.
 	NUMA []compute.HostCell   `json:"numa,omitempty"`

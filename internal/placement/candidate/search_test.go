@@ -63,17 +63,17 @@ func drawQuery(t *rapid.T, names []string) placement.Query {
 		if s == "" && len(g.Resources) == 0 && len(suffixes) == 1 {
 			g.Resources["VCPU"] = 1
 		}
-		if rapid.IntRange(0, 2).Draw(t, "traits?") == 0 {
+		for range max(0, rapid.IntRange(-3, 2).Draw(t, "traits")) { // every term has to hold
 			g.Required = append(g.Required, rapid.SliceOfNDistinct(rapid.SampledFrom(someTraits), 1, 2, rapid.ID).Draw(t, "required"))
 		}
-		if rapid.IntRange(0, 3).Draw(t, "forbid?") == 0 {
-			g.Forbidden = []string{rapid.SampledFrom(someTraits).Draw(t, "forbidden")}
+		for range max(0, rapid.IntRange(-4, 2).Draw(t, "forbids")) {
+			g.Forbidden = append(g.Forbidden, rapid.SampledFrom(someTraits).Draw(t, "forbidden"))
 		}
-		if rapid.IntRange(0, 3).Draw(t, "member?") == 0 {
-			g.MemberOf = [][]string{rapid.SliceOfNDistinct(rapid.SampledFrom(someAggs), 1, 2, rapid.ID).Draw(t, "member")}
+		for range max(0, rapid.IntRange(-4, 2).Draw(t, "members")) {
+			g.MemberOf = append(g.MemberOf, rapid.SliceOfNDistinct(rapid.SampledFrom(someAggs), 1, 2, rapid.ID).Draw(t, "member"))
 		}
-		if rapid.IntRange(0, 4).Draw(t, "avoid?") == 0 {
-			g.NotMemberOf = []string{rapid.SampledFrom(someAggs).Draw(t, "avoid")}
+		for range max(0, rapid.IntRange(-5, 2).Draw(t, "avoids")) {
+			g.NotMemberOf = append(g.NotMemberOf, rapid.SampledFrom(someAggs).Draw(t, "avoid"))
 		}
 		if rapid.IntRange(0, 4).Draw(t, "tree?") == 0 {
 			g.InTree = rapid.SampledFrom(names).Draw(t, "tree")
@@ -84,7 +84,7 @@ func drawQuery(t *rapid.T, names []string) placement.Query {
 		q.Groups = append(q.Groups, g)
 	}
 	if len(suffixed) > 1 && rapid.Bool().Draw(t, "subtree?") {
-		q.SameSubtree = [][]string{suffixed}
+		q.SameSubtree = [][]string{suffixed, suffixed[:1]}
 	}
 	if rapid.IntRange(0, 4).Draw(t, "root?") == 0 {
 		q.RootRequired = []string{rapid.SampledFrom(someTraits).Draw(t, "root")}
@@ -111,6 +111,40 @@ func answer(t *rapid.T, v *View, q placement.Query, o Options) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// TestDrawnQueriesAskForEverything: the queries that the search is compared on use every part of a query, and every part twice where it is a list.
+func TestDrawnQueriesAskForEverything(t *testing.T) {
+	seen := map[string]bool{}
+	rapid.Check(t, func(t *rapid.T) {
+		q := drawQuery(t, []string{"p0", "p1"})
+		list := func(name string, n int) {
+			seen[name], seen[name+" twice"] = seen[name] || n > 0, seen[name+" twice"] || n > 1
+		}
+		list("same_subtree", len(q.SameSubtree))
+		list("root_required", 2*len(q.RootRequired))
+		list("root forbidden", 2*len(q.RootForbidden))
+		seen["flat"] = seen["flat"] || q.Flat
+		seen["group_policy "+q.GroupPolicy] = true
+		for _, g := range q.Groups {
+			list("required", len(g.Required))
+			list("forbidden", len(g.Forbidden))
+			list("member_of", len(g.MemberOf))
+			list("not member_of", len(g.NotMemberOf))
+			seen["in_tree"] = seen["in_tree"] || g.InTree != ""
+			seen["suffix "+g.Suffix] = true
+			seen["no resources"] = seen["no resources"] || g.Suffix != "" && len(g.Resources) == 0
+			for _, choice := range append(slices.Clone(g.Required), g.MemberOf...) {
+				seen["any of several"] = seen["any of several"] || len(choice) > 1
+			}
+		}
+	})
+	for _, want := range []string{"same_subtree", "same_subtree twice", "root_required", "root forbidden", "flat", "group_policy ", "group_policy none", "group_policy isolate", "required", "required twice",
+		"forbidden", "forbidden twice", "member_of", "member_of twice", "not member_of", "not member_of twice", "in_tree", "suffix ", "suffix 1", "suffix _N", "no resources", "any of several"} {
+		if !seen[want] {
+			t.Errorf("no query was drawn with %s", want)
+		}
+	}
 }
 
 // The search gives exactly what trying every assignment gives, at first and after changes to the view.

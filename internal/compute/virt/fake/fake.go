@@ -218,7 +218,7 @@ func (d *Driver) Info(ctx context.Context) (*virt.HostInfo, error) {
 		CPUInfo: map[string]any{"arch": "x86_64", "model": "Nehalem", "vendor": "Intel", "features": []string{"pge", "clflush"},
 			"topology": map[string]any{"cores": 1, "threads": 1, "sockets": 4}},
 		Supported: [][3]string{{"x86_64", "fake", "hvm"}}, Stats: map[string]string{},
-		NUMA: d.cfg.cells(d.cfg.VCPUs, d.cfg.MemoryMB), PCI: d.cfg.devices(),
+		NUMA: d.cfg.cells(d.cfg.VCPUs, d.cfg.MemoryMB), PCI: d.cfg.devices(), Metrics: d.cfg.Metrics,
 		Uptime: " 00:00:00 up 1 day,  0:00,  0 users,  load average: 0.00, 0.00, 0.00",
 	}, ctx.Err()
 }

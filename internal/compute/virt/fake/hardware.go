@@ -17,6 +17,8 @@ type Hardware struct {
 	Dedicated, Shared []int
 	// Pages is the stock of large pages of the whole host by size in KiB.
 	Pages map[int64]int64
+	// Metrics are what the host measures.
+	Metrics map[string]float64
 	// Devices are PCI devices; one without an address gets one, one without a NUMA node (-1 is "unknown") is spread over the nodes.
 	Devices []compute.HostDevice
 }
