@@ -41,6 +41,9 @@ func Subject(routing string) string { return "notifications." + routing }
 // batch is how many messages are read and removed at once.
 const batch = 200
 
+// together is how long a message waits for others.
+const together = 20 * time.Millisecond
+
 // Run publishes, and makes what is due by the clock, until ctx ends. Of several processes one does it at a time.
 func (n *Notifier) Run(ctx context.Context) error {
 	tick := time.NewTicker(n.cfg.Poll)
@@ -89,8 +92,19 @@ func (n *Notifier) Run(ctx context.Context) error {
 			n.release(!until.IsZero())
 			return ctx.Err()
 		case <-wake:
+			n.collect(ctx)
 		case <-tick.C:
 		}
+	}
+}
+
+// collect waits a moment for what is told at the same time: removing many messages costs as much as removing one.
+func (n *Notifier) collect(ctx context.Context) {
+	t := time.NewTimer(together)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 
