@@ -132,6 +132,10 @@ func (a *App) startComputeAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	period, err := compute.ParseAuditPeriod(a.cfg.Notifications.AuditPeriod)
+	if err != nil {
+		return err
+	}
 	s, err := api.New(api.Config{
 		Services: backend.Services{Store: a.parts.store, Operations: a.parts.engine, Reader: a.parts.engine, Images: a.parts.images, Network: a.parts.network,
 			Placement: a.parts.placement, Agents: a.parts.agents, Projects: a.parts.projects},
@@ -140,7 +144,7 @@ func (a *App) startComputeAPI(context.Context) error {
 				"server_groups": q.ServerGroups, "server_group_members": q.ServerGroupMembers, "injected_files": q.InjectedFiles,
 				"injected_file_content_bytes": q.InjectedBytes, "injected_file_path_bytes": q.InjectedPath},
 			MaxLimit: a.cfg.API.MaxLimit, DefaultZone: cc.ScheduleZone, ServiceDownTime: cc.ServiceDownTime, ReclaimInterval: cc.ReclaimInterval,
-			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL, PCIAliases: aliases, AnswerWait: time.Minute,
+			ShelvedOffload: cc.ShelvedOffload, ConsoleURLs: a.consoleURLs(), ConsoleTTL: a.cfg.Console.TokenTTL, AuditPeriod: period, PCIAliases: aliases, AnswerWait: time.Minute,
 		},
 		Proxy: proxy.Options{ImageURL: a.URL() + "/image", Network: a.networkDoor()},
 		Auth:  a.parts.auth, Policy: e, Log: a.log,

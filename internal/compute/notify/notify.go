@@ -69,7 +69,7 @@ type Config struct {
 // Notifier makes and publishes notifications. It implements operation.Watcher and store.Watcher.
 type Notifier struct {
 	cfg    Config
-	period *period
+	period compute.AuditPeriod
 	lines  map[key][]Line
 	nouns  map[store.What][]noun
 	owner  string
@@ -107,7 +107,7 @@ func New(ctx context.Context, cfg Config) (*Notifier, error) {
 		n.lines[k] = append(n.lines[k], l)
 	}
 	if cfg.Audit != "" {
-		p, err := parsePeriod(cfg.Audit)
+		p, err := compute.ParseAuditPeriod(cfg.Audit)
 		if err != nil {
 			return nil, err
 		}

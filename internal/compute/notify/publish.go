@@ -65,7 +65,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 			}
 		}
 		if !until.IsZero() {
-			if n.period != nil && now.Sub(audited) > auditEvery {
+			if n.cfg.Audit != "" && now.Sub(audited) > auditEvery {
 				audited = now
 				if err := n.audit(ctx, now); err != nil && ctx.Err() == nil {
 					n.cfg.Log.Warn("the audit of servers was interrupted", "error", err)

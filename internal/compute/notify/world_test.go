@@ -363,7 +363,11 @@ func TestStateChanges(t *testing.T) {
 // TestAudit: each server of a period is told of once, whenever the audit is interrupted.
 func TestAudit(t *testing.T) {
 	w := newWorld(t)
-	_, end := notify.LastPeriod("hour", time.Now())
+	period, err := compute.ParseAuditPeriod("hour")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, end := period.Last(time.Now())
 	before := end.Add(-10 * time.Minute)
 	var want []string
 	for range 130 {
@@ -375,6 +379,9 @@ func TestAudit(t *testing.T) {
 		s.Created, s.Deleted, s.Terminated = before.Add(-4*time.Hour), before.Add(-3*time.Hour), before.Add(-3*time.Hour)
 	})
 	w.server(nil) // made after the period
+	for _, h := range []string{"c1", "empty"} {
+		w.write(func(tx *db.Tx) error { return w.store.SaveHost(t.Context(), tx, &compute.Host{Name: h}, h) })
+	}
 	for range 3 {
 		n := w.notifier(notify.Config{Sinks: []notify.Sink{w.sink}, Audit: "hour"})
 		if err := n.Audit(t.Context(), time.Now()); err != nil {
@@ -394,22 +401,14 @@ func TestAudit(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-}
-
-func TestPeriods(t *testing.T) {
-	now := time.Date(2026, 3, 15, 10, 30, 0, 0, time.UTC)
-	for unit, want := range map[string]string{
-		"hour": "2026-03-15T09:00 2026-03-15T10:00", "hour@45": "2026-03-15T08:45 2026-03-15T09:45", "day": "2026-03-14T00:00 2026-03-15T00:00", "day@18": "2026-03-13T18:00 2026-03-14T18:00",
-		"month": "2026-02-01T00:00 2026-03-01T00:00", "month@20": "2026-01-20T00:00 2026-02-20T00:00", "year": "2025-01-01T00:00 2026-01-01T00:00", "year@6": "2024-06-01T00:00 2025-06-01T00:00",
-	} {
-		begin, end := notify.LastPeriod(unit, now)
-		if got := begin.Format("2006-01-02T15:04") + " " + end.Format("2006-01-02T15:04"); got != want {
-			t.Errorf("%s: %s, want %s", unit, got, want)
-		}
+	audits, err := w.store.Audits(t.Context(), w.db, end)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, bad := range []string{"week", "month@29", "day@x", "hour@60", "year@0"} {
-		if _, err := notify.New(t.Context(), notify.Config{DB: dbtest.Open(t), Audit: bad}); err == nil {
-			t.Errorf("%s was taken", bad)
-		}
+	for i := range audits {
+		audits[i].Took = 0
+	}
+	if diff := cmp.Diff([]store.Audit{{Host: "c1", Servers: 131, Done: true}, {Host: "empty", Done: true}}, audits); diff != "" {
+		t.Error(diff)
 	}
 }

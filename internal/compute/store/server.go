@@ -359,9 +359,3 @@ func (c *serverCache) put(id string, rev int64, v *compute.Server) {
 	}
 	c.m[id] = cachedServer{rev, v}
 }
-
-// ServersWithin gives at most limit of the servers that were there at some time between begin and end, deleted ones too, with numbers above after, by number.
-func (s *Store) ServersWithin(ctx context.Context, q db.Querier, begin, end time.Time, after int64, limit int) ([]*compute.Server, error) {
-	return s.servers(ctx, q, selectServer+" WHERE s.number > ? AND s.created_at < ? AND (s.deleted = 0 OR s.deleted_at >= ?) ORDER BY s.number LIMIT ?",
-		after, clock.Micros(end), clock.Micros(begin), limit)
-}

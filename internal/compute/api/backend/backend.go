@@ -64,6 +64,7 @@ type Options struct {
 	NoPassword      bool              // create, rebuild, rescue and evacuate do not answer an adminPass
 	ConsoleURLs     map[string]string // base URL of the console proxy, by console type: "novnc" -> "http://host:6080/vnc_lite.html"
 	ConsoleTTL      time.Duration     // 0: 10 min
+	AuditPeriod     compute.AuditPeriod
 	PCIAliases      []compute.PCIAlias
 	CachePause      time.Duration // before a host that could not cache images is asked again; 0: 10 s
 	// AnswerWait is how long handlers wait for an operation whose answer says that it is done (attaching an interface); 0: not at all.

@@ -11,8 +11,8 @@ import (
 
 const auditLayout = "2006-01-02 15:04:05"
 
-// The audit log tells which hosts have run the task that counts usage for a month. Kilonova has no such task, since reports are made from the
-// servers' own records: every host stands among those that have not run it.
+// The audit log tells for each host how many servers the audit of a period has told of. The audit goes through all servers of the cloud, so the hosts are done
+// together; without it (it is switched off, or was at that time) no host is.
 
 func (a api) listAudit(r *httpapi.Request) (*httpapi.Reply, error) {
 	return a.audit(r, "instance_usage_audit_logs", clock.Now())
@@ -28,18 +28,40 @@ func (a api) showAudit(r *httpapi.Request) (*httpapi.Reply, error) {
 	return a.audit(r, "instance_usage_audit_log", before)
 }
 
-// audit is the report of the last whole month before a time.
+// audit is the report of the last whole period before a time.
 func (a api) audit(r *httpapi.Request, key string, before time.Time) (*httpapi.Reply, error) {
-	end := time.Date(before.Year(), before.Month(), 1, 0, 0, 0, 0, time.UTC)
+	begin, end := a.AuditPeriod.Last(before)
 	hosts, err := a.Store.Hosts(r.Context(), a.DB())
 	if err != nil {
 		return nil, err
 	}
-	names := []string{}
-	for i := range hosts {
-		names = append(names, hosts[i].Name)
+	audits, err := a.Store.Audits(r.Context(), a.DB(), end)
+	if err != nil {
+		return nil, err
 	}
-	return reply(key, document{"period_beginning": end.AddDate(0, -1, 0).Format(auditLayout), "period_ending": end.Format(auditLayout),
-		"num_hosts": len(names), "num_hosts_done": 0, "num_hosts_running": 0, "num_hosts_not_run": len(names), "hosts_not_run": names,
-		"total_instances": 0, "total_errors": 0, "overall_status": fmt.Sprintf("0 of %d hosts done. 0 errors.", len(names)), "log": document{}}), nil
+	log, missing := document{}, []string{}
+	var done, servers int64
+	for _, x := range audits {
+		state := "RUNNING"
+		message := fmt.Sprintf("Instance usage audit is running for host %s, %d instances so far.", x.Host, x.Servers)
+		if x.Done {
+			state, message = "DONE", fmt.Sprintf("Instance usage audit ran for host %s, %d instances in %.2f seconds.", x.Host, x.Servers, x.Took.Seconds())
+			done++
+		}
+		servers += x.Servers
+		log[x.Host] = document{"errors": 0, "instances": x.Servers, "message": message, "state": state}
+	}
+	for i := range hosts {
+		if _, ok := log[hosts[i].Name]; !ok {
+			missing = append(missing, hosts[i].Name)
+		}
+	}
+	total := int64(len(missing) + len(audits))
+	status := fmt.Sprintf("%d of %d hosts done. 0 errors.", done, total)
+	if done == total && total > 0 {
+		status = "ALL hosts done. 0 errors."
+	}
+	return reply(key, document{"period_beginning": begin.Format(auditLayout), "period_ending": end.Format(auditLayout), "num_hosts": total, "num_hosts_done": done,
+		"num_hosts_running": int64(len(audits)) - done, "num_hosts_not_run": len(missing), "hosts_not_run": missing, "total_instances": servers, "total_errors": 0,
+		"overall_status": status, "log": log}), nil
 }
