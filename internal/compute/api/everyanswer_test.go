@@ -276,6 +276,7 @@ var notInDescription = map[string]string{
 // TestEveryAnswerAtEveryVersion compares the answer of every reading route with the description: for an administrator at each of the 104
 // versions, for a reader of the project at some.
 func TestEveryAnswerAtEveryVersion(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	if r := apitest.Call(c.h, "admin", "POST", "/v2.1/os-aggregates", `{"aggregate":{"name":"a"}}`, 1); r.Code != 200 {
 		t.Fatal(r.Code)

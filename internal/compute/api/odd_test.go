@@ -87,6 +87,7 @@ func sane(code int, body []byte) string {
 
 // TestOddBodies puts odd values in every place of a good body of every route, and sends bodies that are none.
 func TestOddBodies(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	c.prepare(t)
 	count := map[int]int{}
@@ -131,6 +132,7 @@ func TestOddBodies(t *testing.T) {
 
 // TestOddPathsAndQueries asks every reading route with odd ids, and with odd values of every parameter that it knows.
 func TestOddPathsAndQueries(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	c.prepare(t)
 	texts := []string{"", "0", "-1", "99999999999999999999", "1e9", "x", "é💥\u202e", "\x00", "\xff", "..", "a/b", "%", "' OR 1=1 --", strings.Repeat("z", 3000), "None", "2026-13-45T99:99:99Z", "(", "[", "*", "true", ",", "\n"}

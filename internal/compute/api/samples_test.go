@@ -219,6 +219,7 @@ func exceptionOf(kind, file string, keys []string) (entry, reason string) {
 
 // TestSamplesOfRequests sends every published request, with the things of this cloud in the places of those that it names.
 func TestSamplesOfRequests(t *testing.T) {
+	t.Parallel()
 	all := readSamples(t)
 	c := newCloud(t)
 	c.prepare(t)
@@ -342,6 +343,7 @@ func (c *cloudOf) judgeExceptions(t *testing.T, needed map[string]bool, kind str
 // TestSamplesOfAnswers looks for an answer of this cloud that has the shape of each published one: the same keys, the same types, the same
 // formats of times, ids, addresses and links.
 func TestSamplesOfAnswers(t *testing.T) {
+	t.Parallel()
 	all := readSamples(t)
 	c := newCloud(t)
 	c.prepare(t)

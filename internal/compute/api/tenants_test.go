@@ -13,6 +13,7 @@ import (
 // TestForeignServersCannotBeToldFromMissingOnes asks every route about a server twice as a member of another project: with the id of a
 // server that exists, and with one that does not. Status and sentence must be the same, or the tenant learns which ids exist.
 func TestForeignServersCannotBeToldFromMissingOnes(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	asked := map[int]int{}
 	for _, key := range api.Keys() {

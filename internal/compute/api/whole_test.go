@@ -65,6 +65,7 @@ var ruleOfHandler = map[string]string{"GET /os-migrations": "rule:context_is_adm
 // kind of caller: without token, of another project, and with each role of the own one. Who may gets the described status and exactly the
 // described keys; who may not gets 403, and what another project has is not there for strangers.
 func TestEveryRouteOfAWholeCloud(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	c.prepare(t)
 	var answers apitest.Answers

@@ -83,6 +83,7 @@ func writes() []write {
 
 // TestAnswersOfWrites compares the answers of changing requests with the description at each version.
 func TestAnswersOfWrites(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	for path, body := range map[string]string{"/os-aggregates": `{"aggregate":{"name":"first"}}`,
 		"/flavors/" + c.flavor + "/os-extra_specs": `{"extra_specs":{"hw:mem_page_size":"small"}}`} {
