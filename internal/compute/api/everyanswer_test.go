@@ -74,9 +74,9 @@ type cloudOf struct {
 	facts  map[string]api.Facts
 	places func(string, int) []api.AnswerPlace
 
-	rescued, spice     string
-	counter            int
-	last, lastFloating string // addresses of the newest server with a port
+	rescued, spice, aggregate, securityGroup, snapshot string
+	counter                                            int
+	last, lastFloating                                 string // addresses of the newest server with a port
 }
 
 func newCloud(t testing.TB) *cloudOf {

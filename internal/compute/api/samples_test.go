@@ -3,8 +3,10 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"kilonova/internal/auth"
 	"kilonova/internal/clock"
 	"kilonova/internal/compute/store"
+	"kilonova/internal/image"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -462,13 +464,16 @@ var variants = map[string][]string{
 	"GET /flavors/{flavor_id}/os-extra_specs/{id}": {"/flavors/FLAVOR/os-extra_specs/hw:numa_nodes"},
 	"GET /images/{image_id}/metadata/{id}":         {"/images/IMAGE/metadata/kernel_id"},
 	"POST /os-server-external-events":              {`{"events":[{"name":"network-changed","server_uuid":"SERVER","tag":"foo","status":"completed"}]}`},
-	"GET /os-console-auth-tokens/{id}":             {"/os-console-auth-tokens/SPICE"},
-	"GET /servers/{id}":                            {"/servers/RESCUED"},
+	"GET /images/{id}":                             {"/images/SNAPSHOT"},
+	"GET /images":                                  {"?limit=1"}, "GET /images/detail": {"?limit=1"},
+	"GET /os-aggregates/{id}": {"/os-aggregates/AGGREGATE"}, "GET /os-security-groups/{id}": {"/os-security-groups/GROUP"},
+	"GET /os-console-auth-tokens/{id}": {"/os-console-auth-tokens/SPICE"},
+	"GET /servers/{id}":                {"/servers/RESCUED", "/servers/BROKEN"},
 }
 
 // named puts ids into a path of variants.
 func (a asked) named(path string) string {
-	return strings.NewReplacer("SERVER", a.server, "BROKEN", a.broken, "FLAVOR", a.flavor, "RESCUED", a.rescued, "SPICE", a.spice, "IMAGE", a.image).Replace(path)
+	return strings.NewReplacer("SERVER", a.server, "BROKEN", a.broken, "FLAVOR", a.flavor, "RESCUED", a.rescued, "SPICE", a.spice, "AGGREGATE", a.aggregate, "GROUP", a.securityGroup, "SNAPSHOT", a.snapshot, "IMAGE", a.image).Replace(path)
 }
 
 // populate adds what some published answers show.
@@ -476,7 +481,18 @@ func (c *cloudOf) populate(t *testing.T) {
 	t.Helper()
 	a := asked{c, t, 1, "admin"}
 	a.compute("admin", "POST", "/flavors/"+c.flavor+"/os-extra_specs", `{"extra_specs":{"hw:numa_nodes":"1"}}`, 1)
-	a.newAggregate("c1")
+	c.aggregate = a.newAggregate("c1")
+	a.newFloating()
+	owner := &auth.Caller{UserID: "member", ProjectID: apitest.Project, Roles: []string{"member", "reader"}}
+	img, err := a.images.Create(t.Context(), owner, image.Image{Name: "snapshot", Owner: apitest.Project, Visibility: "private", DiskFormat: "raw", ContainerFormat: "bare",
+		Properties: map[string]string{"instance_uuid": c.server, "image_type": "snapshot"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.snapshot = img.ID
+	c.securityGroup = a.network("GET", "/security-groups?name=default", "")["security_groups"].([]any)[0].(map[string]any)["id"].(string)
+	a.network("POST", "/security-group-rules", fmt.Sprintf(`{"security_group_rule":{"security_group_id":%q,"direction":"ingress","protocol":"tcp","port_range_min":1,"port_range_max":2,"remote_ip_prefix":"192.0.2.0/24"}}`, c.securityGroup))
+	a.compute("admin", "POST", "/flavors", `{"flavor":{"name":"public","ram":64,"vcpus":1,"disk":1}}`, 1)
 	a.write(func(tx *db.Tx) error {
 		if err := a.store.SaveHost(t.Context(), tx, &compute.Host{Name: "empty", NodeID: id.UUID(), Info: []byte(`{}`), LastSeen: clock.Now()}, "empty"); err != nil {
 			return err
