@@ -317,8 +317,18 @@ func TestEvents(t *testing.T) {
 			return w.store.SaveHost(t.Context(), tx, &compute.Host{Name: "c1", Version: 66}, "c1")
 		})
 		w.publish(w.n)
-		if got := w.sink.short(); got != "service.create nova-compute:c1" {
-			t.Error(got)
+		info := `{"hostname":"node1","host_ip":"10.0.0.1","metrics":{"cpu.user.percent":0.254,"cpu.user.time":12000000000}}`
+		w.write(func(tx *db.Tx) error {
+			return w.store.SaveHost(t.Context(), tx, &compute.Host{Name: "c1", Version: 66, Info: []byte(info)}, "node1")
+		})
+		w.publish(w.n)
+		if got := w.sink.short(); got != "service.create nova-compute:c1; metrics.update nova-compute:c1" {
+			t.Fatal(got)
+		}
+		d := w.sink.notes[1].Payload.Data
+		first := d["metrics"].([]any)[0].(doc)["nova_object.data"].(doc)
+		if d["host"] != "c1" || d["nodename"] != "node1" || d["host_ip"] != "10.0.0.1" || first["name"] != "cpu.user.percent" || first["value"] != 25.0 {
+			t.Error(d)
 		}
 		for _, n := range w.sink.notes {
 			n.check(t, known(t))

@@ -1,6 +1,12 @@
 package notify
 
 import (
+	"encoding/json"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/store"
 )
@@ -66,8 +72,44 @@ func nouns() map[store.What][]noun {
 		store.KeyPairCreated: append(pair("keypair.create", emptyKey, wholeKey, generated), pair("keypair.import", unreadKey, wholeKey, imported)...),
 		store.KeyPairDeleted: pair("keypair.delete", wholeKey, wholeKey, nil),
 		store.GroupCreated:   groups("server_group.create"), store.GroupDeleted: groups("server_group.delete"), store.GroupMember: groups("server_group.add_member"),
+		store.HostReported:   {{"metrics.update", serviceItself, metrics, measured}},
 		store.ServiceCreated: services("service.create"), store.ServiceChanged: services("service.update"), store.ServiceDeleted: services("service.delete"),
 	}
+}
+
+// report is what of a host's description is told of.
+type report struct {
+	Hostname string             `json:"hostname"`
+	IP       string             `json:"host_ip"`
+	Metrics  map[string]float64 `json:"metrics"`
+}
+
+func reported(c store.Change) (h *compute.Host, r report) {
+	h = subject[compute.Host](c)
+	if json.Unmarshal(h.Info, &r) != nil { // services that are no compute hosts describe nothing
+		return h, report{}
+	}
+	return h, r
+}
+
+func measured(c store.Change) bool {
+	_, r := reported(c)
+	return len(r.Metrics) > 0
+}
+
+// metrics makes the MetricsPayload. Shares, which are parts of one here, are whole percents there.
+func metrics(c store.Change) object {
+	h, r := reported(c)
+	list := []object{}
+	for _, name := range slices.Sorted(maps.Keys(r.Metrics)) {
+		v := r.Metrics[name]
+		if strings.HasSuffix(name, ".percent") {
+			v *= 100
+		}
+		list = append(list, made("MetricPayload", map[string]any{"name": name, "value": int64(math.Round(v)), "numa_membw_values": nil, "timestamp": stamp(h.LastSeen),
+			"source": "kilonova"}))
+	}
+	return made("MetricsPayload", map[string]any{"host": h.Name, "host_ip": r.IP, "nodename": r.Hostname, "metrics": list})
 }
 
 func newAggregate(c store.Change) object    { return aggregate(subject[compute.Aggregate](c)) }

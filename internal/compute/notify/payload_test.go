@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"kilonova/internal/compute"
+	"kilonova/internal/compute/flow"
 	"kilonova/internal/compute/notify"
 )
 
@@ -45,6 +47,8 @@ func objects() map[string][2]string {
 		"InstancePCIRequestsPayload":      {"1.0", "instance_uuid requests"},
 		"ImageMetaPropsPayload":           {"1.19", ""}, // those that the image has
 		"DestinationPayload":              {"1.0", "host node cell aggregates"},
+		"MetricsPayload":                  {"1.0", "host host_ip nodename metrics"},
+		"MetricPayload":                   {"1.0", "name value numa_membw_values timestamp source"},
 		"SchedulerRetriesPayload":         {"1.0", "num_attempts hosts"},
 		"RequestSpecPayload": {"1.1", "instance_uuid project_id user_id availability_zone flavor force_hosts force_nodes ignore_hosts image instance_group numa_topology pci_requests " +
 			"num_instances requested_destination retry scheduler_hints security_groups"},
@@ -143,7 +147,6 @@ func without() map[string]string {
 		shares  = "there are no shares"
 	)
 	out := map[string]string{
-		"metrics.update":        "no agent measures the host's CPUs for notifications",
 		"volume.usage":          volumes,
 		"libvirt.connect.error": "an agent that has lost its libvirt reports no more: its service goes down, which service.update of an operator and os-services tell",
 	}
@@ -180,6 +183,30 @@ func TestEveryNotificationIsThereOrExcused(t *testing.T) {
 	for _, l := range notify.Lines() {
 		if l.Payload() != all[l.Event][1] {
 			t.Errorf("%s at %s %s sends %s, want %s", l.Event, l.Kind, l.Step, l.Payload(), all[l.Event][1])
+		}
+	}
+}
+
+// TestEveryOperationTells holds the table against the flows: each kind is in it, and each of its steps is there.
+func TestEveryOperationTells(t *testing.T) {
+	silent := map[string]string{compute.OpPassword: "Nova has no notification of a changed password"}
+	steps := map[string]map[string]bool{"lock": {"": true}, "unlock": {"": true}} // complete at acceptance: no flow
+	for _, f := range flow.All(flow.Config{}) {
+		steps[f.Kind] = map[string]bool{"": true}
+		for _, s := range f.Steps {
+			steps[f.Kind][s.Name] = true
+		}
+	}
+	told := map[string]bool{}
+	for _, l := range notify.Lines() {
+		told[l.Kind] = true
+		if !steps[l.Kind][l.Step] {
+			t.Errorf("%s: operation %s has no step %q", l.Event, l.Kind, l.Step)
+		}
+	}
+	for kind := range steps {
+		if told[kind] == (silent[kind] != "") {
+			t.Errorf("operation %s: told %v, excuse %q", kind, told[kind], silent[kind])
 		}
 	}
 }

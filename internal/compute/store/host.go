@@ -151,9 +151,11 @@ func (s *Store) SaveHost(ctx context.Context, tx *db.Tx, h *compute.Host, nodeNa
 	}
 	*h = *got
 	if n == 0 {
-		return s.tell(ctx, tx, ServiceCreated, nil, h)
+		if err := s.tell(ctx, tx, ServiceCreated, nil, h); err != nil {
+			return err
+		}
 	}
-	return nil
+	return s.tell(ctx, tx, HostReported, nil, h)
 }
 
 // Heartbeat notes that a service was heard of. It fails with fault.NotFound when the service has no record yet: SaveHost makes it.

@@ -40,6 +40,7 @@ const (
 	ServiceCreated    What = "service created"
 	ServiceChanged    What = "service changed" // by an operator
 	ServiceDeleted    What = "service deleted"
+	HostReported      What = "host reported"  // Now: *compute.Host, with the description that it sent
 	ServerChanged     What = "server changed" // Before: only VMState, Name and Tags
 )
 
