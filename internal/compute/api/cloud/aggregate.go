@@ -200,22 +200,28 @@ func (a api) addAggregateHost(r *httpapi.Request) (*httpapi.Reply, error) {
 	})
 }
 
-// mayMove refuses to change the zone of a host that has servers by taking it into an aggregate or out of it: joins tells which.
+// mayMove refuses to change the zone of a host under servers that asked for another one, by taking it into an aggregate or out of it: joins
+// tells which. Servers that asked for no zone are in that of their host, whichever it is.
 func (a api) mayMove(ctx context.Context, tx *db.Tx, all []compute.Aggregate, g *compute.Aggregate, host string, joins bool) error {
 	zone, other := g.Metadata[zoneKey], zoneElsewhere(all, g.ID, host)
 	if zone == "" || zone == other {
 		return nil
 	}
-	refs, err := a.Store.ServerRefs(ctx, tx, host)
-	if err != nil || len(refs) == 0 {
-		return err
-	}
 	what, from, to := "added to", other, zone
 	if !joins {
 		what, from, to = "removed from", zone, other
 	}
-	return fault.New(fault.Conflict, "Host %s cannot be %s aggregate %d: its availability zone would change from %q to %q, and it has %d instances. Move them away first.",
-		host, what, g.ID, from, to, len(refs))
+	servers, err := a.Store.ServersOnHost(ctx, tx, host)
+	if err != nil {
+		return err
+	}
+	for _, s := range servers {
+		if s.PinnedZone != nil && *s.PinnedZone != to && (to != "" || *s.PinnedZone == from) {
+			return fault.New(fault.Conflict, "Host %s cannot be %s aggregate %d: its availability zone would change from %q to %q, and instance %s asked for %q. Move it away first.",
+				host, what, g.ID, from, to, s.ID, *s.PinnedZone)
+		}
+	}
+	return nil
 }
 
 func (a api) removeAggregateHost(r *httpapi.Request) (*httpapi.Reply, error) {

@@ -297,11 +297,12 @@ func TestAggregates(t *testing.T) {
 	if m := message(w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c3"}}`, 1, 409)); !strings.Contains(m, `would change from "" to "east"`) {
 		t.Error(m)
 	}
-	// A host may join while it is empty; once it has servers neither the zone changes under it, nor does it leave.
+	// A host with servers that asked for its zone does not leave it.
 	w.ask("admin", "POST", "/os-aggregates", `{"aggregate":{"name":"zoneless"}}`, 1, 200)
 	w.ask("admin", "POST", "/os-aggregates/3/action", `{"add_host":{"host":"c3"}}`, 1, 200)
 	w.ask("admin", "POST", "/os-aggregates/3/action", `{"remove_host":{"host":"c3"}}`, 1, 200)
-	settled := server("settled", apitest.Project, "c2", time.Hour)
+	east, settled := "east", server("settled", apitest.Project, "c2", time.Hour)
+	settled.PinnedZone = &east
 	w.write(func(tx *db.Tx) error { return w.store.InsertServer(t.Context(), tx, settled) })
 	if m := message(w.ask("admin", "POST", "/os-aggregates/1/action", `{"remove_host":{"host":"c2"}}`, 1, 409)); !strings.Contains(m, `would change from "east" to ""`) {
 		t.Error(m)
@@ -310,6 +311,8 @@ func TestAggregates(t *testing.T) {
 		t.Error(m)
 	}
 	w.ask("admin", "PUT", "/os-aggregates/1", `{"aggregate":{"availability_zone":null}}`, 1, 400)
+	w.ask("admin", "POST", "/os-aggregates/1/action", `{"add_host":{"host":"c1"}}`, 1, 200) // its servers asked for none
+	w.ask("admin", "POST", "/os-aggregates/1/action", `{"remove_host":{"host":"c1"}}`, 1, 200)
 	w.write(func(tx *db.Tx) error { return w.store.DeleteServer(t.Context(), tx, settled.ID) })
 	w.ask("admin", "GET", "/os-aggregates/-1", "", 1, 404)
 	w.ask("admin", "DELETE", "/os-aggregates/1", "", 1, 400)
