@@ -54,7 +54,7 @@ type cloud struct {
 
 func sh(t *testing.T, script string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "sh", "-ec", script).CombinedOutput()
+	out, err := exec.Command("sh", "-ec", script).CombinedOutput() // also used when the test is over
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, script, out)
 	}

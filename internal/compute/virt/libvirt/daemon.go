@@ -201,6 +201,10 @@ if [ -n "$2" ]; then
   hostname "$2"
   { echo "127.0.0.1 localhost"; echo "127.0.1.1 $2"; } > "$1/hosts"
   mount --bind "$1/hosts" /etc/hosts
+elif [ -n "$3" ] && ! awk -v name="$(hostname)" '!/^#/ { for (i = 2; i <= NF; i++) if ($i == name) found = 1 } END { exit !found }' /etc/hosts; then
+  # While a guest migrates, libvirt asks again and again for the address of its own host's name, also while the guest stands still: that must not wait for DNS.
+  { cat /etc/hosts; echo "127.0.1.1 $(hostname)"; } > "$1/hosts"
+  mount --bind "$1/hosts" /etc/hosts
 fi
 if ! { [ -s /run/libvirt/virtlogd.pid ] && [ "$(cat /proc/"$(cat /run/libvirt/virtlogd.pid)"/comm 2>/dev/null)" = virtlogd ]; }; then
   rm -f /run/libvirt/virtlogd-sock /run/libvirt/virtlogd.pid
