@@ -162,7 +162,7 @@ func (b *builder) toHost() {
 	}
 	if len(stands) > 0 { // what fits no connection is not translated, and must not be answered by the host in the guest's name
 		slices.Sort(stands)
-		b.line("\t\tip daddr { %s } drop", strings.Join(slices.Compact(stands), ", "))
+		b.line("\t\tip daddr { %s } ct state != { established, related } drop", strings.Join(slices.Compact(stands), ", "))
 	}
 	b.line("\t\tiifname != @bridges accept")
 	b.line("\t\tct state established,related accept")
