@@ -229,6 +229,30 @@ func TestAuditAndExtensions(t *testing.T) {
 	if log["period_beginning"] != "2026-02-01 00:00:00" || log["period_ending"] != "2026-03-01 00:00:00" || log["num_hosts_not_run"] != 3.0 {
 		t.Error(log)
 	}
+	end := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	hosts := log["hosts_not_run"].([]any)
+	first := hosts[0].(string)
+	show := func() map[string]any {
+		return w.ask("admin", "GET", "/os-instance_usage_audit_log/2026-03-15%2000:00:00", "", 1, 200)["instance_usage_audit_log"].(map[string]any)
+	}
+	for range 2 {
+		w.write(func(tx *db.Tx) error { return w.store.CountAudit(t.Context(), tx, end, map[string]int64{first: 3}) })
+	}
+	log = show()
+	entry := log["log"].(map[string]any)[first].(map[string]any)
+	if entry["instances"] != 6.0 || entry["state"] != "RUNNING" || log["num_hosts_running"] != 1.0 || log["num_hosts_not_run"] != 2.0 || log["overall_status"] != "0 of 3 hosts done. 0 errors." {
+		t.Error(log)
+	}
+	w.write(func(tx *db.Tx) error { return w.store.EndAudit(t.Context(), tx, end, end.AddDate(-1, 0, 0), 1500*time.Millisecond) })
+	log = show()
+	want := map[string]any{"instances": 6.0, "errors": 0.0, "state": "DONE", "message": "Instance usage audit ran for host " + first + ", 6 instances in 1.50 seconds."}
+	if diff := cmp.Diff(want, log["log"].(map[string]any)[first]); diff != "" || log["num_hosts_done"] != 3.0 || log["overall_status"] != "ALL hosts done. 0 errors." || log["total_instances"] != 6.0 {
+		t.Error(diff, log)
+	}
+	w.write(func(tx *db.Tx) error { return w.store.EndAudit(t.Context(), tx, end.AddDate(9, 0, 0), end.AddDate(8, 0, 0), 0) })
+	if log = show(); log["num_hosts_not_run"] != 3.0 {
+		t.Error("an old audit is kept for ever", log)
+	}
 	w.ask("admin", "GET", "/os-instance_usage_audit_log/yesterday", "", 1, 400)
 	if n := len(w.ask("none", "GET", "/extensions", "", 1, 200)["extensions"].([]any)); n != 99 {
 		t.Error(n)
