@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"strconv"
 	"sync"
 	"testing"
@@ -51,7 +52,9 @@ func runStorm(t *testing.T, several bool) {
 	s.judge()
 }
 
-func stormHost() fake.Config { return fake.Config{VCPUs: 32, MemoryMB: 262144, DiskGB: 1000} }
+func stormHost() fake.Config {
+	return fake.Config{VCPUs: 48, MemoryMB: 262144, DiskGB: 1000, Hardware: fake.Hardware{Nodes: 2, Threads: 2, Dedicated: []int{0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31}}}
+}
 
 func (s *storm) options(inject func(context.Context, operation.Point, string, *operation.Run) error) options {
 	o := options{downTime: 1500 * time.Millisecond, inject: inject, several: s.several, flow: flow.Config{Patience: 300 * time.Millisecond, StopGrace: -1},
@@ -134,7 +137,12 @@ func (s *storm) work() {
 	}
 	s.mu.Unlock()
 	if server == "" || s.n(3) == 0 {
-		r := s.record(func(v *compute.Server) { v.ImageID = id.UUID() })
+		exact := s.n(3) == 0
+		r := s.record(func(v *compute.Server) {
+			if v.ImageID = id.UUID(); exact {
+				v.Flavor.ExtraSpecs = map[string]string{"hw:cpu_policy": "dedicated"}
+			}
+		})
 		op := s.create(r, compute.CreateInput{})
 		s.mu.Lock()
 		s.servers, s.ops = append(s.servers, r.ID), append(s.ops, op)
@@ -142,6 +150,9 @@ func (s *storm) work() {
 		return
 	}
 	big := compute.Flavor{ID: 2, FlavorID: "2", Name: "big", VCPUs: 2, RAMMB: 1024, RootGB: 2}
+	if s.n(2) == 0 {
+		big.ExtraSpecs = map[string]string{"hw:cpu_policy": "dedicated"}
+	}
 	choices := []struct {
 		kind string
 		in   any
@@ -217,6 +228,30 @@ func (s *storm) settle() {
 	})
 }
 
+// parts demands that each server holds on its host what its record says, and that nobody else holds it.
+func (s *storm) parts() {
+	s.t.Helper()
+	s.exclusive()
+	pinned := 0
+	for _, server := range s.servers {
+		v := s.get(server)
+		held, err := s.store.ClaimOf(s.ctx, s.db, server)
+		s.must(err)
+		switch said := v.Claim(); {
+		case !v.Deleted.IsZero() || v.Host == "":
+			if held != nil {
+				s.t.Errorf("%s, which is on no host, holds %+v", server, held)
+			}
+		case said == nil && held == nil:
+		case said == nil || held == nil || held.Host != v.Host || !reflect.DeepEqual(*said, held.Claim):
+			s.t.Errorf("%s on %s has in its record %+v and holds %+v", server, v.Host, said, held)
+		default:
+			pinned++
+		}
+	}
+	s.t.Log(pinned, "servers hold pinned CPUs")
+}
+
 func (s *storm) judge() {
 	s.t.Helper()
 	states := map[string]int{}
@@ -242,8 +277,9 @@ func (s *storm) judge() {
 	s.t.Log(len(s.ops), "operations:", fmt.Sprint(states))
 	time.Sleep(1500 * time.Millisecond) // the hosts look for what is theirs and report what their guests do
 	s.settle()
-	s.must(errors.Join(s.con.Reconcile().Debts(s.ctx), s.con.Reconcile().Orphans(s.ctx)))
+	s.must(errors.Join(s.con.Reconcile().Debts(s.ctx), s.con.Reconcile().Orphans(s.ctx), s.con.Reconcile().Claims(s.ctx)))
 	s.healthy()
+	s.parts()
 	for _, server := range s.servers {
 		if v := s.get(server); v.Deleted.IsZero() {
 			s.must(s.tryAccept(compute.OpDelete, server, nil, nil))
@@ -252,6 +288,9 @@ func (s *storm) judge() {
 	}
 	s.must(errors.Join(s.con.Reconcile().Debts(s.ctx), s.con.Reconcile().Orphans(s.ctx)))
 	s.healthy()
+	if cpus, _ := s.exclusive(); cpus != 0 {
+		s.t.Errorf("%d CPUs are held after all servers are gone", cpus)
+	}
 	for i := range s.kills {
 		if g := s.guests(name(i)); len(g) != 0 {
 			s.t.Errorf("guests left on %s: %v", name(i), g)
