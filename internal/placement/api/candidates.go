@@ -274,6 +274,24 @@ type candidateWriter struct {
 	traits  []string // the list that was written last, and how: hosts of a kind share one
 	written []byte
 	rest    *bytes.Reader // what Read has not given yet
+
+	stocked, taken []string // classes of the inventory and of the resources that were written last: most have the same, and to look up costs less than to walk
+}
+
+// same tells whether a map has exactly the keys; otherwise it gives those that it has, in order.
+func same[V any](keys []string, m map[string]V) []string {
+	if len(keys) == len(m) {
+		whole := true
+		for _, k := range keys {
+			if _, whole = m[k]; !whole {
+				break
+			}
+		}
+		if whole {
+			return keys
+		}
+	}
+	return slices.Sorted(maps.Keys(m))
 }
 
 const piece = 64 << 10 // bytes written at once
@@ -300,13 +318,17 @@ func (w *candidateWriter) WriteTo(out io.Writer) (n int64, err error) {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
-		b = appendAllocations(b, c.Allocations, asDict)
+		b = w.appendAllocations(b, &c, asDict)
 		if mappings {
 			b = append(b, `, "mappings": {`...)
 			first := true
-			for suffix, list := range c.Mappings {
-				b = appendKey(b, suffix, &first)
-				b = appendStrings(b, list)
+			if list, ok := c.Mappings[""]; ok && len(c.Mappings) == 1 {
+				b = appendStrings(appendKey(b, "", &first), list)
+			} else {
+				for suffix, list := range c.Mappings {
+					b = appendKey(b, suffix, &first)
+					b = appendStrings(b, list)
+				}
 			}
 			b = append(b, '}')
 		}
@@ -338,14 +360,18 @@ func (w *candidateWriter) Read(p []byte) (int, error) {
 }
 
 // appendAllocations leaves the object open.
-func appendAllocations(b []byte, a placement.Allocations, asDict bool) []byte {
-	first := true
+func (w *candidateWriter) appendAllocations(b []byte, c *placement.Candidate, asDict bool) []byte {
+	first, a := true, c.Allocations
 	if asDict {
 		b = append(b, `{"allocations": {`...)
+		if res, ok := a[c.Root]; ok && len(a) == 1 {
+			b = w.appendResources(append(appendKey(b, c.Root, &first), `{"resources": `...), res)
+			return append(b, "}}"...)
+		}
 		for uuid, res := range a {
 			b = appendKey(b, uuid, &first)
 			b = append(b, `{"resources": `...)
-			b = append(appendResources(b, res), '}')
+			b = append(w.appendResources(b, res), '}')
 		}
 		return append(b, '}')
 	}
@@ -358,17 +384,18 @@ func appendAllocations(b []byte, a placement.Allocations, asDict bool) []byte {
 		b = append(b, `{"resource_provider": {"uuid": "`...)
 		b = append(b, uuid...)
 		b = append(b, `"}, "resources": `...)
-		b = append(appendResources(b, res), '}')
+		b = append(w.appendResources(b, res), '}')
 	}
 	return append(b, ']')
 }
 
-func appendResources(b []byte, res placement.Resources) []byte {
+func (w *candidateWriter) appendResources(b []byte, res placement.Resources) []byte {
 	b = append(b, '{')
 	first := true
-	for class, n := range res {
+	w.taken = same(w.taken, res)
+	for _, class := range w.taken {
 		b = appendKey(b, class, &first)
-		b = strconv.AppendInt(b, n, 10)
+		b = strconv.AppendInt(b, res[class], 10)
 	}
 	return append(b, '}')
 }
@@ -376,7 +403,9 @@ func appendResources(b []byte, res placement.Resources) []byte {
 func (w *candidateWriter) appendSummary(b []byte, p *placement.Provider) []byte {
 	b = append(b, `{"resources": {`...)
 	first := true
-	for class, inv := range p.Inventory {
+	w.stocked = same(w.stocked, p.Inventory)
+	for _, class := range w.stocked {
+		inv := p.Inventory[class]
 		if !since(w.r, 27) && !w.asked[class] {
 			continue
 		}
