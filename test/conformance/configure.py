@@ -32,7 +32,10 @@ def ensure_flavors(cloud, wanted):
     have = {f.name: f.id for f in cloud.compute.flavors(get_extra_specs=False)}
     for name, ram, disk in wanted:
         if name not in have:
-            have[name] = cloud.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=disk).id
+            flavor = cloud.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=disk)
+            have[name] = flavor.id
+            # On the fake driver a snapshot takes its time, so that a test can find it under way. Other drivers do not look at this.
+            cloud.compute.create_flavor_extra_specs(flavor, {"fake:delay:snapshot": "1500ms"})
     return [have[name] for name, _, _ in wanted]
 
 
