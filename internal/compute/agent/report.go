@@ -78,11 +78,17 @@ func (a *Agent) report(ctx context.Context, full bool) error {
 	if full {
 		info, err := a.cfg.Driver.Info(ctx)
 		if err != nil {
-			return fmt.Errorf("look at the host: %w", err)
+			r.Trouble = err.Error()
+			return errors.Join(fmt.Errorf("look at the host: %w", err), a.send(ctx, r))
 		}
 		a.cpu.measure(info)
 		r.Info, r.Traits = info, Traits(a.cfg.Driver, info)
 	}
+	return a.send(ctx, r)
+}
+
+// send gives a report to a conductor.
+func (a *Agent) send(ctx context.Context, r command.HostReport) error {
 	// A conductor that hangs must not cost the host its good name: the next try reaches another one.
 	one, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -327,6 +327,8 @@ type HostReport struct {
 	Start  string         `json:"start"`            // random per process start: two agents that claim one host are told apart
 	Info   *virt.HostInfo `json:"info,omitempty"`   // absent in a bare heartbeat
 	Traits []string       `json:"traits,omitempty"` // all traits the agent manages, abilities included
+	// Trouble says why the hypervisor could not be asked for Info; "" when it was not to be asked, or answered.
+	Trouble string `json:"trouble,omitempty"`
 }
 
 // RegisterReply tells the agent what the cloud thinks of it.

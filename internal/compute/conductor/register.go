@@ -14,6 +14,7 @@ import (
 	"kilonova/internal/clock"
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/command"
+	"kilonova/internal/compute/store"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -42,6 +43,7 @@ func (c *Conductor) register(ctx context.Context, _ string, msg []byte) ([]byte,
 		if !known {
 			return nil, fault.New(fault.Unavailable, "Host %s has not registered yet: a full report is needed first.", rep.Host)
 		}
+		c.inTrouble(ctx, rep)
 	} else if err := c.fullReport(ctx, rep); err != nil {
 		return nil, err
 	}
@@ -68,6 +70,17 @@ func (c *Conductor) takeover(rep command.HostReport) (refused string) {
 		}
 	})
 	return refused
+}
+
+// inTrouble tells that a host's libvirt does not answer its agent.
+func (c *Conductor) inTrouble(ctx context.Context, rep command.HostReport) {
+	h, ok := c.hosts.get(rep.Host)
+	if rep.Trouble == "" || !ok || h.info == nil || h.info.HypervisorType != "QEMU" && h.info.HypervisorType != "KVM" {
+		return
+	}
+	if err := c.cfg.Store.Told(ctx, store.LibvirtLost, &store.Trouble{Host: rep.Host, IP: h.info.HostIP, Cause: rep.Trouble}); err != nil {
+		c.log.Warn("a notification could not be written", "host", rep.Host, "error", err)
+	}
 }
 
 func (c *Conductor) fullReport(ctx context.Context, rep command.HostReport) error {

@@ -11,6 +11,7 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/notify"
+	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
 	"kilonova/test/process"
 )
@@ -322,7 +323,11 @@ func TestEvents(t *testing.T) {
 			return w.store.SaveHost(t.Context(), tx, &compute.Host{Name: "c1", Version: 66, Info: []byte(info)}, "node1")
 		})
 		w.publish(w.n)
-		if got := w.sink.short(); got != "service.create nova-compute:c1; metrics.update nova-compute:c1" {
+		if err := w.store.Told(t.Context(), store.LibvirtLost, &store.Trouble{Host: "c1", IP: "10.0.0.1", Cause: "no socket"}); err != nil {
+			t.Fatal(err)
+		}
+		w.publish(w.n)
+		if got := w.sink.short(); got != "service.create nova-compute:c1; metrics.update nova-compute:c1; libvirt.connect.error nova-compute:c1" {
 			t.Fatal(got)
 		}
 		d := w.sink.notes[1].Payload.Data

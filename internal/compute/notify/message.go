@@ -53,7 +53,7 @@ var versions = map[string]string{
 	"InstanceStateUpdatePayload": "1.0", "AuditPeriodPayload": "1.0", "IpPayload": "1.0", "BlockDevicePayload": "1.0", "FlavorPayload": "1.4", "KeypairPayload": "1.0",
 	"ExceptionPayload": "1.1", "AggregatePayload": "1.1", "AggregateCachePayload": "1.0", "ServerGroupPayload": "1.1", "ServiceStatusPayload": "1.1",
 	"ComputeTaskPayload": "1.0", "RequestSpecPayload": "1.1", "ImageMetaPayload": "1.0", "ImageMetaPropsPayload": "1.19", "InstancePCIRequestsPayload": "1.0",
-	"DestinationPayload": "1.0", "MetricsPayload": "1.0", "MetricPayload": "1.0", "SchedulerRetriesPayload": "1.0",
+	"DestinationPayload": "1.0", "MetricsPayload": "1.0", "LibvirtErrorPayload": "1.0", "MetricPayload": "1.0", "SchedulerRetriesPayload": "1.0",
 }
 
 func made(name string, data map[string]any) object {

@@ -175,7 +175,11 @@ func (n *Notifier) Changed(ctx context.Context, tx *db.Tx, c store.Change) error
 		if l.when != nil && !l.when(c) {
 			continue
 		}
-		if err := n.add(ctx, tx, l.event, n.cfg.Level, l.from(n, c), l.body(c), who); err != nil {
+		priority := n.cfg.Level
+		if isError(l.event) {
+			priority = "ERROR"
+		}
+		if err := n.add(ctx, tx, l.event, priority, l.from(n, c), l.body(c), who); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/store"
+	"kilonova/internal/fault"
 )
 
 // noun is one event of the table of changes that are no operation.
@@ -72,9 +74,20 @@ func nouns() map[store.What][]noun {
 		store.KeyPairCreated: append(pair("keypair.create", emptyKey, wholeKey, generated), pair("keypair.import", unreadKey, wholeKey, imported)...),
 		store.KeyPairDeleted: pair("keypair.delete", wholeKey, wholeKey, nil),
 		store.GroupCreated:   groups("server_group.create"), store.GroupDeleted: groups("server_group.delete"), store.GroupMember: groups("server_group.add_member"),
+		store.LibvirtLost:    {{"libvirt.connect.error", troubled, trouble, nil}},
 		store.HostReported:   {{"metrics.update", serviceItself, metrics, measured}},
 		store.ServiceCreated: services("service.create"), store.ServiceChanged: services("service.update"), store.ServiceDeleted: services("service.delete"),
 	}
+}
+
+func troubled(_ *Notifier, c store.Change) string {
+	return "nova-compute:" + subject[store.Trouble](c).Host
+}
+
+func trouble(c store.Change) object {
+	t := subject[store.Trouble](c)
+	why := fault.Wrap(errors.New(t.Cause), fault.Unavailable, "The libvirt of host %s does not answer its agent.", t.Host).WithCode("libvirt-error")
+	return made("LibvirtErrorPayload", map[string]any{"ip": t.IP, "reason": exception(why, "info")})
 }
 
 // report is what of a host's description is told of.

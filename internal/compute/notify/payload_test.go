@@ -47,6 +47,7 @@ func objects() map[string][2]string {
 		"InstancePCIRequestsPayload":      {"1.0", "instance_uuid requests"},
 		"ImageMetaPropsPayload":           {"1.19", ""}, // those that the image has
 		"DestinationPayload":              {"1.0", "host node cell aggregates"},
+		"LibvirtErrorPayload":             {"1.0", "ip reason"},
 		"MetricsPayload":                  {"1.0", "host host_ip nodename metrics"},
 		"MetricPayload":                   {"1.0", "name value numa_membw_values timestamp source"},
 		"SchedulerRetriesPayload":         {"1.0", "num_attempts hosts"},
@@ -147,8 +148,7 @@ func without() map[string]string {
 		shares  = "there are no shares"
 	)
 	out := map[string]string{
-		"volume.usage":          volumes,
-		"libvirt.connect.error": "an agent that has lost its libvirt reports no more: its service goes down, which service.update of an operator and os-services tell",
+		"volume.usage": volumes,
 	}
 	for _, e := range []string{"volume_attach.start", "volume_attach.end", "volume_attach.error", "volume_detach.start", "volume_detach.end", "volume_swap.start", "volume_swap.end",
 		"volume_swap.error"} {

@@ -40,8 +40,9 @@ const (
 	ServiceCreated    What = "service created"
 	ServiceChanged    What = "service changed" // by an operator
 	ServiceDeleted    What = "service deleted"
-	HostReported      What = "host reported"  // Now: *compute.Host, with the description that it sent
-	ServerChanged     What = "server changed" // Before: only VMState, Name and Tags
+	HostReported      What = "host reported"           // Now: *compute.Host, with the description that it sent
+	LibvirtLost       What = "libvirt does not answer" // Now: *Trouble
+	ServerChanged     What = "server changed"          // Before: only VMState, Name and Tags
 )
 
 // Change is one change. Before and Now point to the same kind of noun (*compute.Aggregate, *compute.Flavor, …); Before is nil for what is made, Now for what is
@@ -59,6 +60,9 @@ type Caching struct {
 	Cached, Failed []string // images
 	Index, Total   int      // hosts
 }
+
+// Trouble is what an agent has with its hypervisor.
+type Trouble struct{ Host, IP, Cause string }
 
 // Told writes down, in a transaction of its own, what happened outside of any; nobody listening, nothing is done.
 func (s *Store) Told(ctx context.Context, what What, now any) error {
