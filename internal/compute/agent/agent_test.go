@@ -38,6 +38,7 @@ type rig struct {
 	hold     map[string]chan struct{} // verb -> holds until closed
 	finished []command.Finished
 	asked    []command.MineRequest
+	reports  []command.HostReport
 }
 
 func newRig(t *testing.T) *rig {
@@ -64,7 +65,14 @@ func newRig(t *testing.T) *rig {
 			t.Fatal(err)
 		}
 	}
-	answer(command.RegisterSubject, func([]byte) any { return command.RegisterReply{} })
+	answer(command.RegisterSubject, func(m []byte) any {
+		var rep command.HostReport
+		_ = json.Unmarshal(m, &rep)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.reports = append(r.reports, rep)
+		return command.RegisterReply{}
+	})
 	answer(command.MineSubject, func(m []byte) any {
 		var req command.MineRequest
 		_ = json.Unmarshal(m, &req)

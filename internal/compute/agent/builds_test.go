@@ -2,7 +2,10 @@ package agent_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,5 +65,49 @@ func TestGuestsMadeAtOnce(t *testing.T) {
 	}
 	if d.most > 2 {
 		t.Errorf("%d guests were made at once", d.most)
+	}
+}
+
+// mute is a driver whose hypervisor does not answer once it was told so.
+type mute struct {
+	*fake.Driver
+	silent atomic.Bool
+}
+
+func (m *mute) Info(ctx context.Context) (*virt.HostInfo, error) {
+	if m.silent.Load() {
+		return nil, errors.New("no socket")
+	}
+	return m.Driver.Info(ctx)
+}
+
+func TestAHypervisorThatDoesNotAnswerIsReported(t *testing.T) {
+	r := newRig(t)
+	d := &mute{Driver: fake.New(fake.Config{DB: r.hyper, Host: "h"})}
+	a, err := agent.New(agent.Config{Host: "h", NodeID: id.UUID(), Bus: r.bus, DB: r.journal, Look: time.Hour, Report: 2 * time.Millisecond, Driver: d, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- a.Run(ctx, func() { close(ready) }) }()
+	<-ready
+	d.silent.Store(true)
+	waitFor(t, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		last := r.reports[len(r.reports)-1]
+		return last.Trouble == "no socket" && last.Info == nil && last.Host == "h"
+	})
+	d.silent.Store(false)
+	waitFor(t, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		last := r.reports[len(r.reports)-1]
+		return last.Trouble == "" && last.Info != nil
+	})
+	cancel()
+	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
