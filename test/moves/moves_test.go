@@ -367,13 +367,16 @@ func evacuated(t *testing.T, rover, home *guest) {
 	must(t, rover.admin, "GET", "compute", "/os-services?host=h1&binary=nova-compute", nil, &svc)
 	must(t, rover.admin, "PUT", "compute", "/os-services/"+svc.Services[0].ID, map[string]any{"forced_down": true}, nil)
 	rover.act(t, "evacuate", map[string]any{"host": "h3"})
+	if s := rover.wait(t, "SHUTOFF"); s.Host != "h3" { // from microversion 2.95 on an evacuated server is left stopped
+		t.Fatalf("%s is on %s, not on h3: %+v", rover.name, s.Host, s.Fault)
+	}
+	rover.act(t, "os-start", nil)
 	rover.at(t, "h3")
 	rover.rebooted(t, boot)
 	boot = rover.bootID(t)
 	rover.hears(t, home, "evacuated")
 
 	h1.boot(t)
-	must(t, rover.admin, "PUT", "compute", "/os-services/"+svc.Services[0].ID, map[string]any{"forced_down": false}, nil)
 	eventually(t, "the host that is back lets go of the guest", func() (string, bool) {
 		all := h1.virsh(t, "list --all --uuid")
 		if strings.Contains(h1.virsh(t, "list --uuid"), rover.id) {
@@ -381,6 +384,10 @@ func evacuated(t *testing.T, rover, home *guest) {
 		}
 		_, err := os.Stat(filepath.Join(h1.disks, "guests", rover.id))
 		return fmt.Sprint(all, err), !strings.Contains(all, rover.id) && os.IsNotExist(err)
+	})
+	eventually(t, "the host may be used again once it has let go", func() (string, bool) {
+		_, _, err := rover.admin.Do(t.Context(), "PUT", "compute", "/os-services/"+svc.Services[0].ID, map[string]any{"forced_down": false}, nil)
+		return fmt.Sprint(err), err == nil
 	})
 	if all := h1.virsh(t, "list --all --uuid"); !strings.Contains(all, stranger) {
 		t.Errorf("a guest that the cloud does not know is gone: %s", all)
