@@ -343,6 +343,15 @@ func (c *Conductor) Down(ctx context.Context, name string) bool {
 	return !ok || c.hosts.down(&h, clock.Now())
 }
 
+// Heard tells whether a host's agent has spoken lately, also when an operator has said that the host is down.
+func (c *Conductor) Heard(ctx context.Context, name string) bool {
+	if err := c.hosts.fresh(ctx); err != nil {
+		c.log.Warn("hosts could not be read", "error", err)
+	}
+	h, ok := c.hosts.get(name)
+	return ok && clock.Now().Sub(h.seen) <= c.hosts.downFor
+}
+
 // Alive gives the hosts that may be given commands.
 func (c *Conductor) Alive(ctx context.Context) []string {
 	if err := c.hosts.fresh(ctx); err != nil {

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,9 @@ func (l *Loops) Debts(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for host, debts := range byHost {
 		if l.cfg.Hosts.Down(ctx, host) {
-			continue
+			if debts, err = l.ofEvacuations(ctx, host, debts); err != nil {
+				return err
+			}
 		}
 		wg.Go(func() {
 			for _, d := range debts {
@@ -40,6 +43,21 @@ func (l *Loops) Debts(ctx context.Context) error {
 	}
 	wg.Wait()
 	return nil
+}
+
+// ofEvacuations gives the debts that a host pays although an operator has said that it is down, if its agent is back: it may be called up again only when
+// it has removed the guests whose evacuation is over.
+func (l *Loops) ofEvacuations(ctx context.Context, host string, debts []owed.Debt) (out []owed.Debt, err error) {
+	if !l.cfg.Hosts.Heard(ctx, host) {
+		return nil, nil
+	}
+	over, err := l.cfg.Store.Migrations(ctx, l.cfg.Store.DB, store.MigrationFilter{SourceHost: host, Type: "evacuation", Status: []string{"done"}})
+	for _, d := range debts {
+		if d.Verb == command.Destroy && slices.ContainsFunc(over, func(m compute.Migration) bool { return m.ServerID == d.Server }) {
+			out = append(out, d)
+		}
+	}
+	return out, err
 }
 
 // completeEvacuations closes the records of evacuations from a host that has removed what it had: their last state is completed.

@@ -33,6 +33,8 @@ type Agents interface {
 // Hosts knows how hosts are.
 type Hosts interface {
 	Down(ctx context.Context, host string) bool
+	// Heard tells whether a host's agent has spoken lately, also when an operator has said that the host is down.
+	Heard(ctx context.Context, host string) bool
 	// Alive gives the hosts that may be given work.
 	Alive(ctx context.Context) []string
 }

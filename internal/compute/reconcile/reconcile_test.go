@@ -34,6 +34,7 @@ type bench struct {
 	engine *operation.Engine
 	loops  *Loops
 	down   map[string]bool
+	heard  map[string]bool // hosts that are down and speak
 	asked  []command.Command
 	answer map[string]error // by host
 	place  *providers
@@ -71,7 +72,9 @@ func (b *bench) Do(_ context.Context, host string, c command.Command, _, _ any) 
 	return b.answer[host]
 }
 func (b *bench) Down(_ context.Context, host string) bool { return b.down[host] }
-func (b *bench) Alive(context.Context) []string           { return nil }
+
+func (b *bench) Heard(_ context.Context, host string) bool { return b.heard[host] }
+func (b *bench) Alive(context.Context) []string            { return nil }
 
 func (b *bench) write(fn func(tx *db.Tx) error) {
 	b.t.Helper()
@@ -226,17 +229,32 @@ func TestDebts(t *testing.T) {
 }
 
 func TestPaidEvacuationIsCompleted(t *testing.T) {
-	b := newBench(t, nil)
-	s := b.server(func(s *compute.Server) { s.Host = "h2" })
-	m := &compute.Migration{UUID: id.UUID(), ServerID: s.ID, Type: "evacuation", Status: "done", SourceHost: "h1", DestHost: "h2"}
-	b.write(func(tx *db.Tx) error { return b.store.InsertMigration(t.Context(), tx, m) })
-	b.write(func(tx *db.Tx) error {
-		return b.owed.Add(t.Context(), tx, owed.Debt{Host: "h1", Server: s.ID, Epoch: 2, Verb: command.Destroy})
-	})
-	b.must(b.loops.Debts(t.Context()))
-	got, err := b.store.Migration(t.Context(), b.db, m.UUID)
-	if err != nil || got.Status != "completed" {
-		t.Errorf("the migration is %+v (%v)", got, err)
+	for _, c := range []struct {
+		name        string
+		down, heard bool
+		status      string // of the evacuation
+		want        string
+	}{
+		{"the host is up", false, true, "done", "completed"},
+		{"the host is silent", true, false, "done", "done"},
+		{"an operator has called the host down, and it speaks", true, true, "done", "completed"},
+		{"so, while the evacuation goes on", true, true, "pre-migrating", "pre-migrating"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, nil)
+			b.down["h1"], b.heard = c.down, map[string]bool{"h1": c.heard}
+			s := b.server(func(s *compute.Server) { s.Host = "h2" })
+			m := &compute.Migration{UUID: id.UUID(), ServerID: s.ID, Type: "evacuation", Status: c.status, SourceHost: "h1", DestHost: "h2"}
+			b.write(func(tx *db.Tx) error { return b.store.InsertMigration(t.Context(), tx, m) })
+			b.write(func(tx *db.Tx) error {
+				return b.owed.Add(t.Context(), tx, owed.Debt{Host: "h1", Server: s.ID, Epoch: 2, Verb: command.Destroy})
+			})
+			b.must(b.loops.Debts(t.Context()))
+			got, err := b.store.Migration(t.Context(), b.db, m.UUID)
+			if err != nil || got.Status != c.want {
+				t.Errorf("the migration is %+v (%v)", got, err)
+			}
+		})
 	}
 }
 
