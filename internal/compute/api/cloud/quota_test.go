@@ -243,13 +243,17 @@ func TestAuditAndExtensions(t *testing.T) {
 	if entry["instances"] != 6.0 || entry["state"] != "RUNNING" || log["num_hosts_running"] != 1.0 || log["num_hosts_not_run"] != 2.0 || log["overall_status"] != "0 of 3 hosts done. 0 errors." {
 		t.Error(log)
 	}
-	w.write(func(tx *db.Tx) error { return w.store.EndAudit(t.Context(), tx, end, end.AddDate(-1, 0, 0), 1500*time.Millisecond) })
+	w.write(func(tx *db.Tx) error {
+		return w.store.EndAudit(t.Context(), tx, end, end.AddDate(-1, 0, 0), 1500*time.Millisecond)
+	})
 	log = show()
 	want := map[string]any{"instances": 6.0, "errors": 0.0, "state": "DONE", "message": "Instance usage audit ran for host " + first + ", 6 instances in 1.50 seconds."}
 	if diff := cmp.Diff(want, log["log"].(map[string]any)[first]); diff != "" || log["num_hosts_done"] != 3.0 || log["overall_status"] != "ALL hosts done. 0 errors." || log["total_instances"] != 6.0 {
 		t.Error(diff, log)
 	}
-	w.write(func(tx *db.Tx) error { return w.store.EndAudit(t.Context(), tx, end.AddDate(9, 0, 0), end.AddDate(8, 0, 0), 0) })
+	w.write(func(tx *db.Tx) error {
+		return w.store.EndAudit(t.Context(), tx, end.AddDate(9, 0, 0), end.AddDate(8, 0, 0), 0)
+	})
 	if log = show(); log["num_hosts_not_run"] != 3.0 {
 		t.Error("an old audit is kept for ever", log)
 	}
