@@ -16,7 +16,7 @@ import (
 const (
 	maxGroup  = 256 // Writes behind the scenes that one commit may carry
 	maxUrgent = 32  // and urgent ones
-	fair      = 4   // Writes behind the scenes that a group with urgent ones takes along, so that neither kind waits for ever
+	fair      = 2   // Writes behind the scenes that a group with urgent ones takes along, so that neither kind waits for ever
 )
 
 func sqliteDSN(path string) string {
