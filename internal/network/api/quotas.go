@@ -7,7 +7,7 @@ import (
 	"kilonova/internal/auth"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
-	"kilonova/internal/network/local"
+	"kilonova/internal/network/quota"
 	"kilonova/internal/policy"
 )
 
@@ -18,7 +18,7 @@ func quotaCaller(r *httpapi.Request, action string) (string, error) {
 	return project, deny(q, action+"_quota", policy.Target{"project_id": project, "tenant_id": project})
 }
 
-func limits(m map[string]local.Usage) map[string]int64 {
+func limits(m map[string]quota.Usage) map[string]int64 {
 	out := map[string]int64{}
 	for r, u := range m {
 		out[r] = u.Limit
@@ -104,7 +104,7 @@ func (a *API) setQuota(r *httpapi.Request) (*httpapi.Reply, error) {
 	delete(obj, "project_id")
 	set := map[string]int64{}
 	for name, v := range obj {
-		if !slices.Contains(local.Resources(), name) {
+		if !slices.Contains(quota.Resources(), name) {
 			return nil, badRequest("Unrecognized attribute(s) '%s'", name)
 		}
 		n, problem := number(-1, 1<<31-1)(v)

@@ -39,6 +39,9 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 	if err != nil {
 		return nil, err
 	}
+	if err := s.switchedOff(ctx, a); err != nil {
+		return nil, err
+	}
 	st := &network.HostState{Host: host}
 	groups := map[string]bool{}
 	for i := range ports {
@@ -60,6 +63,30 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 	sum := sha256.Sum256(doc)
 	st.Revision = hex.EncodeToString(sum[:16])
 	return st, nil
+}
+
+// switchedOff leaves out the floating IPs whose router is administratively down.
+func (s *Service) switchedOff(ctx context.Context, a *around) error {
+	ids := map[string]bool{}
+	for _, list := range a.floating {
+		for _, f := range list {
+			ids[f.RouterID] = true
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	routers, err := s.routers.In(ctx, s.db, "id", slices.Sorted(maps.Keys(ids)))
+	if err != nil {
+		return err
+	}
+	for i := range routers {
+		ids[routers[i].ID] = routers[i].AdminStateUp
+	}
+	for port, list := range a.floating {
+		a.floating[port] = slices.DeleteFunc(list, func(f network.FloatingIP) bool { return !ids[f.RouterID] })
+	}
+	return nil
 }
 
 func (a *around) hostPort(p *network.Port) network.HostPort {
@@ -178,6 +205,11 @@ func (s *Service) routing(ctx context.Context, members []network.Port) (*joinery
 	for i := range routers {
 		r := &routers[i]
 		if !r.AdminStateUp {
+			for _, n := range nets[r.ID] {
+				if _, known := out.snat[n]; !known {
+					out.snat[n] = false // joined to a router, so that nothing else leads out
+				}
+			}
 			continue
 		}
 		for _, n := range nets[r.ID] {

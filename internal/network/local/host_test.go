@@ -150,6 +150,9 @@ func TestHostState(t *testing.T) {
 	if st, err = s.Host(t.Context(), "h1"); err != nil || len(st.Networks[0].Peers) != 0 {
 		t.Errorf("a router that is down still joins: %+v, %v", st.Networks, err)
 	}
+	if slices.ContainsFunc(st.Networks, func(n network.HostNetwork) bool { return n.NAT }) || slices.ContainsFunc(st.Ports, func(p network.HostPort) bool { return len(p.Floating) > 0 }) {
+		t.Errorf("a router that is switched off leads out: %+v", st)
+	}
 }
 
 func TestVIFs(t *testing.T) {

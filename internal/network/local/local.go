@@ -23,6 +23,7 @@ import (
 	"kilonova/internal/network"
 	"kilonova/internal/network/agents"
 	"kilonova/internal/network/documents"
+	"kilonova/internal/network/quota"
 	"kilonova/internal/network/secgroup"
 	"kilonova/internal/network/segments"
 	"kilonova/internal/network/wake"
@@ -49,6 +50,7 @@ type Filter = documents.Filter
 
 // Service is the network service. It implements network.Service.
 type Service struct {
+	*quota.Book
 	db      *db.DB
 	cfg     Config
 	log     *slog.Logger
@@ -96,7 +98,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := cfg.DB.Migrate(ctx, "network", files); err != nil {
 		return nil, err
 	}
-	s := &Service{db: cfg.DB, cfg: cfg, log: cfg.Log}
+	s := &Service{Book: quota.New(cfg.DB, cfg.Quotas), db: cfg.DB, cfg: cfg, log: cfg.Log}
 	s.tables()
 	s.notify = wake.New(s.db, cfg.Bus, cfg.Log)
 	return s, nil
@@ -155,6 +157,11 @@ type Change struct {
 	ctx   context.Context
 	tx    *db.Tx
 	dirty wake.Dirty
+}
+
+// use counts n more (or fewer) of a resource for a project.
+func (c *Change) use(project, resource string, n int64) error {
+	return c.Use(c.ctx, c.tx, project, resource, n)
 }
 
 // Do runs fn as one transaction. fn may run more than once and then starts from nothing each time.

@@ -238,7 +238,7 @@ func (s *Service) SetPortGroups(ctx context.Context, c *auth.Caller, portID stri
 
 // QuotaLeft implements network.Service.
 func (s *Service) QuotaLeft(ctx context.Context, c *auth.Caller) (int, error) {
-	return s.quotaLeft(ctx, c.ProjectID, "port")
+	return s.QuotaOf(ctx, c.ProjectID, "port")
 }
 
 // SetPortStatus implements network.Service.

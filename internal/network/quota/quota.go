@@ -1,4 +1,5 @@
-package local
+// Package quota counts what projects have of the network service's resources and holds it against their limits, in the transaction that makes or removes a thing.
+package quota
 
 import (
 	"context"
@@ -22,24 +23,33 @@ type Usage struct{ Limit, Used int64 }
 // Resources names what quotas count, sorted.
 func Resources() []string { return slices.Sorted(maps.Keys(defaultQuotas())) }
 
+// Book keeps the limits and the counters, in the tables network_quotas and network_usages.
+type Book struct {
+	db   *db.DB
+	over map[string]int64
+}
+
+// New gives the book on a database; over holds limits of projects without their own, over Neutron's defaults (-1: unlimited).
+func New(d *db.DB, over map[string]int64) *Book { return &Book{db: d, over: over} }
+
 // QuotaDefaults gives the limits of projects that have none of their own.
-func (s *Service) QuotaDefaults() map[string]int64 {
+func (b *Book) QuotaDefaults() map[string]int64 {
 	q := defaultQuotas()
-	maps.Copy(q, s.cfg.Quotas)
+	maps.Copy(q, b.over)
 	return q
 }
 
 // Quotas gives limit and use of a project for each resource.
-func (s *Service) Quotas(ctx context.Context, project string) (map[string]Usage, error) {
+func (b *Book) Quotas(ctx context.Context, project string) (map[string]Usage, error) {
 	out := map[string]Usage{}
-	for r, l := range s.QuotaDefaults() {
+	for r, l := range b.QuotaDefaults() {
 		out[r] = Usage{Limit: l}
 	}
-	limits, err := pairs(ctx, s.db, "SELECT resource, hard_limit FROM network_quotas WHERE project_id = ?", project)
+	limits, err := pairs(ctx, b.db, "SELECT resource, hard_limit FROM network_quotas WHERE project_id = ?", project)
 	if err != nil {
 		return nil, err
 	}
-	used, err := pairs(ctx, s.db, "SELECT resource, used FROM network_usages WHERE project_id = ?", project)
+	used, err := pairs(ctx, b.db, "SELECT resource, used FROM network_usages WHERE project_id = ?", project)
 	if err != nil {
 		return nil, err
 	}
@@ -54,8 +64,8 @@ func (s *Service) Quotas(ctx context.Context, project string) (map[string]Usage,
 }
 
 // QuotaProjects gives the limits of every project that has its own.
-func (s *Service) QuotaProjects(ctx context.Context) (map[string]map[string]int64, error) {
-	rows, err := s.db.Query(ctx, "SELECT project_id, resource, hard_limit FROM network_quotas")
+func (b *Book) QuotaProjects(ctx context.Context) (map[string]map[string]int64, error) {
+	rows, err := b.db.Query(ctx, "SELECT project_id, resource, hard_limit FROM network_quotas")
 	if err != nil {
 		return nil, fmt.Errorf("list quotas: %w", err)
 	}
@@ -68,7 +78,7 @@ func (s *Service) QuotaProjects(ctx context.Context) (map[string]map[string]int6
 			return nil, fmt.Errorf("list quotas: %w", err)
 		}
 		if out[p] == nil {
-			out[p] = s.QuotaDefaults()
+			out[p] = b.QuotaDefaults()
 		}
 		out[p][r] = l
 	}
@@ -76,8 +86,8 @@ func (s *Service) QuotaProjects(ctx context.Context) (map[string]map[string]int6
 }
 
 // SetQuotas gives a project limits of its own.
-func (s *Service) SetQuotas(ctx context.Context, project string, limits map[string]int64) error {
-	return s.db.Write(ctx, func(tx *db.Tx) error {
+func (b *Book) SetQuotas(ctx context.Context, project string, limits map[string]int64) error {
+	return b.db.Write(ctx, func(tx *db.Tx) error {
 		q := db.Upsert(tx.Dialect(), "network_quotas", []string{"project_id", "resource"}, []string{"hard_limit"})
 		for _, r := range slices.Sorted(maps.Keys(limits)) {
 			if _, err := tx.Exec(ctx, q, project, r, limits[r]); err != nil {
@@ -89,8 +99,8 @@ func (s *Service) SetQuotas(ctx context.Context, project string, limits map[stri
 }
 
 // ResetQuotas takes a project's own limits away; fault.NotFound when it has none.
-func (s *Service) ResetQuotas(ctx context.Context, project string) error {
-	return s.db.Write(ctx, func(tx *db.Tx) error {
+func (b *Book) ResetQuotas(ctx context.Context, project string) error {
+	return b.db.Write(ctx, func(tx *db.Tx) error {
 		n, err := tx.Exec(ctx, "DELETE FROM network_quotas WHERE project_id = ?", project)
 		if err == nil && n == 0 {
 			return fault.New(fault.NotFound, "Quota for tenant %s could not be found.", project).WithCode("TenantQuotaNotFound")
@@ -99,27 +109,27 @@ func (s *Service) ResetQuotas(ctx context.Context, project string) error {
 	})
 }
 
-// use counts n more (or fewer) of a resource for a project; fault.Conflict OverQuota when the limit would be passed. Things
+// Use counts n more (or fewer) of a resource for a project; fault.Conflict OverQuota when the limit would be passed. Things
 // without a project (ports of routers' gateways) are not counted.
-func (c *Change) use(project, resource string, n int64) error {
+func (b *Book) Use(ctx context.Context, tx *db.Tx, project, resource string, n int64) error {
 	if project == "" {
 		return nil
 	}
 	// The counter's row is changed first: whoever else counts this project waits for this transaction, on every database.
-	got, err := c.tx.Exec(c.ctx, "UPDATE network_usages SET used = used + ? WHERE project_id = ? AND resource = ?", n, project, resource)
+	got, err := tx.Exec(ctx, "UPDATE network_usages SET used = used + ? WHERE project_id = ? AND resource = ?", n, project, resource)
 	if err != nil {
 		return fmt.Errorf("count quota: %w", err)
 	}
-	if got == 0 { // a second transaction that finds no row either breaks the key, and Do runs it again
-		if _, err := c.tx.Exec(c.ctx, "INSERT INTO network_usages (project_id, resource, used) VALUES (?, ?, ?)", project, resource, n); err != nil {
+	if got == 0 { // a second transaction that finds no row either breaks the key, and the change is run again
+		if _, err := tx.Exec(ctx, "INSERT INTO network_usages (project_id, resource, used) VALUES (?, ?, ?)", project, resource, n); err != nil {
 			return fmt.Errorf("count quota: %w", err)
 		}
 	}
 	if n <= 0 {
 		return nil
 	}
-	limit := c.QuotaDefaults()[resource]
-	row, err := pairs(c.ctx, c.tx, "SELECT resource, hard_limit FROM network_quotas WHERE project_id = ? AND resource = ?", project, resource)
+	limit := b.QuotaDefaults()[resource]
+	row, err := pairs(ctx, tx, "SELECT resource, hard_limit FROM network_quotas WHERE project_id = ? AND resource = ?", project, resource)
 	if err != nil {
 		return err
 	}
@@ -130,7 +140,7 @@ func (c *Change) use(project, resource string, n int64) error {
 		return nil
 	}
 	var used int64
-	if err := c.tx.QueryRow(c.ctx, "SELECT used FROM network_usages WHERE project_id = ? AND resource = ?", project, resource).Scan(&used); err != nil {
+	if err := tx.QueryRow(ctx, "SELECT used FROM network_usages WHERE project_id = ? AND resource = ?", project, resource).Scan(&used); err != nil {
 		return fmt.Errorf("count quota: %w", err)
 	}
 	if used > limit {
@@ -140,9 +150,9 @@ func (c *Change) use(project, resource string, n int64) error {
 	return nil
 }
 
-// quotaLeft is how many more of a resource a project may have; -1: unlimited.
-func (s *Service) quotaLeft(ctx context.Context, project, resource string) (int, error) {
-	q, err := s.Quotas(ctx, project)
+// QuotaOf is how many more of a resource a project may have; -1: unlimited.
+func (b *Book) QuotaOf(ctx context.Context, project, resource string) (int, error) {
+	q, err := b.Quotas(ctx, project)
 	if err != nil {
 		return 0, err
 	}
