@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -139,9 +138,6 @@ func roleCommand(s *settings, r app.Role) *cobra.Command {
 // serve runs roles until ctx ends or one of them does.
 func serve(ctx context.Context, s *settings, roles []app.Role) error {
 	began := time.Now()
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // the heap is small: an eighth of the time of a boot for a few MiB
-	}
 	cfg, err := s.load()
 	if err != nil {
 		return err

@@ -131,6 +131,7 @@ func Start(ctx context.Context, cfg *config.Config, roles ...Role) (_ *App, err 
 	}
 	a.web.serve()
 	// What starting needed and running does not is given back to the system.
+	a.background("heap", tendHeap)
 	rest := time.AfterFunc(3*time.Second, debug.FreeOSMemory)
 	a.onStop("rest", func(context.Context) error { rest.Stop(); return nil })
 	return a, nil
