@@ -18,6 +18,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,11 +74,13 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		d.dialect = SQLite
 		path := strings.TrimPrefix(rest, "//")
 		d.path = path
-		if d.pool, err = sql.Open("sqlite", sqliteDSN(path)+"&_pragma=query_only(1)"); err != nil {
+		if d.pool, err = sql.Open("sqlite", sqliteDSN(path)+"&_pragma=query_only(1)&_pragma=cache_size(-2000)"); err != nil {
 			return nil, fmt.Errorf("open database: %w", err)
 		}
-		d.pool.SetMaxOpenConns(8)
-		d.pool.SetMaxIdleConns(8)
+		// To read is to compute: more connections than processors only cost memory, but for a long list that others should not wait for.
+		readers := max(4, 2*runtime.GOMAXPROCS(0))
+		d.pool.SetMaxOpenConns(readers)
+		d.pool.SetMaxIdleConns(readers)
 		// The writer comes first: it creates the file and switches it to WAL.
 		if d.writer, err = newGroupWriter(ctx, path); err != nil {
 			_ = d.pool.Close()

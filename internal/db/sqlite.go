@@ -21,7 +21,7 @@ const (
 
 func sqliteDSN(path string) string {
 	v := url.Values{}
-	for _, p := range []string{"busy_timeout(15000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "cache_size(-4000)", "mmap_size(268435456)", "temp_store(MEMORY)", "wal_autocheckpoint(4000)"} {
+	for _, p := range []string{"busy_timeout(15000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "mmap_size(268435456)", "temp_store(MEMORY)", "wal_autocheckpoint(4000)"} {
 		v.Add("_pragma", p)
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + v.Encode()
@@ -49,7 +49,7 @@ type job struct {
 }
 
 func newGroupWriter(ctx context.Context, path string) (*groupWriter, error) {
-	pool, err := sql.Open("sqlite", sqliteDSN(path))
+	pool, err := sql.Open("sqlite", sqliteDSN(path)+"&_pragma=cache_size(-4000)")
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
