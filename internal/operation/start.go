@@ -1,0 +1,85 @@
+package operation
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	soon  = 5 * time.Millisecond  // operations that start within this time of each other are many
+	burst = 20 * time.Millisecond // many begin together, so long after the first of them
+)
+
+// together is closed when an operation that starts now may begin: at once, or, while many start, with the others of a moment. Operations that go on side by side share
+// the commits of their journals, which costs less than one after the other. e.mu is held.
+func (e *Engine) together() <-chan struct{} {
+	if e.next != nil {
+		return e.next
+	}
+	next, now := make(chan struct{}), time.Now()
+	if now.Sub(e.began) > soon {
+		e.began = now
+		close(next)
+		return next
+	}
+	e.next = next
+	time.AfterFunc(burst, func() {
+		e.mu.Lock()
+		e.next, e.began = nil, time.Now()
+		e.mu.Unlock()
+		close(next)
+	})
+	return next
+}
+
+func (e *Engine) start(o *row) {
+	e.mu.Lock()
+	if !e.active {
+		e.mu.Unlock()
+		return
+	}
+	ctx, cancel := context.WithCancelCause(e.runCtx)
+	e.local[o.ID] = &localRun{epoch: o.Epoch, cancel: cancel}
+	e.wg.Add(1)
+	together := e.together()
+	e.mu.Unlock()
+	go func() {
+		defer e.wg.Done()
+		defer cancel(nil)
+		select {
+		case <-together:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case e.slots <- struct{}{}:
+			defer func() { <-e.slots }()
+		case <-ctx.Done():
+			return
+		}
+		e.execute(ctx, o)
+		e.mu.Lock()
+		if l := e.local[o.ID]; l != nil && l.epoch == o.Epoch {
+			delete(e.local, o.ID)
+		}
+		finished := o.Finished != 0 || o.State == Attention
+		var wake []chan struct{}
+		if finished {
+			wake = e.waiters[o.ID]
+			delete(e.waiters, o.ID)
+		}
+		e.mu.Unlock()
+		for _, c := range wake {
+			close(c)
+		}
+	}()
+}
+
+func (e *Engine) stopLocal(op string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l := e.local[op]; l != nil {
+		l.cancel(errFenced)
+		delete(e.local, op)
+	}
+}
