@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"kilonova/test/apart"
 	"kilonova/test/process"
 )
 
@@ -71,7 +72,7 @@ func (c *cloud) hostDown(ctx context.Context) (string, error) {
 // newCloud starts a cloud and registers image, flavors, network, key and rules. It ends with the test.
 func newCloud(t *testing.T) *cloud {
 	t.Helper()
-	dir := os.Getenv(envDir)
+	dir := os.Getenv(apart.EnvDir)
 	c := &cloud{prog: process.Program{Path: filepath.Join(dir, "kilonova"), Dir: filepath.Join(dir, "state")}}
 	t.Cleanup(func() {
 		if c.proc != nil {
@@ -98,11 +99,11 @@ func newCloud(t *testing.T) *cloud {
 	if c.signer, err = ssh.NewSignerFromKey(private); err != nil {
 		t.Fatal(err)
 	}
-	c.ground.Image = c.upload(t, map[string]any{"name": "guest", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"}, readFile(t, os.Getenv(envImage)))
+	c.ground.Image = c.upload(t, map[string]any{"name": "guest", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"}, readFile(t, os.Getenv(apart.EnvImage)))
 	c.agent = c.upload(t, map[string]any{"name": "guest-agent", "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
-		"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}, readFile(t, os.Getenv(envImage)))
+		"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}, readFile(t, os.Getenv(apart.EnvImage)))
 	c.rescue = c.upload(t, map[string]any{"name": "guest-rescue", "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
-		"hw_rescue_bus": "scsi", "hw_rescue_device": "disk"}, readFile(t, os.Getenv(envImage)))
+		"hw_rescue_bus": "scsi", "hw_rescue_device": "disk"}, readFile(t, os.Getenv(apart.EnvImage)))
 	for i, into := range []*string{&c.ground.Flavor, &c.ground.Bigger} {
 		var f struct{ Flavor process.Thing }
 		must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": fmt.Sprintf("g%d", i), "vcpus": 1 + i, "ram": 144 + 112*i, "disk": 1 + i}}, &f)

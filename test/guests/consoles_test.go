@@ -16,10 +16,12 @@ import (
 
 	"github.com/coder/websocket"
 	"golang.org/x/crypto/ssh"
+
+	"kilonova/test/apart"
 )
 
 // imageFile is the guest image.
-func imageFile() string { return os.Getenv(envImage) }
+func imageFile() string { return os.Getenv(apart.EnvImage) }
 
 // consoleURL asks for a console as `openstack console url show` does.
 func consoleURL(t *testing.T, g *guest, protocol, kind string) string {

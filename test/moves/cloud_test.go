@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"kilonova/test/apart"
 	"kilonova/test/process"
 )
 
@@ -71,7 +72,7 @@ func must(t *testing.T, c *process.Client, method, service, path string, body, o
 // newCloud starts the control plane and three hosts; the second and the third share their guests' files.
 func newCloud(t *testing.T) *cloud {
 	t.Helper()
-	dir := os.Getenv(envDir)
+	dir := os.Getenv(apart.EnvDir)
 	c := &cloud{binary: filepath.Join(dir, "kilonova"), dir: filepath.Join(dir, "control"), hosts: map[string]*host{}}
 	sh(t, `mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns
 ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip link set fabric up`)
@@ -232,7 +233,7 @@ func (c *cloud) furnish(t *testing.T) {
 	}
 	var img process.Thing
 	must(t, c.admin, "POST", "image", "/images", map[string]any{"name": "guest", "disk_format": "qcow2", "container_format": "bare"}, &img)
-	must(t, c.admin, "PUT", "image", "/images/"+img.ID+"/file", readFile(t, os.Getenv(envImage)), nil)
+	must(t, c.admin, "PUT", "image", "/images/"+img.ID+"/file", readFile(t, os.Getenv(apart.EnvImage)), nil)
 	c.image = img.ID
 	for i := range c.flavor {
 		var f struct{ Flavor process.Thing }
