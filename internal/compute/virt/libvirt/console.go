@@ -136,10 +136,11 @@ func (d *Driver) reach(listen string) string {
 	return listen
 }
 
-// inUse tells whether QEMU said that a port was taken: that of a serial console or of the display, which libvirt chooses.
+// inUse tells whether somebody was quicker: to take a port, that of a serial console or of the display, which libvirt chooses, or to join a new tap to its bridge.
 func inUse(err error) bool {
 	var e *rpc.Error
-	return errors.As(err, &e) && strings.Contains(e.Message, "Address already in use")
+	return errors.As(err, &e) && (strings.Contains(e.Message, "Address already in use") ||
+		strings.Contains(e.Message, "Unable to add bridge") && strings.Contains(e.Message, "Device or resource busy"))
 }
 
 // vanished tells whether QEMU ended while libvirt was starting it, before it said why: worth another try or two.

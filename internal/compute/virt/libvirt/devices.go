@@ -60,7 +60,11 @@ func (d *Driver) plug(ctx context.Context, f found, ref deviceRef, make func(liv
 		return err
 	}
 	if f.active() && ref.find(live) == "" {
-		if err := d.rpc.Attach(ctx, f.dom, text, rpc.AffectLive); err != nil {
+		err := d.rpc.Attach(ctx, f.dom, text, rpc.AffectLive)
+		for try := 1; inUse(err) && try < clashTries; try++ {
+			err = d.rpc.Attach(ctx, f.dom, text, rpc.AffectLive)
+		}
+		if err != nil {
 			return err
 		}
 	}
