@@ -43,16 +43,18 @@ func (c *Conductor) networkChanged(_ context.Context, _ string, msg []byte) ([]b
 	return nil, nil
 }
 
-// refreshDirty brings the cached interfaces of servers on changed hosts up to date, at most once a second, until ctx ends.
+// refreshDirty brings the cached interfaces of servers on changed hosts up to date, until ctx ends: at most once a second, and in a large cloud, where a change of one network
+// can concern the servers of every host, with pauses of fifteen times what it took, so that it never takes much from the requests.
 func (c *Conductor) refreshDirty(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
+	for took := time.Duration(0); ; {
+		pause := time.NewTimer(max(time.Second, 15*took))
 		select {
 		case <-ctx.Done():
+			pause.Stop()
 			return
-		case <-tick.C:
+		case <-pause.C:
 		}
+		began := time.Now()
 		for _, name := range c.dirty.take() {
 			if h, ok := c.hosts.get(name); !ok || h.load.Servers > refreshAtMost {
 				continue
@@ -65,5 +67,6 @@ func (c *Conductor) refreshDirty(ctx context.Context) {
 				c.log.Warn("cached interfaces could not be renewed", "host", name, "error", err)
 			}
 		}
+		took = time.Since(began)
 	}
 }
