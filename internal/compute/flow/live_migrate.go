@@ -168,10 +168,19 @@ func (f *flows) aborted(ctx context.Context, r *operation.Run) error {
 
 // liveLook sees whether the guest left although the step failed; then there is no way back, and what is left of the move is done.
 func (f *flows) liveLook(ctx context.Context, r *operation.Run) error {
-	src, dst := from(r), placeOf(r)
-	moved, err := f.hasMoved(ctx, r, src.Host, dst.Host)
-	if err != nil || !moved {
-		return err
+	m, err := f.Store.Migration(ctx, f.Store.DB, migrationID(r))
+	if err != nil {
+		return gone(err)
+	}
+	if m.Status != "post-migrating" {
+		moved, err := f.hasMoved(ctx, r, from(r).Host, placeOf(r).Host)
+		if err != nil || !moved {
+			return err
+		}
+		// It is recorded at once: who does this again, after a crash, may find the destination down.
+		if err := f.Store.DB.Write(ctx, func(tx *db.Tx) error { return gone(f.liveMoved(ctx, tx, r)) }); err != nil {
+			return err
+		}
 	}
 	r.Set(varPassed, true)
 	return gone(f.liveFinish(ctx, r))
