@@ -128,13 +128,15 @@ func (d *DB) Dialect() Dialect { return d.dialect }
 
 // Query reads rows outside any transaction.
 func (d *DB) Query(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
-	if ctx, err := d.reading(ctx); err != nil {
+	ctx, err := d.reading(ctx)
+	if err != nil {
 		return nil, err
-	} else if st, err := d.cache.get(ctx, d.pool, rebind(d.dialect, q)); err != nil {
-		return nil, fmt.Errorf("prepare: %w", err)
-	} else {
-		return st.QueryContext(ctx, bind(args)...)
 	}
+	st, err := d.cache.get(ctx, d.pool, rebind(d.dialect, q))
+	if err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	return st.QueryContext(ctx, bind(args)...)
 }
 
 // QueryRow reads at most one row outside any transaction.

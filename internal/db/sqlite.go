@@ -109,29 +109,24 @@ func (w *groupWriter) run() {
 	defer close(w.done)
 	urgent, jobs := w.urgent, w.jobs // nil once closed and empty
 	for urgent != nil || jobs != nil {
-		var j *job
-		var ok bool
+		others := jobs
+		if len(urgent) > 0 {
+			others = nil // not now
+		}
 		select {
-		case j, ok = <-urgent:
-			if !ok {
+		case j, ok := <-urgent:
+			if ok {
+				w.group(j)
+			} else {
 				urgent = nil
-				continue
 			}
-		default:
-			select {
-			case j, ok = <-urgent:
-				if !ok {
-					urgent = nil
-					continue
-				}
-			case j, ok = <-jobs:
-				if !ok {
-					jobs = nil
-					continue
-				}
+		case j, ok := <-others:
+			if ok {
+				w.group(j)
+			} else {
+				jobs = nil
 			}
 		}
-		w.group(j)
 	}
 }
 
