@@ -204,6 +204,7 @@ type Host struct {
 	NodeNumber     int64
 	Info           []byte // JSON of virt.HostInfo
 	Created        time.Time
+	FailedBuilds   int64 // builds that failed on the host since one succeeded
 }
 
 // Aggregate is a host aggregate.

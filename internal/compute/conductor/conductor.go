@@ -25,7 +25,6 @@ import (
 	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
-	"kilonova/internal/id"
 	"kilonova/internal/image"
 	"kilonova/internal/network"
 	"kilonova/internal/operation"
@@ -78,7 +77,6 @@ type Conductor struct {
 	planner *scheduler.Planner
 	dirty   dirtyHosts
 	started time.Time
-	self    string // in what it tells others
 }
 
 // New makes a conductor and registers the flows with its engine. Nothing runs before Run.
@@ -97,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Conductor, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conductor{cfg: cfg, log: cfg.Log, owed: book, planner: cfg.Planner, started: clock.Now(), self: id.Secret(8)}
+	c := &Conductor{cfg: cfg, log: cfg.Log, owed: book, planner: cfg.Planner, started: clock.Now()}
 	c.hosts = newHostTable(cfg.Store, cfg.ServiceDownTime, c.started)
 	c.hosts.needServers, c.hosts.track = needsServers(cfg.Planner.Config()), cfg.Planner.Config().TrackInstanceChanges
 	fc := cfg.Flow

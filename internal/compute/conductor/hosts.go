@@ -37,10 +37,10 @@ type host struct {
 	seen      time.Time                     // newest heartbeat, here or on record
 	written   time.Time                     // newest on record
 	infoPrint uint64                        // of the record that info was read from
+	put       time.Time                     // when it was added or renewed without the others
 	start     string                        // which process of the agent speaks for the host
 	former    []string                      // processes that it took over from
 	reported  string                        // what placement was told last
-	failed    int                           // builds that failed since one succeeded
 	busy      int                           // claims of this conductor that the load does not show yet
 
 	pendVCPU, pendRAM, pendDisk int64 // claims in the making
@@ -103,9 +103,25 @@ func (t *hostTable) loadLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pure := pureAggregates(aggs)
+	t.replace(reading{began: began, rows: rows, aggregates: aggs, loads: loads, servers: on, held: held})
+	return nil
+}
+
+// reading is what the database said of the hosts since began.
+type reading struct {
+	began      time.Time
+	rows       []compute.Host
+	aggregates []compute.Aggregate
+	loads      map[string]store.HostLoad
+	servers    map[string]map[string]scheduler.ServerOn
+	held       map[string]map[string][]compute.Claim
+}
+
+// replace puts a reading in the place of what is there. A host that was put meanwhile may be newer than the reading, and missing in it: it stays.
+func (t *hostTable) replace(r reading) {
+	pure := pureAggregates(r.aggregates)
 	in, sign := map[string][]*scheduler.Aggregate{}, fnv.New64a()
-	for i, a := range aggs {
+	for i, a := range r.aggregates {
 		for _, h := range a.Hosts {
 			in[h] = append(in[h], pure[i])
 			fmt.Fprintf(sign, "%s %s\n", a.UUID, h)
@@ -113,23 +129,32 @@ func (t *hostTable) loadLocked(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	byName, byNode := make(map[string]*host, len(rows)), make(map[string]*host, len(rows))
-	for _, r := range rows {
-		h := t.byName[r.Name]
+	byName, byNode := make(map[string]*host, len(r.rows)), make(map[string]*host, len(r.rows))
+	for _, row := range r.rows {
+		h := t.byName[row.Name]
 		if h == nil {
 			h = &host{}
 		}
-		h.pureAggs, h.load, h.servers, h.busy = in[r.Name], loads[r.Name], on[r.Name], 0
-		h.held = held[r.Name]
-		h.take(r)
+		h.pureAggs, h.load, h.servers, h.busy = in[row.Name], r.loads[row.Name], r.servers[row.Name], 0
+		h.held = r.held[row.Name]
+		if h.put.Before(r.began) {
+			h.take(row)
+		} else {
+			h.base.Aggregates, h.base.Servers = h.pureAggs, h.servers
+			h.parts()
+		}
 		h.share(t.like)
 		t.like = h
-		fmt.Fprintf(sign, "%s %v\n", r.NodeID, r.Disabled)
-		byName[r.Name], byNode[r.NodeID] = h, h
+		fmt.Fprintf(sign, "%s %v\n", row.NodeID, row.Disabled)
+		byName[row.Name], byNode[h.NodeID] = h, h
+	}
+	for name, h := range t.byName {
+		if byName[name] == nil && !h.put.Before(r.began) {
+			byName[name], byNode[h.NodeID] = h, h
+		}
 	}
 	t.byName, t.byNode, t.pure, t.signature = byName, byNode, pure, strconv.FormatUint(sign.Sum64(), 36)
-	t.loaded, t.took = time.Now(), time.Since(began)
-	return nil
+	t.loaded, t.took = time.Now(), time.Since(r.began)
 }
 
 // take puts a record that was just read into the host.
@@ -194,6 +219,7 @@ func (t *hostTable) put(r compute.Host) {
 		delete(t.byNode, h.NodeID)
 	}
 	h.take(r)
+	h.put = time.Now()
 	h.share(t.like)
 	t.like = h
 	t.byNode[r.NodeID] = h
@@ -366,37 +392,22 @@ func (c *Conductor) Alive(ctx context.Context) []string {
 	return out
 }
 
-// Built implements flow.Placer. Whoever chooses hosts elsewhere is told of failures, and of the success that ends a row of them.
-func (c *Conductor) Built(name string, ok bool) {
-	if !c.noteBuilt(name, ok) {
+// Built implements flow.Placer. The count is on the host's record, where every conductor and scheduler reads it with the rest. A success is written only when
+// it ends a row of failures, so that builds that go well cost nothing.
+func (c *Conductor) Built(ctx context.Context, name string, ok bool) {
+	if h, known := c.hosts.get(name); ok && known && h.FailedBuilds == 0 {
 		return
 	}
-	if msg, err := json.Marshal(builtReport{Host: name, OK: ok, By: c.self}); err == nil {
-		_ = c.cfg.Bus.Fanout(context.Background(), builtSubject, msg) // only a weight depends on it
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // a build that ran out of its time failed too
+	defer cancel()
+	err := c.cfg.DB.Write(ctx, func(tx *db.Tx) error { return c.cfg.Store.CountBuild(ctx, tx, name, ok) })
+	if err != nil {
+		c.log.Warn("the end of a build was not counted", "host", name, "error", err)
+		return
 	}
-}
-
-// noteBuilt counts and tells whether that changed anything.
-func (c *Conductor) noteBuilt(name string, ok bool) (changed bool) {
-	c.hosts.change(name, func(h *host) {
-		changed = !ok || h.failed > 0
-		if ok {
-			h.failed = 0
-		} else {
-			h.failed++
+	c.hosts.change(name, func(h *host) { // until the hosts are read again
+		if h.FailedBuilds++; ok {
+			h.FailedBuilds = 0
 		}
 	})
-	return changed
-}
-
-// heardBuilt takes the word of another conductor.
-func (c *Conductor) heardBuilt(_ context.Context, _ string, msg []byte) ([]byte, error) {
-	var r builtReport
-	if err := json.Unmarshal(msg, &r); err != nil {
-		return nil, err
-	}
-	if r.By != c.self {
-		c.noteBuilt(r.Host, r.OK)
-	}
-	return nil, nil
 }

@@ -339,7 +339,7 @@ func (t *hostTable) state(h *host, p *placement.Provider) *scheduler.HostState {
 // fill is state in a place that is there.
 func (t *hostTable) fill(s *scheduler.HostState, h *host, p *placement.Provider, now time.Time) {
 	*s = h.base
-	s.Up, s.IOOps, s.FailedBuilds, s.Updated = t.alive(h, now), h.busy+int(h.load.IO), h.failed, h.seen
+	s.Up, s.IOOps, s.FailedBuilds, s.Updated = t.alive(h, now), h.busy+int(h.load.IO), int(h.FailedBuilds), h.seen
 	if t.track {
 		s.NumServers = h.busy + int(h.load.Servers)
 	}

@@ -17,18 +17,11 @@ import (
 const (
 	placeSubject = "scheduler.place" // flow.Want -> flow.Place
 	checkSubject = "scheduler.check" // checkRequest -> nothing
-	builtSubject = "scheduler.built" // builtReport to every scheduler and conductor
 )
 
 type checkRequest struct {
 	Want flow.Want `json:"want"`
 	Host string    `json:"host"`
-}
-
-type builtReport struct {
-	Host string `json:"host"`
-	OK   bool   `json:"ok"`
-	By   string `json:"by"` // the process that built
 }
 
 // RunScheduler answers conductors in other processes until ctx ends: it chooses hosts and claims them, as a conductor with a scheduler of its own does.
@@ -69,7 +62,6 @@ func (c *Conductor) RunScheduler(ctx context.Context, ready func()) error {
 			}
 			return nil, c.Check(ctx, r.Want, r.Host)
 		}),
-		serve(builtSubject, "", c.heardBuilt),
 	)
 	if err != nil {
 		return err

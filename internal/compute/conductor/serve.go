@@ -48,11 +48,6 @@ func (c *Conductor) serve() (stop func(), err error) {
 		return nil, err
 	}
 	stops = append(stops, s)
-	if s, err = c.cfg.Bus.Serve(builtSubject, "", c.heardBuilt); err != nil {
-		stop()
-		return nil, err
-	}
-	stops = append(stops, s)
 	return stop, nil
 }
 

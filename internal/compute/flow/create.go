@@ -274,7 +274,7 @@ func (f *flows) createBuild(ctx context.Context, r *operation.Run) error {
 	ctx, cancel := context.WithTimeout(ctx, f.BuildDeadline)
 	defer cancel()
 	err = f.guest(ctx, r, place.Host, command.Spawn, command.SpawnArgs{Spec: SpecOf(s), ImageID: s.ImageID, ConfigDrive: s.ConfigDrive, Metadata: meta, AdminPass: in.AdminPass})
-	f.Placer.Built(place.Host, err == nil)
+	f.Placer.Built(ctx, place.Host, err == nil)
 	if err == nil || errors.Is(err, context.Canceled) || !elsewhere(err) || in.ForceHost+in.ForceNode != "" {
 		return err
 	}

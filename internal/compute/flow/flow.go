@@ -41,8 +41,8 @@ type Placer interface {
 	Check(ctx context.Context, w Want, host string) error
 	// Down tells whether a host is known not to work: its agent has been silent for longer than service_down_time, was forced down, or is unknown.
 	Down(ctx context.Context, host string) bool
-	// Built reports how a build on a host ended, for the weigher of build failures.
-	Built(host string, ok bool)
+	// Built reports how a build on a host ended, for the weigher of build failures. It counts also when ctx has ended.
+	Built(ctx context.Context, host string, ok bool)
 }
 
 // Want is what a server needs of a host.

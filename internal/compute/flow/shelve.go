@@ -254,7 +254,7 @@ func (f *flows) unshelveSpawn(ctx context.Context, r *operation.Run) error {
 		img = s.ImageID
 	}
 	err = f.guest(ctx, r, p.Host, command.Spawn, command.SpawnArgs{Spec: SpecOf(s), ImageID: img, ConfigDrive: s.ConfigDrive, Metadata: meta})
-	f.Placer.Built(p.Host, err == nil)
+	f.Placer.Built(ctx, p.Host, err == nil)
 	return err
 }
 

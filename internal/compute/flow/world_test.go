@@ -379,7 +379,7 @@ func (w *world) claimed(want Want) (*Place, error) {
 }
 
 func (w *world) Check(context.Context, Want, string) error { return nil }
-func (w *world) Built(string, bool)                        {}
+func (w *world) Built(context.Context, string, bool)       {}
 func (w *world) Down(_ context.Context, host string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

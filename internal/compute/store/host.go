@@ -19,7 +19,7 @@ const (
 	InternalZone  = "internal"
 )
 
-const selectHost = "SELECT number, id, host, service_binary, disabled, disabled_reason, forced_down, last_seen, version, node_id, created_at, info FROM compute_services"
+const selectHost = "SELECT number, id, host, service_binary, disabled, disabled_reason, forced_down, last_seen, version, node_id, created_at, failed_builds, info FROM compute_services"
 
 func (s *Store) hosts(ctx context.Context, q db.Querier, query string, args ...any) ([]compute.Host, error) {
 	var out []compute.Host
@@ -28,7 +28,7 @@ func (s *Store) hosts(ctx context.Context, q db.Querier, query string, args ...a
 		var seen, created int64
 		var disabled, forced int
 		var info string
-		if err := scan(&h.ServiceNumber, &h.ServiceID, &h.Name, &h.Binary, &disabled, &h.DisabledReason, &forced, &seen, &h.Version, &h.NodeID, &created, &info); err != nil {
+		if err := scan(&h.ServiceNumber, &h.ServiceID, &h.Name, &h.Binary, &disabled, &h.DisabledReason, &forced, &seen, &h.Version, &h.NodeID, &created, &h.FailedBuilds, &info); err != nil {
 			return err
 		}
 		h.Disabled, h.ForcedDown, h.NodeNumber = disabled != 0, forced != 0, h.ServiceNumber
@@ -162,6 +162,18 @@ func (s *Store) SaveHost(ctx context.Context, tx *db.Tx, h *compute.Host, nodeNa
 func (s *Store) Heartbeat(ctx context.Context, tx *db.Tx, host, binary string, seen time.Time) error {
 	n, err := tx.Exec(ctx, "UPDATE compute_services SET last_seen = ? WHERE host = ? AND service_binary = ?", clock.Micros(seen), host, binary)
 	return one(n, err, "Service %s on host %s has no record.", binary, host)
+}
+
+// CountBuild counts a build that failed on a compute host, or forgets those that did because one succeeded. A host without a record has nothing to count.
+func (s *Store) CountBuild(ctx context.Context, tx *db.Tx, host string, ok bool) error {
+	query := "UPDATE compute_services SET failed_builds = failed_builds + 1 WHERE host = ? AND service_binary = ?"
+	if ok {
+		query = "UPDATE compute_services SET failed_builds = 0 WHERE host = ? AND service_binary = ?"
+	}
+	if _, err := tx.Exec(ctx, query, host, ComputeBinary); err != nil {
+		return fmt.Errorf("count a build on host %s: %w", host, err)
+	}
+	return nil
 }
 
 // SetServiceState writes what an operator decides of a service; nil leaves a part as it is.

@@ -142,6 +142,15 @@ func TestHosts(t *testing.T) {
 	if err := s.DB.Write(ctx, func(tx *db.Tx) error { return s.Heartbeat(ctx, tx, "c9", store.ComputeBinary, seen) }); notFound(err) != nil || err == nil {
 		t.Fatal(err)
 	}
+	for i, c := range []struct {
+		ok   bool
+		want int64
+	}{{false, 1}, {false, 2}, {true, 0}, {true, 0}, {false, 1}} {
+		write(t, s, func(tx *db.Tx) error { return s.CountBuild(ctx, tx, "c1", c.ok) })
+		if got, err := s.Host(ctx, s.DB, "c1"); err != nil || got.FailedBuilds != c.want {
+			t.Fatalf("after build %d: %v, %v; want %d failed", i+1, got, err, c.want)
+		}
+	}
 	v := server("p", 1)
 	write(t, s, func(tx *db.Tx) error { return s.InsertServer(ctx, tx, v) })
 	loads, err := s.HostLoads(ctx, s.DB)
