@@ -27,13 +27,37 @@ func SinceOf(key string) int {
 	return e.Since
 }
 
+// Routes lists the keys of all live entries, sorted, those that are other names of a route too.
+func Routes() []string {
+	keys := Keys()
+	for _, e := range entries() {
+		if e.AliasOf != "" {
+			keys = append(keys, e.key())
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
 // Facts is what the tests outside the package need to know of a route.
 type Facts struct {
+	Same           string // key of the route that it is another name of; of itself, if it is none
+	Path           string
 	Borders        []int // versions at which something of it changes, from its first to its last
 	Status         func(minor int) int
 	Rule           string // text of its policy rule
 	Object, Public bool   // see entry
 	Answers        bool   // its answer is described
+}
+
+// Renamed is a path of the same route under this name.
+func (f Facts) Renamed(path string) string {
+	own, _, _ := strings.Cut(strings.TrimPrefix(f.Path, "/"), "/")
+	if _, same, _ := strings.Cut(f.Same, " /"); !strings.HasPrefix(same, own) {
+		collection, _, _ := strings.Cut(strings.Fields(same)[0], "/")
+		return "/" + own + strings.TrimPrefix(path, "/"+collection)
+	}
+	return path
 }
 
 // FactsOf collects them from the description.
@@ -55,14 +79,15 @@ func FactsOf(t testing.TB, key string) Facts {
 	if last == 0 {
 		last = Newest().Minor
 	}
-	f := Facts{Borders: []int{e.Since, last}, Status: e.status, Object: e.Object, Public: e.Public}
+	same := source(t, e)
+	f := Facts{Same: same.key(), Path: e.Path, Borders: []int{e.Since, last}, Status: e.status, Object: e.Object, Public: e.Public}
 	for _, r := range Rules() {
 		if r.Name == e.Rule {
 			f.Rule = r.Check
 		}
 	}
 	for _, r := range spec.Routes {
-		if r["method"] != e.Method || r["path"] != e.Path || e.Action != "" && r["action"] != e.Action {
+		if r["method"] != e.Method || r["path"] != e.Path && r["path"] != same.Path || e.Action != "" && r["action"] != e.Action {
 			continue
 		}
 		for _, part := range []string{"success", "errors", "request", "query", "response", "policies"} {

@@ -63,7 +63,8 @@ var ruleOfHandler = map[string]string{"GET /os-migrations": "rule:context_is_adm
 
 // TestEveryRouteOfAWholeCloud asks every live route, at every version at which the description says that something of it changes, as every
 // kind of caller: without token, of another project, and with each role of the own one. Who may gets the described status and exactly the
-// described keys; who may not gets 403, and what another project has is not there for strangers.
+// described keys; who may not gets 403, and what another project has is not there for strangers. Another name of a route is held to all that is
+// described of the route, and is no longer there after its last version.
 func TestEveryRouteOfAWholeCloud(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
@@ -71,25 +72,35 @@ func TestEveryRouteOfAWholeCloud(t *testing.T) {
 	var answers apitest.Answers
 	count := map[string]int{}
 	refused := map[string]bool{}
-	for _, key := range api.Keys() {
-		f := api.FactsOf(t, key)
+	for _, name := range api.Routes() {
+		f := api.FactsOf(t, name)
+		key := f.Same
 		rule := f.Rule
 		if r, ok := ruleOfHandler[key]; ok {
 			rule = r
 		}
 		allowed, ok := may[rule]
 		if !ok {
-			t.Fatalf("%s: unexpected rule %q", key, rule)
+			t.Fatalf("%s: unexpected rule %q", name, rule)
 		}
 		count["routes"]++
+		if name != key {
+			count["other names"]++
+			after := f.Borders[len(f.Borders)-1] + 1
+			method, path, body, _ := asked{c, t, after, "admin"}.request(key)
+			if r := apitest.Call(c.h, "admin", method, "/v2.1"+f.Renamed(path), body, after); r.Code != 404 {
+				t.Errorf("%s at 2.%d, after its end: %d %.300s", name, after, r.Code, r.Body)
+			}
+		}
 		for _, minor := range f.Borders {
 			count["versions of routes"]++
 			for _, token := range []string{"", "none", "service", "reader", "member", "manager", "admin", "member@other"} {
 				a := asked{c, t, minor, token}
 				method, path, body, ok := a.request(key)
 				if !ok {
-					t.Fatalf("%s at 2.%d: nothing tells how to ask it", key, minor)
+					t.Fatalf("%s at 2.%d: nothing tells how to ask it", name, minor)
 				}
+				path = f.Renamed(path)
 				r := apitest.Call(c.h, token, method, "/v2.1"+path, body, minor)
 				count["requests"]++
 				role, foreign := strings.CutSuffix(token, "@other")
@@ -110,13 +121,13 @@ func TestEveryRouteOfAWholeCloud(t *testing.T) {
 				case foreign:
 					count["of strangers"]++
 					if bad := leak(c, r.Code, r.Body.Bytes(), path+body); bad != "" {
-						t.Errorf("%s at 2.%d as %s: %s: %d %.300s", key, minor, token, bad, r.Code, r.Body)
+						t.Errorf("%s at 2.%d as %s: %s: %d %.300s", name, minor, token, bad, r.Code, r.Body)
 					}
 					continue
 				}
 				count[fmt.Sprint("status ", want)]++
 				if r.Code != want {
-					t.Errorf("%s at 2.%d as %s (%s): %d %.300s, want %d", key, minor, token, path, r.Code, r.Body, want)
+					t.Errorf("%s at 2.%d as %s (%s): %d %.300s, want %d", name, minor, token, path, r.Code, r.Body, want)
 					continue
 				}
 				if want >= 300 || notInDescription[key] != "" {
@@ -124,7 +135,7 @@ func TestEveryRouteOfAWholeCloud(t *testing.T) {
 				}
 				if !f.Answers {
 					if r.Body.Len() > 0 {
-						t.Errorf("%s at 2.%d as %s: an answer that is not described: %.300s", key, minor, token, r.Body)
+						t.Errorf("%s at 2.%d as %s: an answer that is not described: %.300s", name, minor, token, r.Body)
 					}
 					count["answers without a body"]++
 					continue
@@ -134,7 +145,7 @@ func TestEveryRouteOfAWholeCloud(t *testing.T) {
 					continue
 				}
 				if err := answers.Judge(key, minor, r.Body.Bytes()); err != nil {
-					t.Errorf("%s at 2.%d as %s: %v in %.500s", key, minor, token, err, r.Body)
+					t.Errorf("%s at 2.%d as %s: %v in %.500s", name, minor, token, err, r.Body)
 				}
 				count["answers with the described keys"]++
 			}
@@ -144,6 +155,9 @@ func TestEveryRouteOfAWholeCloud(t *testing.T) {
 		if !refused[key] {
 			t.Errorf("%s is said to be refused here, but there is no such route", key)
 		}
+	}
+	if count["other names"] != 15 {
+		t.Errorf("%d other names of routes were asked, the table has 15", count["other names"])
 	}
 	t.Logf("%v; %d routes are refused here for a reason", count, len(refusedHere))
 	if bytes.Contains(c.log.Bytes(), []byte("request failed")) {
