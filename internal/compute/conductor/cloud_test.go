@@ -251,7 +251,7 @@ func (c *cloud) accept(kind, server string, in any) (op string) {
 // ends waits for an operation and demands how it ends.
 func (c *cloud) ends(op string, want operation.State) *operation.Record {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.ctx, 90*time.Second)
 	defer cancel()
 	r, err := c.engine.Wait(ctx, op)
 	c.must(err)
@@ -284,7 +284,7 @@ func (c *cloud) healthy() {
 // eventually waits until a condition holds.
 func (c *cloud) eventually(what string, f func() bool) {
 	c.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if f() {
 			return
 		}
