@@ -14,7 +14,6 @@ import (
 	"kilonova/internal/compute/agent"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/fake"
-	"kilonova/internal/db"
 	"kilonova/internal/id"
 )
 
@@ -36,11 +35,10 @@ func (a *App) startAgents(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("instances directory: %w", err)
 	}
-	journal, err := db.Open(ctx, "sqlite:"+filepath.Join(a.cfg.Default.StateDir, "agent-"+fileName(a.cfg.Compute.Host)+".db"))
+	journal, err := a.openDB(ctx, "agent journal", "sqlite:"+filepath.Join(a.cfg.Default.StateDir, "agent-"+fileName(a.cfg.Compute.Host)+".db"))
 	if err != nil {
 		return err
 	}
-	a.onStop("agent journal", func(context.Context) error { return journal.Close() })
 	if err := agent.Prepare(ctx, journal); err != nil {
 		return err
 	}
@@ -142,11 +140,10 @@ func (a *App) openDriver(ctx context.Context, dir string) (func(host string) (vi
 	if path == "" {
 		path = filepath.Join(a.cfg.Default.StateDir, "fake.db")
 	}
-	hyper, err := db.Open(ctx, "sqlite:"+path)
+	hyper, err := a.openDB(ctx, "fake hypervisor", "sqlite:"+path)
 	if err != nil {
 		return nil, err
 	}
-	a.onStop("fake hypervisor", func(context.Context) error { return hyper.Close() })
 	if err := fake.Prepare(ctx, hyper); err != nil {
 		return nil, err
 	}

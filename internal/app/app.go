@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -53,6 +52,7 @@ type App struct {
 	bus     *nats.Bus
 	parts   parts
 	web     *web
+	heap    *tender
 
 	identities map[string]*identityremote.Identity // by URL
 
@@ -74,7 +74,7 @@ func Start(ctx context.Context, cfg *config.Config, roles ...Role) (_ *App, err 
 	if len(roles) == 0 {
 		roles = AllRoles()
 	}
-	a := &App{cfg: cfg, roles: roles, log: slog.Default(), failed: make(chan error, 16)}
+	a := &App{cfg: cfg, roles: roles, log: slog.Default(), failed: make(chan error, 16), heap: newTender()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Stop(context.WithoutCancel(ctx)))
@@ -90,10 +90,9 @@ func Start(ctx context.Context, cfg *config.Config, roles ...Role) (_ *App, err 
 		return nil, err
 	}
 	if a.any(Identity, Image, Network, Placement, ComputeAPI, Scheduler, Conductor, Console, Metadata) {
-		if a.db, err = db.Open(ctx, cfg.Database.Connection); err != nil {
+		if a.db, err = a.openDB(ctx, "database", cfg.Database.Connection); err != nil {
 			return nil, err
 		}
-		a.onStop("database", func(context.Context) error { return a.db.Close() })
 	}
 	if a.web, err = listen(a); err != nil {
 		return nil, err
@@ -130,10 +129,7 @@ func Start(ctx context.Context, cfg *config.Config, roles ...Role) (_ *App, err 
 		}
 	}
 	a.web.serve()
-	// What starting needed and running does not is given back to the system.
-	a.background("heap", tendHeap)
-	rest := time.AfterFunc(3*time.Second, debug.FreeOSMemory)
-	a.onStop("rest", func(context.Context) error { rest.Stop(); return nil })
+	a.background("heap", a.heap.run)
 	return a, nil
 }
 
@@ -194,6 +190,17 @@ func (a *App) Stop(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// openDB opens a database that is closed when the process stops.
+func (a *App) openDB(ctx context.Context, name, url string) (*db.DB, error) {
+	d, err := db.Open(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	a.onStop(name, func(context.Context) error { return d.Close() })
+	a.heap.rests = append(a.heap.rests, d.Rest)
+	return d, nil
 }
 
 func (a *App) openBus() error {

@@ -237,6 +237,7 @@ func (a *App) startPlacement(ctx context.Context) error {
 		return err
 	}
 	a.parts.placement = s
+	a.heap.rests = append(a.heap.rests, s.Rest)
 	if !a.has(Placement) {
 		return nil
 	}

@@ -60,6 +60,7 @@ type DB struct {
 	cache   stmtCache
 	writer  *groupWriter // SQLite only
 	path    string       // SQLite only
+	readers int          // SQLite only: connections of pool
 }
 
 // Open opens the database of a URL: sqlite:///absolute/path (or sqlite:relative), postgres://user:password@host/name,
@@ -78,9 +79,9 @@ func Open(ctx context.Context, url string) (*DB, error) {
 			return nil, fmt.Errorf("open database: %w", err)
 		}
 		// To read is to compute: more connections than processors only cost memory, but for a long list that others should not wait for.
-		readers := max(4, 2*runtime.GOMAXPROCS(0))
-		d.pool.SetMaxOpenConns(readers)
-		d.pool.SetMaxIdleConns(readers)
+		d.readers = max(4, 2*runtime.GOMAXPROCS(0))
+		d.pool.SetMaxOpenConns(d.readers)
+		d.pool.SetMaxIdleConns(d.readers)
 		// The writer comes first: it creates the file and switches it to WAL.
 		if d.writer, err = newGroupWriter(ctx, path); err != nil {
 			_ = d.pool.Close()

@@ -309,6 +309,22 @@ func (w *groupWriter) QueryRowContext(ctx context.Context, q string, args ...any
 	return s.QueryRowContext(context.WithoutCancel(ctx), args...)
 }
 
+// Rest gives back the memory that the connections of a SQLite database keep for work to come: all readers but one are closed, until they are needed again,
+// and the caches of the others emptied. The server databases keep little here.
+func (d *DB) Rest(ctx context.Context) error {
+	if d.writer == nil {
+		return nil
+	}
+	d.pool.SetMaxIdleConns(1) // closes the others
+	d.pool.SetMaxIdleConns(d.readers)
+	const shrink = "PRAGMA shrink_memory"
+	_, err := d.pool.ExecContext(ctx, shrink)
+	return errors.Join(err, d.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(ctx, shrink)
+		return err
+	}))
+}
+
 const maxStmts = 1000
 
 // stmtCache keeps prepared statements of the reading pool.

@@ -289,7 +289,7 @@ func (s *search) tree(ctx context.Context, t *slot, yield func(placement.Candida
 	if len(tr.nodes) == 1 && len(t.sharers) == 0 && !root.sharing && len(s.groups) == 1 && s.groups[0].suffix == "" {
 		if s.alone(&s.groups[0], root) {
 			s.alike = append(s.alike, root)
-			yield(placement.Candidate{Root: root.UUID, Allocations: t.whole(root.UUID, s.groups[0].resources), Mappings: root.solo})
+			yield(t.whole(root.UUID, s.groups[0].resources))
 		}
 		return nil
 	}

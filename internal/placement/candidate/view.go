@@ -30,8 +30,9 @@ type View struct {
 	where  map[string]place
 	names  *names
 	shared bool // some provider shares its inventory
-	// lists holds each different list of traits once: hosts of a kind have the same. Only the goroutine that applies changes uses it.
+	// lists holds each different list of traits once: hosts of a kind have the same. Only the goroutine that applies changes uses it, and like.
 	lists map[string][]string
+	like  *node // the provider that was arranged last: the next may have the same
 }
 
 const mostLists = 4096
@@ -70,17 +71,24 @@ type place struct {
 type slot struct {
 	tree    atomic.Pointer[tree]
 	sharers []place // providers of other trees that share with this one
-	last    atomic.Pointer[placement.Allocations]
+	last    atomic.Pointer[placement.Candidate]
 }
 
-// whole gives the allocations of a candidate that takes all from the root. Requests of one flavor follow each other, so the last is kept.
-func (s *slot) whole(root string, r placement.Resources) placement.Allocations {
-	if a := s.last.Load(); a != nil && maps.Equal((*a)[root], r) {
-		return *a
+// whole gives the candidate that takes all from the root, for the unsuffixed group. Requests of one flavor follow each other, so the last is kept.
+func (s *slot) whole(root string, r placement.Resources) placement.Candidate {
+	if c := s.last.Load(); c != nil && c.Root == root && maps.Equal(c.Allocations[root], r) {
+		return *c
 	}
-	a := placement.Allocations{root: r}
-	s.last.Store(&a)
-	return a
+	c := placement.Candidate{Root: root, Allocations: placement.Allocations{root: r}, Mappings: map[string][]string{"": {root}}}
+	s.last.Store(&c)
+	return c
+}
+
+// Rest lets go of what was kept for requests like those before.
+func (v *View) Rest() {
+	for _, s := range v.slots() {
+		s.last.Store(nil)
+	}
 }
 
 type tree struct{ nodes []*node } // the root first
@@ -92,7 +100,6 @@ type node struct {
 	traits  bits
 	aggs    []int32
 	sharing bool
-	solo    map[string][]string // mappings of a candidate whose only group is the unsuffixed one, all on this provider
 }
 
 // stock is the inventory and usage of one class in the form that a search compares.
@@ -175,20 +182,38 @@ func (v *View) arrange(root string, records []Record) *tree {
 
 func (v *View) node(r Record, parent int) *node {
 	r.Traits = v.once(r.Traits)
-	n := &node{Record: r, parent: parent, solo: map[string][]string{"": {r.UUID}}}
+	if r.Root == r.UUID {
+		r.Root = r.UUID // one string, not two
+	}
+	n := &node{Record: r, parent: parent}
+	for _, a := range r.Aggregates {
+		n.aggs = append(n.aggs, v.names.id(a))
+	}
+	n.sharing = slices.Contains(r.Traits, placement.SharesViaAggregate)
+	alike := v.like
+	v.like = n
+	same := alike != nil && maps.Equal(r.Inventory, alike.Inventory)
+	if same {
+		n.Inventory = alike.Inventory
+		if maps.Equal(r.Used, alike.Used) {
+			n.Used = alike.Used
+		}
+	}
+	if alike != nil && slices.Equal(r.Traits, alike.Traits) {
+		n.traits = alike.traits
+	} else {
+		for _, t := range r.Traits {
+			n.traits.set(v.names.id(t))
+		}
+	}
+	if same && maps.Equal(r.Used, alike.Used) && len(alike.stock) == len(r.Inventory) {
+		n.stock = alike.stock
+		return n
+	}
 	for _, class := range slices.Sorted(maps.Keys(r.Inventory)) {
 		inv := r.Inventory[class]
 		n.stock = append(n.stock, stock{name: class, class: v.names.id(class), min: inv.MinUnit, max: inv.MaxUnit, step: inv.StepSize,
 			capacity: inv.Capacity(), use: r.Used[class]})
-	}
-	for _, t := range r.Traits {
-		n.traits.set(v.names.id(t))
-		if t == placement.SharesViaAggregate {
-			n.sharing = true
-		}
-	}
-	for _, a := range r.Aggregates {
-		n.aggs = append(n.aggs, v.names.id(a))
 	}
 	return n
 }
