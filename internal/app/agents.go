@@ -61,7 +61,8 @@ func (a *App) startAgents(ctx context.Context) error {
 			return err
 		}
 		cfg := agent.Config{Host: name, NodeID: node, Driver: d, Bus: a.bus, DB: journal, Images: a.parts.images, Dir: dir, Report: report,
-			ResumeGuests: a.cfg.Compute.ResumeGuests, Monitors: a.cfg.Compute.Monitors, ConfigDrive: a.configDrive, ImageAge: a.cfg.Compute.ImageAge}
+			ResumeGuests: a.cfg.Compute.ResumeGuests, Monitors: a.cfg.Compute.Monitors, ConfigDrive: a.configDrive, ImageAge: a.cfg.Compute.ImageAge,
+			PCIInPlacement: a.cfg.PCI.ReportInPlacement}
 		if a.cfg.Compute.Driver == "libvirt" {
 			cfg.MaxBuilds = a.cfg.Compute.MaxBuilds
 		}

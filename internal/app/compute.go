@@ -56,7 +56,7 @@ func (a *App) newConductor(ctx context.Context, remoteSchedulers bool) (*conduct
 	if err != nil {
 		return nil, err
 	}
-	aliases, err := compute.ParsePCIAliases(a.cfg.PCI.Alias)
+	aliases, err := compute.ParsePCIAliases(a.cfg.PCI.Alias, sc.PCIInPlacement)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (a *App) startComputeAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	aliases, err := compute.ParsePCIAliases(a.cfg.PCI.Alias)
+	aliases, err := compute.ParsePCIAliases(a.cfg.PCI.Alias, a.cfg.Scheduler.PCIInPlacement)
 	if err != nil {
 		return err
 	}

@@ -145,8 +145,13 @@ func hardware(cfg *config.Config, lc *libvirt.Config) (err error) {
 	if lc.PCIePorts < 1 || lc.PCIePorts > 28 {
 		return fmt.Errorf("[compute] num_pcie_ports %d: 1 to 28 are possible", lc.PCIePorts)
 	}
-	lc.Devices, err = compute.ParseDeviceSpecs(cfg.PCI.DeviceSpec)
-	return err
+	if lc.Devices, err = compute.ParseDeviceSpecs(cfg.PCI.DeviceSpec); err != nil {
+		return err
+	}
+	if cfg.PCI.ReportInPlacement && slices.ContainsFunc(lc.Devices, func(s compute.DeviceSpec) bool { return s.Named() }) {
+		return fmt.Errorf("[pci] device_spec finds devices by devname, which report_in_placement does not allow: name their addresses")
+	}
+	return nil
 }
 
 // HostDown makes a host as it was before its agent came: guests are shut down, the libvirtd that Kilonova started ends, and bridges, taps, rules and settings

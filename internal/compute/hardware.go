@@ -1,6 +1,9 @@
 package compute
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // HostCell is one NUMA node of a host, what it has (the host's agent reports it) and what servers hold of it (conductors add it from the claims).
 type HostCell struct {
@@ -41,6 +44,11 @@ type HostDevice struct {
 	Parent    string            `json:"parent,omitempty"` // address of a virtual function's device
 	Tags      map[string]string `json:"tags,omitempty"`   // physical_network and what else the operator says of it
 	Server    string            `json:"server,omitempty"` // who holds it
+	MAC       string            `json:"mac,omitempty"`    // of its network interface
+	// Gone tells that the host does not offer the device any more; it stays on record while a server holds it.
+	Gone bool `json:"gone,omitempty"`
+	// Provider is the uuid of the resource provider in placement that has the device; "": it is not reported there.
+	Provider string `json:"-"`
 }
 
 // Facts are what requests are matched with: vendor_id, product_id, dev_type and the tags.
@@ -59,6 +67,22 @@ type Claim struct {
 	// Emulator are the CPUs for the hypervisor's own threads, when they have some apart.
 	Emulator []int    `json:"emulator,omitempty"`
 	Devices  []string `json:"devices,omitempty"` // PCI addresses
+	// Ports are the devices (PCI addresses) that are network interfaces, by port.
+	Ports map[string]string `json:"ports,omitempty"`
+}
+
+// Addresses are all devices of the claim: those of the flavor and those of ports.
+func (c *Claim) Addresses() []string {
+	out := slices.Clone(c.Devices)
+	for _, port := range slices.Sorted(maps.Keys(c.Ports)) {
+		out = append(out, c.Ports[port])
+	}
+	return out
+}
+
+// Empty tells whether nothing is held.
+func (c *Claim) Empty() bool {
+	return len(c.Cells)+len(c.Emulator)+len(c.Devices)+len(c.Ports) == 0
 }
 
 // ClaimedCell is one NUMA node of a server and where it lies.
@@ -95,8 +119,12 @@ func Use(cells []HostCell, devices []HostDevice, claims map[string][]Claim) {
 					cells[i].pin(cpu)
 				}
 			}
+			if len(c.Devices)+len(c.Ports) == 0 {
+				continue
+			}
+			held := c.Addresses()
 			for i := range devices {
-				if slices.Contains(c.Devices, devices[i].Address) {
+				if slices.Contains(held, devices[i].Address) {
 					devices[i].Server = server
 				}
 			}
@@ -129,9 +157,9 @@ func (c *HostCell) pin(cpu int) {
 	}
 }
 
-// Available tells whether the device at i can be had: nobody holds it, nor the device whose function it is, nor any function of it.
+// Available tells whether the device at i can be had: the host has it and nobody holds it, nor the device whose function it is, nor any function of it.
 func Available(devices []HostDevice, i int) bool {
-	if devices[i].Server != "" {
+	if devices[i].Server != "" || devices[i].Gone {
 		return false
 	}
 	for k := range devices {

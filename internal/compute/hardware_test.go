@@ -46,6 +46,10 @@ func TestDeviceSpecs(t *testing.T) {
 		`{"address":"*:0b:00.*"}`:                       false,
 		`{"address":{"bus":"0[a-c]","function":"[1]"}}`: true,
 		`{"address":{"bus":"0b"}}`:                      false,
+		`{"address":":0a:00."}`:                         true,
+		`{"address":"00.1"}`:                            true,
+		`{"address":"*:*:1f.*"}`:                        false,
+		`{"address":"0000:0a:00.*"}`:                    true,
 		`{"devname":"eth1"}`:                            true,
 		`{"devname":"eth2"}`:                            false,
 		`[{"vendor_id":"1af4"},{"product_id":"*","physical_network":"p"}]`: true,
@@ -62,7 +66,8 @@ func TestDeviceSpecs(t *testing.T) {
 			t.Errorf("%s: %v", text, got)
 		}
 	}
-	for _, text := range []string{"x", `{"vendor_id":1}`, `{"address":{"planet":"x"}}`, `{"address":{"bus":"("}}`, `{"address":"a","devname":"b"}`, `{"address":"["}`} {
+	for _, text := range []string{"x", `{"vendor_id":1}`, `{"address":{"planet":"x"}}`, `{"address":{"bus":"("}}`, `{"address":"a","devname":"b"}`, `{"address":"["}`,
+		`{"address":"1:2:3:4.5"}`, `{"address":"0000:0a:20.0"}`, `{"address":"0000:0a:00.8"}`, `{"vendor_id":"fffff"}`, `{"trusted":"perhaps"}`, `{"vendor_id":null}`, `{"devname":true}`} {
 		if _, err := compute.ParseDeviceSpecs(text); err == nil {
 			t.Errorf("%s is taken", text)
 		}
@@ -70,32 +75,37 @@ func TestDeviceSpecs(t *testing.T) {
 }
 
 func TestPCIWants(t *testing.T) {
-	aliases, err := compute.ParsePCIAliases(`[{"name":"gpu","vendor_id":"10de","product_id":"1eb8","numa_policy":"preferred"},{"name":"gpu","vendor_id":"10de","product_id":"20b0"},
-		{"name":"vf","vendor_id":"8086","device_type":"type-VF"}]`)
+	aliases, err := compute.ParsePCIAliases(`[{"name":"gpu","vendor_id":"10de","product_id":"1eb8","numa_policy":"preferred"},{"name":"gpu","vendor_id":"10de","product_id":"20b0","numa_policy":"preferred"},
+		{"name":"vf","vendor_id":"8086","device_type":"type-VF","resource_class":"fast","traits":"a,b","live_migratable":"Yes"}]`, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := compute.PCIWants(aliases, map[string]string{"pci_passthrough:alias": "gpu:2, vf:1"})
+	got, err := compute.PCIWants(aliases, map[string]string{"pci_passthrough:alias": "gpu:2, vf:1"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []compute.PCIWant{
 		{Alias: "gpu", Count: 2, NUMAPolicy: "preferred", Specs: []map[string]string{{"vendor_id": "10de", "product_id": "1eb8"}, {"vendor_id": "10de", "product_id": "20b0"}}},
-		{Alias: "vf", Count: 1, Specs: []map[string]string{{"vendor_id": "8086", "dev_type": "type-VF"}}},
+		{Alias: "vf", Count: 1, Specs: []map[string]string{{"vendor_id": "8086", "dev_type": "type-VF", "live_migratable": "true"}}, Class: "fast", Traits: []string{"a", "b"}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if !got[1].Matches(&compute.HostDevice{VendorID: "8086", ProductID: "1", Type: compute.PCIVirtual}) || got[1].Matches(&compute.HostDevice{VendorID: "8086", Type: compute.PCIWhole}) {
+	vf := compute.HostDevice{VendorID: "8086", ProductID: "1", Type: compute.PCIVirtual, Tags: map[string]string{"live_migratable": "true"}}
+	whole, pf := compute.HostDevice{VendorID: "8086", Type: compute.PCIWhole}, compute.HostDevice{VendorID: "10de", ProductID: "1eb8", Type: compute.PCIPhysical}
+	far := compute.HostDevice{VendorID: "10de", ProductID: "1eb8", Type: compute.PCIWhole, Tags: map[string]string{"remote_managed": "true"}}
+	if !compute.Matches(got[1].Specs, vf.Facts()) || compute.Matches(got[1].Specs, whole.Facts()) || compute.Matches(got[0].Specs, pf.Facts()) || compute.Matches(got[0].Specs, far.Facts()) {
 		t.Error("matching is wrong")
 	}
 	for _, bad := range []string{"nic:1", "gpu:0", "gpu:x"} {
-		if _, err := compute.PCIWants(aliases, map[string]string{"pci_passthrough:alias": bad}); !errors.Is(err, fault.Invalid) {
+		if _, err := compute.PCIWants(aliases, map[string]string{"pci_passthrough:alias": bad}, ""); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	for _, bad := range []string{`{"vendor_id":"1"}`, `{"name":"x"}`, `{"name":"x","vendor_id":"1","device_type":"usb"}`, `{"name":"x","vendor_id":"1","numa_policy":"far"}`, `{"name":"x","colour":"red"}`} {
-		if _, err := compute.ParsePCIAliases(bad); err == nil {
+	for _, bad := range []string{`{"vendor_id":"1"}`, `{"name":"x"}`, `{"name":"x","vendor_id":"1","device_type":"usb"}`, `{"name":"x","vendor_id":"1","numa_policy":"far"}`, `{"name":"x","colour":"red"}`,
+		`{"name":"x","resource_class":"y"}`, `{"name":"x","vendor_id":"zzzz"}`, `{"name":"x","vendor_id":"1","live_migratable":"maybe"}`, `{"name":"x","vendor_id":"1","capability_type":"usb"}`,
+		`[{"name":"x","vendor_id":"1"},{"name":"x","vendor_id":"1","device_type":"type-VF"}]`, `[{"name":"x","vendor_id":"1"},{"name":"x","vendor_id":"1","numa_policy":"required"}]`} {
+		if _, err := compute.ParsePCIAliases(bad, false); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
 	}

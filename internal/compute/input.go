@@ -43,6 +43,8 @@ type NICRequest struct {
 	FixedIP   string `json:"fixed_ip,omitempty"`
 	Tag       string `json:"tag,omitempty"`
 	VNICType  string `json:"vnic_type,omitempty"` // of an existing port, when it is not normal
+	// Device is what such a port asks of the host's PCI devices; nil: nothing.
+	Device *PortDevice `json:"device,omitempty"`
 }
 
 // CreateInput of OpCreate. The server row holds the rest.

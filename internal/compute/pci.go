@@ -3,8 +3,6 @@ package compute
 import (
 	"encoding/json"
 	"fmt"
-	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +17,13 @@ type PCIAlias struct {
 	ProductID  string `json:"product_id,omitempty"`
 	DeviceType string `json:"device_type,omitempty"` // PCIWhole, PCIPhysical, PCIVirtual; "": the first or the last of them
 	NUMAPolicy string `json:"numa_policy,omitempty"` // legacy, preferred, required, socket; "" legacy
+	// CapabilityType is always pci; it is read for the sake of configurations that have it.
+	CapabilityType string `json:"capability_type,omitempty"`
+	// ResourceClass and Traits (separated by commas) find the device's provider when requests go through placement.
+	ResourceClass string `json:"resource_class,omitempty"`
+	Traits        string `json:"traits,omitempty"`
+	// LiveMigratable yes asks for devices that can be moved with a running guest, no for others; "": either, and the guest cannot be moved.
+	LiveMigratable string `json:"live_migratable,omitempty"`
 }
 
 // PCIWant is a number of devices that a flavor asks for. Any device with all facts of one of Specs will do.
@@ -27,6 +32,9 @@ type PCIWant struct {
 	Count      int
 	Specs      []map[string]string
 	NUMAPolicy string
+	// Class and Traits are those of the provider in placement that has the device, as the alias names them.
+	Class  string
+	Traits []string
 }
 
 // objects reads a JSON object or a list of such.
@@ -43,29 +51,91 @@ func objects(text string, out any) error {
 	return d.Decode(out)
 }
 
-// ParsePCIAliases reads the option [pci] alias: a JSON object or a list of them. Several of one name are alternatives.
-func ParsePCIAliases(text string) ([]PCIAlias, error) {
+// ParsePCIAliases reads the option [pci] alias: a JSON object or a list of them. Several of one name are alternatives. inPlacement tells that requests go through
+// placement, which needs one resource class for each alias.
+func ParsePCIAliases(text string, inPlacement bool) ([]PCIAlias, error) {
 	var out []PCIAlias
 	if err := objects(text, &out); err != nil {
 		return nil, fmt.Errorf("[pci] alias: %w", err)
 	}
-	for _, a := range out {
-		switch {
-		case a.Name == "":
+	for i := range out {
+		a := &out[i]
+		a.Name = strings.TrimSpace(a.Name)
+		if a.Name == "" {
 			return nil, fmt.Errorf("[pci] alias: an alias without a name")
-		case a.VendorID == "" && a.ProductID == "" && a.DeviceType == "":
-			return nil, fmt.Errorf("[pci] alias %s: it names neither vendor_id, product_id nor device_type", a.Name)
-		case a.DeviceType != "" && !slices.Contains([]string{PCIWhole, PCIPhysical, PCIVirtual}, a.DeviceType):
-			return nil, fmt.Errorf("[pci] alias %s: device_type is %s, %s or %s", a.Name, PCIWhole, PCIPhysical, PCIVirtual)
-		case a.NUMAPolicy != "" && !slices.Contains([]string{"legacy", "preferred", "required", "socket"}, a.NUMAPolicy):
-			return nil, fmt.Errorf("[pci] alias %s: numa_policy is legacy, preferred, required or socket", a.Name)
+		}
+		if err := a.check(out[:i], inPlacement); err != nil {
+			return nil, fmt.Errorf("[pci] alias %s: %w", a.Name, err)
 		}
 	}
 	return out, nil
 }
 
-// PCIWants reads a flavor's pci_passthrough:alias ("gpu:2,nic:1") and hw:pci_numa_affinity_policy. An alias that nobody defined is fault.Invalid.
-func PCIWants(aliases []PCIAlias, extra map[string]string) ([]PCIWant, error) {
+func (a *PCIAlias) check(before []PCIAlias, inPlacement bool) (err error) {
+	if a.VendorID, err = deviceID("vendor_id", a.VendorID); err != nil {
+		return err
+	}
+	if a.ProductID, err = deviceID("product_id", a.ProductID); err != nil {
+		return err
+	}
+	if a.LiveMigratable != "" {
+		on, known := switches[strings.ToLower(strings.TrimSpace(a.LiveMigratable))]
+		if !known {
+			return fmt.Errorf("live_migratable is yes or no")
+		}
+		a.LiveMigratable = strconv.FormatBool(on)
+	}
+	switch {
+	case len(a.Name) > 256:
+		return fmt.Errorf("its name is longer than 256 characters")
+	case a.DeviceType != "" && !slices.Contains([]string{PCIWhole, PCIPhysical, PCIVirtual}, a.DeviceType):
+		return fmt.Errorf("device_type is %s, %s or %s", PCIWhole, PCIPhysical, PCIVirtual)
+	case a.NUMAPolicy != "" && !slices.Contains([]string{"legacy", "preferred", "required", "socket"}, a.NUMAPolicy):
+		return fmt.Errorf("numa_policy is legacy, preferred, required or socket")
+	case a.CapabilityType != "" && a.CapabilityType != "pci":
+		return fmt.Errorf("capability_type is pci")
+	case inPlacement && a.ResourceClass == "" && (a.VendorID == "" || a.ProductID == ""):
+		return fmt.Errorf("it has neither a resource_class nor vendor_id and product_id, one of which pci_in_placement needs")
+	case !inPlacement && a.VendorID == "" && a.ProductID == "" && a.DeviceType == "":
+		return fmt.Errorf("it names neither vendor_id, product_id nor device_type")
+	}
+	at := slices.IndexFunc(before, func(b PCIAlias) bool { return b.Name == a.Name })
+	switch {
+	case at < 0:
+		return nil
+	case inPlacement:
+		return fmt.Errorf("there are several of the name, which pci_in_placement does not allow: give the devices of both one resource_class instead")
+	case before[at].DeviceType != a.DeviceType:
+		return fmt.Errorf("there are several of the name with different device types")
+	case before[at].policy() != a.policy():
+		return fmt.Errorf("there are several of the name with different NUMA policies")
+	}
+	return nil
+}
+
+func (a *PCIAlias) policy() string {
+	if a.NUMAPolicy == "" {
+		return "legacy"
+	}
+	return a.NUMAPolicy
+}
+
+// PCIPolicy gives the NUMA affinity policy that flavor or image ask for their PCI devices: hw:pci_numa_affinity_policy, hw_pci_numa_affinity_policy; "": neither does. Two that
+// differ are fault.Invalid.
+func PCIPolicy(extra, props map[string]string) (string, error) {
+	flavor, image := extra["hw:pci_numa_affinity_policy"], props["hw_pci_numa_affinity_policy"]
+	if flavor != "" && image != "" && flavor != image {
+		return "", fault.New(fault.Invalid, "Image property 'hw_pci_numa_affinity_policy' is not permitted to override the 'hw:pci_numa_affinity_policy' flavor extra spec.")
+	}
+	if flavor == "" {
+		flavor = image
+	}
+	return flavor, nil
+}
+
+// PCIWants reads a flavor's pci_passthrough:alias ("gpu:2,nic:1"); policy is the NUMA affinity policy of flavor and image, which goes before that of an alias. An alias that
+// nobody defined is fault.Invalid.
+func PCIWants(aliases []PCIAlias, extra map[string]string, policy string) ([]PCIWant, error) {
 	var out []PCIWant
 	for part := range strings.SplitSeq(extra["pci_passthrough:alias"], ",") {
 		if part = strings.TrimSpace(part); part == "" {
@@ -79,16 +149,20 @@ func PCIWants(aliases []PCIAlias, extra map[string]string) ([]PCIWant, error) {
 				return nil, fault.New(fault.Invalid, "pci_passthrough:alias %q must name an alias and a number, as in gpu:1.", part)
 			}
 		}
-		w := PCIWant{Alias: strings.TrimSpace(name), Count: n, NUMAPolicy: extra["hw:pci_numa_affinity_policy"]}
+		w := PCIWant{Alias: strings.TrimSpace(name), Count: n, NUMAPolicy: policy}
 		for _, a := range aliases {
 			if a.Name != w.Alias {
 				continue
 			}
 			spec := map[string]string{}
-			for k, v := range map[string]string{"vendor_id": a.VendorID, "product_id": a.ProductID, "dev_type": a.DeviceType} {
+			for k, v := range map[string]string{"vendor_id": a.VendorID, "product_id": a.ProductID, "dev_type": a.DeviceType, TagLiveMigratable: a.LiveMigratable} {
 				if v != "" {
-					spec[k] = strings.TrimPrefix(v, "0x")
+					spec[k] = v
 				}
+			}
+			w.Class = a.ResourceClass
+			if w.Traits = nil; a.Traits != "" {
+				w.Traits = strings.Split(a.Traits, ",")
 			}
 			w.Specs = append(w.Specs, spec)
 			if w.NUMAPolicy == "" {
@@ -103,12 +177,15 @@ func PCIWants(aliases []PCIAlias, extra map[string]string) ([]PCIWant, error) {
 	return out, nil
 }
 
-// Matches tells whether a device has what is wanted.
-func (w *PCIWant) Matches(d *HostDevice) bool {
-	facts := d.Facts()
-	return slices.ContainsFunc(w.Specs, func(spec map[string]string) bool {
+// Matches tells whether a device with these facts will do for one of the specifications. A device that has virtual functions is given as a whole, and one that is managed
+// from afar is given, only to who asks for just that.
+func Matches(specs []map[string]string, facts map[string]string) bool {
+	return slices.ContainsFunc(specs, func(spec map[string]string) bool {
+		if facts["dev_type"] == PCIPhysical && spec["dev_type"] != PCIPhysical || facts[TagRemoteManaged] == "true" && spec[TagRemoteManaged] != "true" {
+			return false
+		}
 		for k, v := range spec {
-			if facts[k] != v {
+			if facts[k] != v && !(k == TagLiveMigratable && v == "false" && facts[k] == "") {
 				return false
 			}
 		}
@@ -116,107 +193,31 @@ func (w *PCIWant) Matches(d *HostDevice) bool {
 	})
 }
 
-// DeviceSpec says which of a host's PCI devices servers may have (option [pci] device_spec).
-type DeviceSpec struct {
-	vendor, product, address, devname string
-	fields                            map[string]*regexp.Regexp // domain, bus, slot, function
-	tags                              map[string]string
+// PortDevice is what a port that is a PCI device asks of its host.
+type PortDevice struct {
+	PortID          string `json:"port_id"`
+	VNICType        string `json:"vnic_type"`
+	PhysicalNetwork string `json:"physical_network,omitempty"` // "": the port's network lies on none
+	Trusted         bool   `json:"trusted,omitempty"`
+	NUMAPolicy      string `json:"numa_policy,omitempty"` // the port's numa_affinity_policy; "": that of the server
 }
 
-// ParseDeviceSpecs reads the option [pci] device_spec: a JSON object or a list of them with vendor_id, product_id, address (a pattern such as
-// "0000:0a:00.*" or an object of regular expressions), devname and further keys, which become tags.
-func ParseDeviceSpecs(text string) ([]DeviceSpec, error) {
-	var all []map[string]any
-	if err := objects(text, &all); err != nil {
-		return nil, fmt.Errorf("[pci] device_spec: %w", err)
-	}
-	out := make([]DeviceSpec, 0, len(all))
-	for _, m := range all {
-		s := DeviceSpec{tags: map[string]string{}}
-		for k, v := range m {
-			if parts, ok := v.(map[string]any); ok && k == "address" {
-				if err := s.patterns(parts); err != nil {
-					return nil, err
-				}
-				continue
-			}
-			t, ok := v.(string)
-			if !ok {
-				return nil, fmt.Errorf("[pci] device_spec: %s must be a text", k)
-			}
-			switch k {
-			case "vendor_id":
-				s.vendor = strings.TrimPrefix(t, "0x")
-			case "product_id":
-				s.product = strings.TrimPrefix(t, "0x")
-			case "address":
-				if _, err := path.Match(t, ""); err != nil {
-					return nil, fmt.Errorf("[pci] device_spec: address %q is no pattern", t)
-				}
-				s.address = t
-			case "devname":
-				s.devname = t
-			default:
-				s.tags[k] = t
-			}
-		}
-		if s.address != "" && s.devname != "" {
-			return nil, fmt.Errorf("[pci] device_spec: address and devname exclude each other")
-		}
-		out = append(out, s)
-	}
-	return out, nil
+// IsDevice tells whether a port of the type is a PCI device: a virtual function given to the guest (direct), one under a macvtap device, a whole card (direct-physical).
+func IsDevice(vnicType string) bool {
+	return vnicType == "direct" || vnicType == "macvtap" || vnicType == "direct-physical"
 }
 
-func (s *DeviceSpec) patterns(parts map[string]any) error {
-	s.fields = map[string]*regexp.Regexp{}
-	for k, v := range parts {
-		t, ok := v.(string)
-		if !ok || !slices.Contains([]string{"domain", "bus", "slot", "function"}, k) {
-			return fmt.Errorf("[pci] device_spec: an address has domain, bus, slot and function, as texts")
-		}
-		re, err := regexp.Compile("^(?:" + t + ")$")
-		if err != nil {
-			return fmt.Errorf("[pci] device_spec: %s: %w", k, err)
-		}
-		s.fields[k] = re
+// Facts are what a device must have to be the port.
+func (p *PortDevice) Facts() map[string]string {
+	out := map[string]string{TagPhysicalNetwork: p.PhysicalNetwork}
+	if p.PhysicalNetwork == "" {
+		out[TagPhysicalNetwork] = NoPhysicalNetwork
 	}
-	return nil
-}
-
-var pciAddress = regexp.MustCompile(`^([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$`)
-
-// Match tells whether the specification means the device, whose network interface is called devname ("" none).
-func (s *DeviceSpec) Match(d *HostDevice, devname string) bool {
-	is := func(want, got string) bool { return want == "" || want == "*" || strings.EqualFold(want, got) }
-	if !is(s.vendor, d.VendorID) || !is(s.product, d.ProductID) || !is(s.devname, devname) {
-		return false
+	if p.Trusted {
+		out[TagTrusted] = "true"
 	}
-	fit := func(address string) bool {
-		if s.address != "" {
-			pattern := s.address
-			if strings.Count(pattern, ":") == 1 { // without a domain
-				pattern = "*:" + pattern
-			}
-			ok, err := path.Match(strings.ToLower(pattern), address)
-			return err == nil && ok || short(pattern, address)
-		}
-		m := pciAddress.FindStringSubmatch(address)
-		for i, k := range []string{"domain", "bus", "slot", "function"} {
-			if re := s.fields[k]; re != nil && (m == nil || !re.MatchString(m[i+1])) {
-				return false
-			}
-		}
-		return true
+	if p.VNICType == "direct-physical" {
+		out["dev_type"] = PCIPhysical
 	}
-	return fit(d.Address) || d.Parent != "" && (s.address != "" || s.fields != nil) && fit(d.Parent)
+	return out
 }
-
-// short reads patterns in which a star stands for the rest: "*:0a:00.*", "0000:0a:*".
-func short(pattern, address string) bool {
-	rest, ok := strings.CutSuffix(pattern, "*")
-	return ok && !strings.ContainsAny(rest, "*?[") && strings.HasPrefix(address, strings.ToLower(rest))
-}
-
-// Tags are what the operator says of the devices.
-func (s *DeviceSpec) Tags() map[string]string { return s.tags }

@@ -112,8 +112,9 @@ type Config struct {
 		Workers          int           `opt:"conductor_workers" default:"256" help:"Operations carried out at once by one conductor."`
 	} `section:"compute"`
 	PCI struct {
-		Alias      string `opt:"alias" default:"" help:"Names under which flavors ask for PCI devices: a JSON object or a list of them with name, vendor_id, product_id, device_type (type-PCI, type-PF, type-VF), numa_policy."`
-		DeviceSpec string `opt:"device_spec" default:"" help:"PCI devices of this host that servers may have: a JSON object or a list of them with vendor_id, product_id, address, devname, physical_network."`
+		Alias             string `opt:"alias" default:"" help:"Names under which flavors ask for PCI devices: a JSON object or a list of them with name, vendor_id, product_id, device_type (type-PCI, type-PF, type-VF), numa_policy (legacy, preferred, required, socket), resource_class, traits, live_migratable."`
+		DeviceSpec        string `opt:"device_spec" default:"" help:"PCI devices of this host that servers may have: a JSON object or a list of them with vendor_id, product_id, address or devname, and tags: physical_network, trusted, remote_managed, managed, live_migratable, resource_class, traits."`
+		ReportInPlacement bool   `opt:"report_in_placement" default:"false" help:"Placement is told of this host's PCI devices, but not of those with a physical_network. Once on it cannot be switched off."`
 	} `section:"pci"`
 	Placing struct {
 		MaxResults      int  `opt:"max_placement_results" default:"1000" help:"Allocation candidates asked of placement at most; requests that depend on other servers or name a host of several nodes ask for all."`
@@ -157,6 +158,7 @@ type Config struct {
 		IOWeight         float64  `opt:"io_ops_weight_multiplier" default:"-1.0" help:"Weight of builds, moves and snapshots going on."`
 		InstancesWeight  float64  `opt:"num_instances_weight_multiplier" default:"0.0" help:"Weight of the number of servers; negative spreads, positive packs."`
 		PCIWeight        float64  `opt:"pci_weight_multiplier" default:"1.0" help:"Weight of having few free PCI devices; not negative."`
+		PCIInPlacement   bool     `opt:"pci_in_placement" default:"false" help:"Devices that flavors ask for by alias are chosen by placement, on hosts that report theirs there ([pci] report_in_placement); each alias needs a resource_class, or vendor_id and product_id."`
 		AffinityWeight   float64  `opt:"soft_affinity_weight_multiplier" default:"1.0" help:"Weight of members of the server's soft-affinity group."`
 		AntiWeight       float64  `opt:"soft_anti_affinity_weight_multiplier" default:"1.0" help:"Weight of having no members of the server's soft-anti-affinity group."`
 		FailureWeight    float64  `opt:"build_failure_weight_multiplier" default:"1000000.0" help:"What a failed build counts against a host until one succeeds."`

@@ -209,7 +209,7 @@ func (l *look) note(format string, args ...any) {
 
 func once(ctx context.Context, c *Config) (*Report, error) {
 	l := &look{Config: c, ctx: ctx, report: &Report{Findings: []Finding{}, Notes: []string{}, Counts: map[string]int64{}}, seen: map[string]Seen{}}
-	for _, step := range []func() error{l.read, l.operations, l.states, l.quota, l.allocations, l.ports, l.guests, l.debts, l.sizes} {
+	for _, step := range []func() error{l.read, l.operations, l.states, l.quota, l.allocations, l.devices, l.ports, l.guests, l.debts, l.sizes} {
 		if err := step(); err != nil {
 			return nil, fmt.Errorf("doctor: %w", err)
 		}

@@ -129,6 +129,10 @@ type Service interface {
 	Of(ctx context.Context, consumer string) (Allocations, *Consumer, error)
 	// EnsureProvider creates or renames a root provider and gives its present state.
 	EnsureProvider(ctx context.Context, uuid, name string) (*Provider, error)
+	// EnsureChild creates or renames a provider below another one and gives its present state.
+	EnsureChild(ctx context.Context, uuid, name, parent string) (*Provider, error)
+	// Tree gives a root provider and all below it.
+	Tree(ctx context.Context, root string) ([]Provider, error)
 	// Report replaces a provider's inventory and the traits in the managed set (others, set by operators, stay). It re-reads and repeats on a
 	// generation conflict, does nothing when nothing changed, and fails with fault.Conflict when a removed class is in use.
 	Report(ctx context.Context, uuid string, inv map[string]Inventory, traits, managed []string) error

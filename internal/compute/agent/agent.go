@@ -56,6 +56,8 @@ type Config struct {
 	ImageAge time.Duration
 	// MaxBuilds bounds the guests that are made at once; 0: any number.
 	MaxBuilds int
+	// PCIInPlacement has placement told of the host's PCI devices.
+	PCIInPlacement bool
 	// ResumeGuests starts guests, after the host was restarted, that the cloud has as running.
 	ResumeGuests bool
 	// Monitors are the sets of metrics that are measured: MonitorCPU.

@@ -82,6 +82,7 @@ func (a *Agent) report(ctx context.Context, full bool) error {
 			return errors.Join(fmt.Errorf("look at the host: %w", err), a.send(ctx, r))
 		}
 		a.cpu.measure(info)
+		info.PCIPlacement = a.cfg.PCIInPlacement
 		r.Info, r.Traits = info, Traits(a.cfg.Driver, info)
 	}
 	return a.send(ctx, r)

@@ -52,6 +52,7 @@ type cloud struct {
 	stop    func() // ends the first conductor
 	network string
 	nodes   map[string]string
+	report  bool // hosts that start tell placement of their devices
 	mu      sync.Mutex
 	faults  map[string]error // "host/verb"
 }
@@ -180,7 +181,7 @@ func (c *cloud) host(name string, size fake.Config) (kill func()) {
 		return c.faults[name+"/"+verb]
 	}
 	a, err := agent.New(agent.Config{Host: name, NodeID: c.nodes[name], Bus: c.bus, DB: c.hyper, Driver: fake.New(size), Report: 200 * time.Millisecond, Look: 400 * time.Millisecond,
-		Log: slog.New(slog.DiscardHandler)})
+		PCIInPlacement: c.report, Log: slog.New(slog.DiscardHandler)})
 	c.must(err)
 	up := make(chan struct{})
 	kill = c.background(func(ctx context.Context) error { return a.Run(ctx, func() { close(up) }) })

@@ -41,6 +41,7 @@ type host struct {
 	start     string                        // which process of the agent speaks for the host
 	former    []string                      // processes that it took over from
 	reported  string                        // what placement was told last
+	devices   []scheduler.DeviceProvider    // those of its PCI devices that placement knows of
 	busy      int                           // claims of this conductor that the load does not show yet
 
 	pendVCPU, pendRAM, pendDisk int64 // claims in the making
@@ -176,6 +177,16 @@ func (h *host) take(r compute.Host) {
 		HypervisorVersion: h.info.HypervisorVersion, Supported: h.info.Supported, CPUInfo: h.info.CPUInfo, Stats: h.info.Stats, Metrics: h.info.Metrics,
 		VCPUs: int64(h.info.VCPUs), MemoryMB: h.info.MemoryMB, DiskGB: h.info.DiskGB, CPURatio: 1, RAMRatio: 1, DiskRatio: 1, Servers: h.servers}
 	h.parts()
+}
+
+// deviceProviders gives the providers in placement that a host's PCI devices have.
+func (t *hostTable) deviceProviders(name string) []scheduler.DeviceProvider {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if h := t.byName[name]; h != nil {
+		return h.devices
+	}
+	return nil
 }
 
 func fingerprintOf(b []byte) uint64 {

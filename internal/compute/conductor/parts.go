@@ -52,6 +52,9 @@ func (c *Conductor) takeParts(ctx context.Context, w flow.Want, req *scheduler.R
 			return err
 		}
 		compute.Use(info.NUMA, info.PCI, byServer(held))
+		if info.PCIPlacement {
+			scheduler.Track(h.Provider, info.PCI)
+		}
 		var why string
 		if claim, why, err = scheduler.Take(req, info.NUMA, info.PCI, h.CPURatio, h.RAMRatio); err != nil {
 			return err
@@ -116,6 +119,7 @@ func (t *hostTable) claims(ctx context.Context, rows []compute.Host) (map[string
 
 // parts puts what the host has and what is held of it into the scheduler's view.
 func (h *host) parts() {
+	h.devices = nil
 	if len(h.info.NUMA)+len(h.info.PCI) == 0 {
 		return
 	}
@@ -124,6 +128,10 @@ func (h *host) parts() {
 		cells[i].Pinned, cells[i].Pages = slices.Clone(cells[i].Pinned), slices.Clone(cells[i].Pages)
 	}
 	compute.Use(cells, devices, h.held)
+	if h.info.PCIPlacement {
+		scheduler.Track(h.NodeID, devices)
+		h.devices, _ = scheduler.DeviceProviders(h.NodeID, nodeName(h), devices) // a host whose devices cannot be told of so is not registered
+	}
 	h.base.NUMA, h.base.PCI = scheduler.Cells(cells), scheduler.Pools(devices)
 }
 

@@ -29,6 +29,15 @@ func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error)
 	if err != nil {
 		return nil, err
 	}
+	needs, err := scheduler.Needs(req)
+	if err != nil {
+		return nil, err
+	}
+	if needs && w.Migration == "" {
+		if p, err := c.claimed(ctx, w.Server.ID); p != nil || err != nil {
+			return p, err
+		}
+	}
 	for round := 0; ; round++ {
 		plan, err := c.plan(ctx, req)
 		if round == 0 && (hopeless(err) || err == nil && len(plan.Hosts) == 0) {
@@ -50,8 +59,8 @@ func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error)
 				return p, err
 			}
 		}
-		if needs, err := scheduler.Needs(req); err != nil || needs {
-			if err := errors.Join(err, c.hosts.load(ctx)); err != nil { // to see what others claimed
+		if needs {
+			if err := c.hosts.load(ctx); err != nil { // to see what others claimed
 				return nil, err
 			}
 		}
@@ -136,13 +145,17 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 	s := w.Server
 	req := &scheduler.Request{ServerID: s.ID, ProjectID: s.ProjectID, Flavor: w.Flavor, Image: scheduler.Image{ID: s.ImageID, Props: w.ImageProps}, FromVolume: s.ImageID == "",
 		Zone: w.Zone, Hints: s.Hints, ForceHost: w.ForceHost, ForceNode: w.ForceNode, Host: w.Host, Node: w.Node, Ignore: slices.Clone(w.Exclude)}
-	wants, err := compute.PCIWants(c.cfg.PCIAliases, w.Flavor.ExtraSpecs)
+	policy, err := compute.PCIPolicy(w.Flavor.ExtraSpecs, w.ImageProps)
 	if err != nil {
 		return nil, err
 	}
-	req.PCI = scheduler.PCIRequests(wants)
-	for _, kind := range w.VNICTypes {
-		req.Ports = append(req.Ports, scheduler.Port{VNICType: kind})
+	wants, err := compute.PCIWants(c.cfg.PCIAliases, w.Flavor.ExtraSpecs, policy)
+	if err != nil {
+		return nil, err
+	}
+	req.PCI = append(scheduler.PCIRequests(s.ID, wants, c.planner.Config().PCIInPlacement), scheduler.PortRequests(w.Ports, policy)...)
+	for _, p := range w.Ports {
+		req.Ports = append(req.Ports, scheduler.Port{ID: p.PortID, VNICType: p.VNICType})
 	}
 	if s.LaunchedOn != "" || len(w.Exclude) > 0 {
 		debts, err := c.owed.OfServer(ctx, c.cfg.DB, s.ID)
@@ -180,6 +193,18 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 func (c *Conductor) claim(ctx context.Context, w flow.Want, req *scheduler.Request, r scheduler.Ranked) (*flow.Place, error) {
 	done := c.hosts.pending(r.Host.Host, req)
 	defer done()
+	for _, way := range scheduler.Ways(req, &r) {
+		one := r
+		one.Candidates = way.Candidates
+		if p, err := c.claimWay(ctx, w, way.Request, one); p != nil || err != nil {
+			return p, err
+		}
+	}
+	return nil, nil
+}
+
+// claimWay is claim for candidates that give the server the same parts of the host.
+func (c *Conductor) claimWay(ctx context.Context, w flow.Want, req *scheduler.Request, r scheduler.Ranked) (*flow.Place, error) {
 	parts, had, err := c.takeParts(ctx, w, req, r.Host)
 	if errors.Is(err, errNoParts) {
 		return nil, nil //nolint:nilnil // others were quicker: the next host
@@ -187,7 +212,7 @@ func (c *Conductor) claim(ctx context.Context, w flow.Want, req *scheduler.Reque
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.claimAmounts(ctx, w, r)
+	p, err := c.claimAmounts(ctx, w, r, parts)
 	if (p == nil || err != nil) && had {
 		if err := c.leaveParts(ctx, w); err != nil {
 			c.log.Warn("a claim of parts of a host is left behind; it is looked for", "server", w.Server.ID, "error", err)
@@ -203,9 +228,10 @@ func (c *Conductor) claim(ctx context.Context, w flow.Want, req *scheduler.Reque
 }
 
 // claimAmounts is the part of claim that placement judges.
-func (c *Conductor) claimAmounts(ctx context.Context, w flow.Want, r scheduler.Ranked) (*flow.Place, error) {
+func (c *Conductor) claimAmounts(ctx context.Context, w flow.Want, r scheduler.Ranked, parts *compute.Claim) (*flow.Place, error) {
+	devices := c.hosts.deviceProviders(r.Host.Host)
 	for _, cand := range r.Candidates {
-		err := c.take(ctx, w, cand.Allocations)
+		err := c.take(ctx, w, scheduler.WithDevices(cand.Allocations, parts, devices))
 		if err == nil {
 			return &flow.Place{Host: r.Host.Host, Node: r.Host.Node, Provider: r.Host.Provider, Zone: r.Host.Zone}, nil
 		}
@@ -251,6 +277,16 @@ func (c *Conductor) moved(ctx context.Context, w flow.Want) (*flow.Place, error)
 		return nil, err
 	}
 	return c.where(ctx, w.Server.ID)
+}
+
+// claimed finds the claim that this step made before it was interrupted, of a server that holds parts of its host: the amounts, and the parts that were chosen with them. Amounts
+// whose parts are not there are let go of.
+func (c *Conductor) claimed(ctx context.Context, server string) (*flow.Place, error) {
+	p, err := c.where(ctx, server)
+	if p == nil || err != nil || p.Claim != nil {
+		return p, err
+	}
+	return nil, c.cfg.Placement.Release(ctx, server)
 }
 
 // where tells on which host a consumer has allocations; nil: on none.

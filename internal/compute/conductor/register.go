@@ -84,12 +84,15 @@ func (c *Conductor) inTrouble(ctx context.Context, rep command.HostReport) {
 }
 
 func (c *Conductor) fullReport(ctx context.Context, rep command.HostReport) error {
+	now := clock.Now()
+	old, known := c.hosts.get(rep.Host)
+	if err := c.judgeDevices(ctx, rep, old.info); err != nil {
+		return err
+	}
 	info, err := json.Marshal(rep.Info)
 	if err != nil {
 		return err
 	}
-	now := clock.Now()
-	old, known := c.hosts.get(rep.Host)
 	if !known || old.NodeID != rep.NodeID || old.ForcedDown || lasting(old.info) != lasting(rep.Info) || now.Sub(old.written) > beatEvery {
 		rec := compute.Host{Name: rep.Host, NodeID: rep.NodeID, Info: info, LastSeen: now, Version: serviceVersion}
 		if err := c.cfg.DB.Write(ctx, func(tx *db.Tx) error { return c.cfg.Store.SaveHost(ctx, tx, &rec, rep.Info.Hostname) }); err != nil {
@@ -125,7 +128,7 @@ func (c *Conductor) reportProvider(ctx context.Context, rep command.HostReport) 
 	traits = slices.Compact(traits)
 	// Each host tells again after some minutes, not all at the same moment: somebody may have changed the provider meanwhile.
 	shift := time.Duration(h.NodeNumber%600) * time.Second
-	told := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, clock.Now().Add(shift).Truncate(10*time.Minute))
+	told := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, placed(rep.Info), clock.Now().Add(shift).Truncate(10*time.Minute))
 	if h.reported == told {
 		return nil
 	}
@@ -135,11 +138,22 @@ func (c *Conductor) reportProvider(ctx context.Context, rep command.HostReport) 
 	if err := c.cfg.Placement.Report(ctx, rep.NodeID, inv, traits, managed(traits)); err != nil {
 		return fmt.Errorf("inventory of %s: %w", rep.Host, err)
 	}
+	if err := c.reportDevices(ctx, rep); err != nil {
+		return err
+	}
 	if err := c.rec.SyncHost(ctx, rep.Host); err != nil {
 		return err
 	}
 	c.hosts.change(rep.Host, func(h *host) { h.reported = told })
 	return nil
+}
+
+// placed gives the devices that placement is told of.
+func placed(i *virt.HostInfo) []compute.HostDevice {
+	if !i.PCIPlacement {
+		return nil
+	}
+	return i.PCI
 }
 
 func fingerprint(parts ...any) string {

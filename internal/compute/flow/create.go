@@ -49,7 +49,7 @@ func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 		}
 	}
 	p, err := f.Placer.Place(ctx, Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Zone: in.Zone, Host: in.Host, Node: in.Node,
-		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: append(excluded(r), guarded(r)...), VNICTypes: vnics(in.NICs)})
+		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: append(excluded(r), guarded(r)...), Ports: portDevices(s.ID, in.NICs)})
 	if err != nil {
 		return f.exhausted(r, err)
 	}
@@ -57,12 +57,15 @@ func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 	return nil
 }
 
-// vnics gives the kinds of ports that are not normal.
-func vnics(nics []compute.NICRequest) []string {
-	var out []string
-	for _, n := range nics {
-		if n.VNICType != "" {
-			out = append(out, n.VNICType)
+// portDevices gives the ports that are not normal.
+func portDevices(server string, nics []compute.NICRequest) []compute.PortDevice {
+	var out []compute.PortDevice
+	for i, n := range nics {
+		switch {
+		case n.Device != nil:
+			out = append(out, *n.Device)
+		case n.VNICType != "":
+			out = append(out, compute.PortDevice{PortID: portID(server, i, n), VNICType: n.VNICType})
 		}
 	}
 	return out

@@ -55,8 +55,8 @@ type Want struct {
 	// ForceHost and ForceNode are not put before the filters.
 	ForceHost, ForceNode string
 	Exclude              []string // hosts that failed already, or that the server shall leave
-	// VNICTypes are the kinds of the server's ports, other than normal.
-	VNICTypes []string
+	// Ports are those of the server's ports that are not of the type normal.
+	Ports []compute.PortDevice
 	// Migration is the uuid of the consumer that takes over what the server holds now; "" when it does not move.
 	Migration string
 }

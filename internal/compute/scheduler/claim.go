@@ -90,14 +90,7 @@ func Take(r *Request, cells []compute.HostCell, devices []compute.HostDevice, cp
 	if err != nil || t == nil && len(r.PCI) == 0 {
 		return nil, "", err
 	}
-	var free []PCIPool // one for each device
-	var names []int
-	for i := range devices {
-		if compute.Available(devices, i) {
-			free = append(free, PCIPool{Tags: devices[i].Facts(), NUMA: devices[i].Node, Count: 1})
-			names = append(names, i)
-		}
-	}
+	free, names := single(devices)
 	claim = &compute.Claim{}
 	at := where{}
 	if t != nil {
@@ -121,10 +114,11 @@ func Take(r *Request, cells []compute.HostCell, devices []compute.HostDevice, cp
 		}
 		at = n.place(placed, sockets)
 	}
-	claim.Devices, why = pick(devices, names, free, r.PCI, at)
+	chosen, why := pick(devices, names, free, r.PCI, at)
 	if why != "" {
 		return nil, why, nil
 	}
+	take(claim, r.PCI, chosen)
 	return claim, "", nil
 }
 
@@ -171,16 +165,58 @@ func siblings(host *NUMACell, cpus []int, pins map[int]int) [][]int {
 	return out
 }
 
-// pick chooses devices by address; of a device and its functions it takes one or the other.
-func pick(devices []compute.HostDevice, names []int, free []PCIPool, want []PCIRequest, at where) (addresses []string, why string) {
+// TakePort chooses the device of one more port for a server that is on the host and holds a claim there; devices have what is held in them.
+func TakePort(r PCIRequest, claim *compute.Claim, cells []compute.HostCell, devices []compute.HostDevice) (address, why string) {
+	at := where{sockets: map[int]int{}}
+	for _, c := range cells {
+		at.sockets[c.ID] = c.Socket
+	}
+	if claim != nil {
+		for _, c := range claim.Cells {
+			at.nodes = append(at.nodes, c.Node)
+		}
+	}
+	free, names := single(devices)
+	chosen, why := pick(devices, names, free, []PCIRequest{r}, at)
+	if why != "" {
+		return "", why
+	}
+	return chosen[0][0], ""
+}
+
+// single gives a pool for each device that can be had, and which device it is.
+func single(devices []compute.HostDevice) (free []PCIPool, names []int) {
+	for i := range devices {
+		if compute.Available(devices, i) {
+			free = append(free, PCIPool{Tags: devices[i].Facts(), NUMA: devices[i].Node, Count: 1, Provider: devices[i].Provider})
+			names = append(names, i)
+		}
+	}
+	return free, names
+}
+
+// take writes the chosen devices, by request, into a claim.
+func take(c *compute.Claim, want []PCIRequest, chosen [][]string) {
+	for i, addresses := range chosen {
+		if want[i].Alias != "" {
+			c.Devices = append(c.Devices, addresses...)
+			continue
+		}
+		if c.Ports == nil {
+			c.Ports = map[string]string{}
+		}
+		c.Ports[want[i].ID] = addresses[0]
+	}
+	slices.Sort(c.Devices)
+}
+
+// pick chooses devices by address for each request; of a device and its functions it takes one or the other.
+func pick(devices []compute.HostDevice, names []int, free []PCIPool, want []PCIRequest, at where) (addresses [][]string, why string) {
 	chosen, why := choose(free, want, at)
 	if why != "" {
 		return nil, why
 	}
-	var taken []int // indexes of free
-	for _, units := range chosen {
-		taken = append(taken, units...)
-	}
+	taken := slices.Concat(chosen...) // indexes of free
 	for i, a := range taken {
 		for _, b := range taken[:i] {
 			if !devices[names[a]].Excludes(&devices[names[b]]) {
@@ -196,9 +232,11 @@ func pick(devices []compute.HostDevice, names []int, free []PCIPool, want []PCIR
 			return nil, "a PCI device and a function of it cannot both be had"
 		}
 	}
-	for _, k := range taken {
-		addresses = append(addresses, devices[names[k]].Address)
+	addresses = make([][]string, len(chosen))
+	for i, units := range chosen {
+		for _, k := range units {
+			addresses[i] = append(addresses[i], devices[names[k]].Address)
+		}
 	}
-	slices.Sort(addresses)
 	return addresses, ""
 }

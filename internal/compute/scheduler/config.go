@@ -45,6 +45,7 @@ type Config struct {
 	MetricsSetting            map[string]float64
 	MetricsRequired           bool    // [metrics] required
 	MetricsWeightUnavailable  float64 // [metrics] weight_of_unavailable
+	PCIInPlacement            bool    // pci_in_placement: placement knows the PCI devices and chooses among them
 	OwnerTraitFromAllComputes bool    // every compute service is of version 73 or newer: hosts carry the trait OWNER_NOVA
 }
 

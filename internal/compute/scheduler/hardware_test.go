@@ -31,11 +31,11 @@ func TestViewOfAReport(t *testing.T) {
 	if d := cmp.Diff(wantPools, pools); d != "" {
 		t.Error(d)
 	}
-	wants, err := compute.PCIWants([]compute.PCIAlias{{Name: "x", VendorID: "1"}}, map[string]string{"pci_passthrough:alias": "x:2"})
+	wants, err := compute.PCIWants([]compute.PCIAlias{{Name: "x", VendorID: "1"}}, map[string]string{"pci_passthrough:alias": "x:2"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	req := scheduler.PCIRequests(wants)
+	req := scheduler.PCIRequests("s", wants, false)
 	if why := scheduler.FitPCI(pools, req, nil); why != "" {
 		t.Error(why)
 	}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"kilonova/internal/placement"
 )
 
 // HostState is one compute node as the scheduler sees it. A Planner only reads it; Consume gives a changed copy.
@@ -45,6 +47,8 @@ type HostState struct {
 
 	NUMA *NUMA // nil: the host reports none
 	PCI  []PCIPool
+	// Offers are what placement offers on the host, while a request is judged whose devices placement chooses; nil otherwise.
+	Offers []placement.Candidate
 }
 
 // ServerOn is what matters of a server that is on a host.

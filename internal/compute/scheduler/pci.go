@@ -1,11 +1,14 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"kilonova/internal/compute"
+	"kilonova/internal/id"
 )
 
 // PCIPool is a host's stock of devices that are alike.
@@ -13,6 +16,8 @@ type PCIPool struct {
 	Tags  map[string]string // vendor_id, product_id, dev_type, physical_network …
 	NUMA  int               // node; -1: the host does not say
 	Count int               // free devices
+	// Provider is the uuid of the resource provider that has them in placement; "": they are not reported there.
+	Provider string
 }
 
 // Pools counts the devices of a host that can be had by what they are and where.
@@ -24,9 +29,9 @@ func Pools(devices []compute.HostDevice) []PCIPool {
 			continue
 		}
 		facts := d.Facts()
-		k := slices.IndexFunc(out, func(p PCIPool) bool { return p.NUMA == d.Node && maps.Equal(p.Tags, facts) })
+		k := slices.IndexFunc(out, func(p PCIPool) bool { return p.NUMA == d.Node && p.Provider == d.Provider && maps.Equal(p.Tags, facts) })
 		if k < 0 {
-			out = append(out, PCIPool{Tags: facts, NUMA: d.Node})
+			out = append(out, PCIPool{Tags: facts, NUMA: d.Node, Provider: d.Provider})
 			k = len(out) - 1
 		}
 		out[k].Count++
@@ -34,11 +39,26 @@ func Pools(devices []compute.HostDevice) []PCIPool {
 	return out
 }
 
-// PCIRequests makes requests of what a flavor wants.
-func PCIRequests(wants []compute.PCIWant) []PCIRequest {
+// PCIRequests makes requests of what a flavor wants; inPlacement (option pci_in_placement) has them go through placement. server is the server's id.
+func PCIRequests(server string, wants []compute.PCIWant, inPlacement bool) []PCIRequest {
 	var out []PCIRequest
-	for _, w := range wants {
-		out = append(out, PCIRequest{Alias: w.Alias, Count: w.Count, Specs: w.Specs, NUMAPolicy: w.NUMAPolicy})
+	for i, w := range wants {
+		r := PCIRequest{ID: id.Derived(server, "pci", strconv.Itoa(i)), Alias: w.Alias, Count: w.Count, Specs: w.Specs, NUMAPolicy: w.NUMAPolicy}
+		if inPlacement && len(w.Specs) > 0 {
+			r.Class, r.Traits = deviceClass(w.Class, w.Specs[0]["vendor_id"], w.Specs[0]["product_id"]), deviceTraits(w.Traits)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// PortRequests makes requests of the ports that are PCI devices; policy is the NUMA affinity policy of flavor and image, for ports without one of their own.
+func PortRequests(ports []compute.PortDevice, policy string) []PCIRequest {
+	var out []PCIRequest
+	for i := range ports {
+		if p := &ports[i]; compute.IsDevice(p.VNICType) {
+			out = append(out, PCIRequest{ID: p.PortID, Count: 1, Specs: []map[string]string{p.Facts()}, NUMAPolicy: cmp.Or(p.NUMAPolicy, policy)})
+		}
 	}
 	return out
 }
@@ -47,14 +67,7 @@ func PCIRequests(wants []compute.PCIWant) []PCIRequest {
 func Near(node int, nodes []int, policy string) bool { return near(node, nodes, policy) }
 
 func (p *PCIPool) matches(r *PCIRequest) bool {
-	return slices.ContainsFunc(r.Specs, func(spec map[string]string) bool {
-		for k, v := range spec {
-			if p.Tags[k] != v {
-				return false
-			}
-		}
-		return true
-	})
+	return (r.Provider == "" || r.Provider == p.Provider) && compute.Matches(r.Specs, p.Tags)
 }
 
 // FitPCI tells, in words, why the pools do not have what is asked; "" when they have. nodes are the host NUMA nodes of the server; nil: no
@@ -117,11 +130,19 @@ func choose(pools []PCIPool, want []PCIRequest, at where) (chosen [][]int, why s
 		chosen[i] = make([]int, want[i].Count)
 		for n := range want[i].Count {
 			if !give(unit{i, n}, make([]bool, len(pools))) {
-				return nil, fmt.Sprintf("PCI alias %s: %d asked, %d free", want[i].Alias, want[i].Count, n)
+				return nil, want[i].missing(n)
 			}
 		}
 	}
 	return chosen, ""
+}
+
+// missing says that only so many of the devices can be had.
+func (r *PCIRequest) missing(free int) string {
+	if r.Alias == "" {
+		return fmt.Sprintf("port %s: no free device of its physical network", r.ID)
+	}
+	return fmt.Sprintf("PCI alias %s: %d asked, %d free", r.Alias, r.Count, free)
 }
 
 // near applies the NUMA affinity policy to a device on a node.

@@ -144,6 +144,9 @@ func (p *Planner) Plan(r *Request, hosts []*HostState, candidates *placement.Can
 	if err != nil {
 		return nil, err
 	}
+	if candidates != nil && r.inPlacement() {
+		hosts = offered(hosts, offers)
+	}
 	for i := range checks {
 		hosts = checks[i].apply(x, hosts)
 	}
@@ -153,6 +156,17 @@ func (p *Planner) Plan(r *Request, hosts []*HostState, candidates *placement.Can
 	}
 	p.choose(ranked)
 	return &Plan{Hosts: ranked, Explanation: x}, nil
+}
+
+// offered gives the hosts with what placement offers on them.
+func offered(hosts []*HostState, offers map[string][]placement.Candidate) []*HostState {
+	out := make([]*HostState, len(hosts))
+	for i, h := range hosts {
+		one := *h
+		one.Offers = offers[h.Provider]
+		out[i] = &one
+	}
+	return out
 }
 
 // stage is one compiled constraint.

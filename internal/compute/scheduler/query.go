@@ -101,7 +101,7 @@ func (b *builder) query() (placement.Query, error) {
 		}
 		q.Groups = append(q.Groups, *g)
 	}
-	q.Groups = append(q.Groups, r.Groups...)
+	q.Groups = append(append(q.Groups, r.Groups...), r.deviceGroups()...)
 	if len(q.Groups) > 2 && q.GroupPolicy == "" {
 		q.GroupPolicy = "none"
 	}

@@ -62,19 +62,34 @@ type Group struct {
 
 // Port is what matters of a requested port or network.
 type Port struct {
+	ID         string
 	VNICType   string // normal, direct, remote-managed, …
 	Aggregates []string
 	// Segments says that the port's network has segments with aggregates: the host must be in one.
 	Segments bool
 }
 
-// PCIRequest asks for devices of an alias.
+// NeedsDevice tells whether the port is a part of a PCI device, or wants another thing that plain hosts do not have.
+func (p Port) NeedsDevice() bool {
+	switch p.VNICType {
+	case "direct", "macvtap", "direct-physical", "virtio-forwarder", "vdpa", "remote-managed", "accelerator-direct", "accelerator-direct-physical":
+		return true
+	}
+	return false
+}
+
+// PCIRequest asks for devices of an alias, or for the one of a port.
 type PCIRequest struct {
-	ID         string
-	Alias      string
+	ID         string // of the port, or unique among the server's requests
+	Alias      string // "" of a port
 	Count      int
 	Specs      []map[string]string // any of these: vendor_id, product_id, dev_type, physical_network …
 	NUMAPolicy string              // legacy, preferred, required, socket
+	// Class and Traits are what the provider of each device has in placement (Queries); a request without a class is not known there.
+	Class  string
+	Traits []string
+	// Provider is the one that has the devices, when placement has chosen (Ways); "": any.
+	Provider string
 }
 
 // Prop gives an image property by its name.

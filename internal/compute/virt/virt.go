@@ -72,6 +72,8 @@ type HostInfo struct {
 	// claims (store.HostClaim), so drivers and agents leave Pinned, Used and Server empty.
 	NUMA []compute.HostCell   `json:"numa,omitempty"`
 	PCI  []compute.HostDevice `json:"pci,omitempty"`
+	// PCIPlacement tells that placement shall know of the devices (option [pci] report_in_placement).
+	PCIPlacement bool `json:"pci_placement,omitempty"`
 }
 
 // GuestState is a guest as the hypervisor sees it.

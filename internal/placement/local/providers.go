@@ -209,6 +209,16 @@ func (s *Service) subtree(ctx context.Context, tx *db.Tx, r *candidate.Record) (
 
 // EnsureProvider implements placement.Service.
 func (s *Service) EnsureProvider(ctx context.Context, uuid, name string) (*placement.Provider, error) {
+	return s.EnsureChild(ctx, uuid, name, "")
+}
+
+// Tree implements placement.Service.
+func (s *Service) Tree(ctx context.Context, root string) ([]placement.Provider, error) {
+	return s.List(ctx, placement.Filter{InTree: root})
+}
+
+// EnsureChild implements placement.Service.
+func (s *Service) EnsureChild(ctx context.Context, uuid, name, parent string) (*placement.Provider, error) {
 	v, err := s.snap.view(ctx, false)
 	if err != nil {
 		return nil, err
@@ -216,10 +226,17 @@ func (s *Service) EnsureProvider(ctx context.Context, uuid, name string) (*place
 	if r, ok := v.Get(uuid); ok && r.Name == name {
 		return &r.Provider, nil
 	}
-	p := placement.Provider{UUID: uuid, Name: name, Root: uuid}
+	p := placement.Provider{UUID: uuid, Name: name, Parent: parent, Root: uuid}
 	err = s.db.Write(ctx, func(tx *db.Tx) error {
 		r, err := locked(ctx, tx, uuid)
 		switch {
+		case fault.KindOf(err) == fault.NotFound && parent != "":
+			above, err := locked(ctx, tx, parent)
+			if err != nil {
+				return err
+			}
+			p.Root = above.Root
+			return s.insertProvider(ctx, tx, &p)
 		case fault.KindOf(err) == fault.NotFound:
 			return s.insertProvider(ctx, tx, &p)
 		case err != nil:

@@ -106,13 +106,36 @@ func goneIsFine(err error) error {
 	return err
 }
 
+// Tree implements placement.Service.
+func (s *Service) Tree(ctx context.Context, root string) ([]placement.Provider, error) {
+	var list struct {
+		Providers []head `json:"resource_providers"`
+	}
+	if err := s.call(ctx, newest, http.MethodGet, "/resource_providers?in_tree="+root, nil, &list); err != nil {
+		return nil, err
+	}
+	uuids := make([]string, len(list.Providers))
+	for i, h := range list.Providers {
+		uuids[i] = h.UUID
+	}
+	if len(uuids) == 0 {
+		return nil, nil
+	}
+	return s.Providers(ctx, uuids...)
+}
+
 // EnsureProvider implements placement.Service.
 func (s *Service) EnsureProvider(ctx context.Context, uuid, name string) (*placement.Provider, error) {
+	return s.EnsureChild(ctx, uuid, name, "")
+}
+
+// EnsureChild implements placement.Service.
+func (s *Service) EnsureChild(ctx context.Context, uuid, name, parent string) (*placement.Provider, error) {
 	var h head
 	err := s.call(ctx, newest, http.MethodGet, path(uuid), nil, &h)
 	switch {
 	case errors.Is(err, fault.NotFound):
-		err = s.call(ctx, newest, http.MethodPost, "/resource_providers", map[string]string{"name": name, "uuid": uuid}, &h)
+		err = s.call(ctx, newest, http.MethodPost, "/resource_providers", map[string]any{"name": name, "uuid": uuid, "parent_provider_uuid": nilIfEmpty(parent)}, &h)
 		if errors.Is(err, fault.Conflict) { // somebody was first, or the name is another provider's
 			if e := s.call(ctx, newest, http.MethodGet, path(uuid), nil, &h); e == nil {
 				err = nil

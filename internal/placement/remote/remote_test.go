@@ -246,7 +246,22 @@ func TestProviders(t *testing.T) {
 		if err := s.Report(ctx, b, map[string]placement.Inventory{"DISK_GB": {Total: 1}}, nil, nil); code(err) != placement.CodeInventoryInUse {
 			t.Fatalf("inventory in use: %v", err)
 		}
-		if err := s.DeleteProvider(ctx, a); err != nil {
+		child := id.UUID()
+		for _, name := range []string{"card", "card of a", "card of a"} {
+			if p, err := s.EnsureChild(ctx, child, name, a); err != nil || p.Parent != a || p.Root != a || p.Name != name {
+				t.Fatalf("child: %+v %v", p, err)
+			}
+		}
+		if tree, err := s.Tree(ctx, a); err != nil || len(tree) != 2 || tree[0].Parent+tree[1].Parent != a {
+			t.Fatalf("tree: %+v %v", tree, err)
+		}
+		if tree, err := s.Tree(ctx, id.UUID()); err != nil || len(tree) != 0 {
+			t.Fatalf("tree of a stranger: %+v %v", tree, err)
+		}
+		if err := s.DeleteProvider(ctx, a); code(err) != placement.CodeHasChildren {
+			t.Fatalf("delete of a parent: %v", err)
+		}
+		if err := errors.Join(s.DeleteProvider(ctx, child), s.DeleteProvider(ctx, a)); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.DeleteProvider(ctx, a); !errors.Is(err, fault.NotFound) {

@@ -118,10 +118,14 @@ func (b *Backend) Exact(f *compute.Flavor, props map[string]string) error {
 	if !compute.NeedsClaim(f, props) && !asksCPUs(f, props) {
 		return nil
 	}
-	if _, err := compute.PCIWants(b.PCIAliases, f.ExtraSpecs); err != nil {
+	policy, err := compute.PCIPolicy(f.ExtraSpecs, props)
+	if err != nil {
 		return err
 	}
-	_, err := scheduler.TopologyOf(&scheduler.Request{Flavor: *f, Image: scheduler.Image{Props: props}})
+	if _, err := compute.PCIWants(b.PCIAliases, f.ExtraSpecs, policy); err != nil {
+		return err
+	}
+	_, err = scheduler.TopologyOf(&scheduler.Request{Flavor: *f, Image: scheduler.Image{Props: props}})
 	return err
 }
 

@@ -41,6 +41,8 @@ type recorder struct {
 	down       bool
 }
 
+func (p *recorder) Tree(context.Context, string) ([]placement.Provider, error) { return nil, nil }
+
 func (p *recorder) Providers(_ context.Context, uuids ...string) ([]placement.Provider, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api/backend"
+	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -191,11 +192,27 @@ func (a api) deleteService(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	if s.NodeID != "" && a.Placement != nil {
-		if err := a.Placement.DeleteProvider(ctx, s.NodeID); err != nil && !errors.Is(err, fault.NotFound) {
+		if err := a.deleteProviders(ctx, s.NodeID); err != nil && !errors.Is(err, fault.NotFound) {
 			a.Log.Warn("resource provider of a deleted service stays", "host", s.Name, "provider", s.NodeID, "request_id", r.RequestID, "error", err)
 		}
 	}
 	return &httpapi.Reply{}, nil
+}
+
+// deleteProviders removes a host's resource provider with those of its PCI devices. What others hung below it stays, and keeps it.
+func (a api) deleteProviders(ctx context.Context, node string) error {
+	tree, err := a.Placement.Tree(ctx, node)
+	if err != nil {
+		return err
+	}
+	for i := range tree {
+		if scheduler.IsDeviceProvider(&tree[i]) {
+			if err := a.Placement.DeleteProvider(ctx, tree[i].UUID); err != nil && !errors.Is(err, fault.NotFound) {
+				return err
+			}
+		}
+	}
+	return a.Placement.DeleteProvider(ctx, node)
 }
 
 // openMigrations are the states of migrations that have not ended; a resize that waits for its confirmation is one.

@@ -10,6 +10,7 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/compute/scheduler/filter"
+	"kilonova/internal/placement"
 )
 
 func specs(kv ...string) compute.Flavor {
@@ -172,6 +173,14 @@ func TestFilters(t *testing.T) {
 		{"PciPassthroughFilter", "too few", nil, req{PCI: []scheduler.PCIRequest{{Alias: "gpu", Count: 3, Specs: []map[string]string{{"vendor_id": "10de"}}}}},
 			host{PCI: []scheduler.PCIPool{{Tags: map[string]string{"vendor_id": "10de"}, Count: 2}}}, "3 asked, 2 free"},
 
+		{"PciPassthroughFilter", "of the provider that placement found", nil, req{PCI: []scheduler.PCIRequest{{ID: "r", Alias: "gpu", Count: 1, Class: "GPU", Specs: []map[string]string{{}}}}},
+			host{PCI: []scheduler.PCIPool{{Provider: "p2", Count: 1}}, Offers: []placement.Candidate{{Mappings: map[string][]string{"r-0": {"p1"}}}, {Mappings: map[string][]string{"r-0": {"p2"}}}}}, ""},
+		{"PciPassthroughFilter", "no device of those providers", nil, req{PCI: []scheduler.PCIRequest{{ID: "r", Alias: "gpu", Count: 1, Class: "GPU", Specs: []map[string]string{{}}}}},
+			host{PCI: []scheduler.PCIPool{{Provider: "p2", Count: 1}}, Offers: []placement.Candidate{{Mappings: map[string][]string{"r-0": {"p1"}}}}}, "1 asked, 0 free"},
+		{"PciPassthroughFilter", "port that is a device", nil, req{Ports: []scheduler.Port{{ID: "p", VNICType: "direct"}}, PCI: scheduler.PortRequests([]compute.PortDevice{{PortID: "p", VNICType: "direct", PhysicalNetwork: "net"}}, "")},
+			host{PCI: []scheduler.PCIPool{{Tags: map[string]string{"physical_network": "net", "dev_type": "type-VF"}, Count: 1}}}, ""},
+		{"PciPassthroughFilter", "port of another physical network", nil, req{Ports: []scheduler.Port{{ID: "p", VNICType: "direct"}}, PCI: scheduler.PortRequests([]compute.PortDevice{{PortID: "p", VNICType: "direct"}}, "")},
+			host{PCI: []scheduler.PCIPool{{Tags: map[string]string{"physical_network": "net", "dev_type": "type-VF"}, Count: 1}}}, "port p: no free device"},
 		{"PciPassthroughFilter", "alias that nobody resolved", nil, req{Flavor: specs("pci_passthrough:alias", "gpu:1")}, host{}, "alias gpu:1"},
 		{"PciPassthroughFilter", "port of a device", nil, req{Ports: []scheduler.Port{{VNICType: "normal"}, {VNICType: "direct"}}}, host{}, "type direct"},
 		{"PciPassthroughFilter", "ordinary port", nil, req{Ports: []scheduler.Port{{VNICType: "normal"}}}, host{}, ""},

@@ -12,8 +12,10 @@ func numaTopology(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check, 
 		if h.NUMA == nil {
 			return "it reports no NUMA topology, which pinned CPUs, page sizes and NUMA nodes need"
 		}
-		_, why := scheduler.FitHost(h.NUMA, h.PCI, t, r.PCI)
-		return why
+		return h.FitsDevices(r, func(want []scheduler.PCIRequest) string {
+			_, why := scheduler.FitHost(h.NUMA, h.PCI, t, want)
+			return why
+		})
 	}
 	return &scheduler.Check{Pass: func(h *scheduler.HostState) bool { return why(h) == "" }, Why: why}, nil
 }

@@ -6,14 +6,14 @@ import (
 	"kilonova/internal/compute/scheduler"
 )
 
-// pciPassthrough asks that the host has the PCI devices. Devices that are asked for by an alias or a kind of port which nobody resolved into a
-// request are on no host.
+// pciPassthrough asks that the host has the PCI devices, from the providers that placement found when it was asked for them. Devices that are asked for by an alias or a kind
+// of port which nobody resolved into a request are on no host.
 func pciPassthrough(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check, error) {
 	what := ""
 	if alias := r.Spec("pci_passthrough:alias"); alias != "" && len(r.PCI) == 0 {
 		what = "the PCI alias " + alias
 	}
-	if i := slices.IndexFunc(r.Ports, needsDevice); i >= 0 {
+	if i := slices.IndexFunc(r.Ports, func(p scheduler.Port) bool { return p.NeedsDevice() && !resolved(r, p) }); i >= 0 {
 		what = "a port of type " + r.Ports[i].VNICType
 	}
 	switch {
@@ -23,15 +23,13 @@ func pciPassthrough(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Check
 	case len(r.PCI) == 0:
 		return nil, nil //nolint:nilnil // nothing to check
 	}
-	why := func(h *scheduler.HostState) string { return scheduler.FitPCI(h.PCI, r.PCI, nil) }
+	why := func(h *scheduler.HostState) string {
+		return h.FitsDevices(r, func(want []scheduler.PCIRequest) string { return scheduler.FitPCI(h.PCI, want, nil) })
+	}
 	return &scheduler.Check{Pass: func(h *scheduler.HostState) bool { return why(h) == "" }, Why: why}, nil
 }
 
-// needsDevice tells whether a port is a part of a PCI device.
-func needsDevice(p scheduler.Port) bool {
-	switch p.VNICType {
-	case "direct", "macvtap", "direct-physical", "virtio-forwarder", "vdpa", "remote-managed":
-		return true
-	}
-	return false
+// resolved tells whether the port has a request for its device.
+func resolved(r *scheduler.Request, p scheduler.Port) bool {
+	return p.ID != "" && slices.ContainsFunc(r.PCI, func(q scheduler.PCIRequest) bool { return q.ID == p.ID })
 }

@@ -80,12 +80,12 @@ func TestDevices(t *testing.T) {
 	const dir = "bus/pci/devices/"
 	sys := fstest.MapFS{
 		dir + "0000:0a:00.0/vendor": file("0x8086"), dir + "0000:0a:00.0/device": file("0x10fb"), dir + "0000:0a:00.0/sriov_totalvfs": file("8"),
-		dir + "0000:0a:00.0/numa_node": file("1"), dir + "0000:0a:00.0/net/eth1/address": file("x"),
+		dir + "0000:0a:00.0/numa_node": file("1"), dir + "0000:0a:00.0/net/eth1/address": file("aa:bb:cc:00:00:01"),
 		dir + "0000:0a:00.0/virtfn0": {Data: []byte("../0000:0a:10.0"), Mode: fs.ModeSymlink},
 		dir + "0000:0a:10.0/vendor":  file("0x8086"), dir + "0000:0a:10.0/device": file("0x10ed"), dir + "0000:0a:10.0/numa_node": file("1"),
 		dir + "0000:3b:00.0/vendor": file("0x10de"), dir + "0000:3b:00.0/device": file("0x1eb8"), dir + "0000:3b:00.0/numa_node": file("-1"),
 	}
-	specs, err := compute.ParseDeviceSpecs(`[{"devname":"eth1","physical_network":"p"},{"vendor_id":"8086","product_id":"10ed"},{"vendor_id":"10de"}]`)
+	specs, err := compute.ParseDeviceSpecs(`[{"devname":"eth1","physical_network":"p","trusted":"Yes"},{"vendor_id":"8086","product_id":"10ed"},{"vendor_id":"10de","physical_network":null}]`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,9 +94,9 @@ func TestDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []compute.HostDevice{
-		{Address: "0000:0a:00.0", VendorID: "8086", ProductID: "10fb", Type: compute.PCIPhysical, Node: 1, Tags: map[string]string{"physical_network": "p"}},
-		{Address: "0000:0a:10.0", VendorID: "8086", ProductID: "10ed", Type: compute.PCIVirtual, Node: 1, Parent: "0000:0a:00.0"},
-		{Address: "0000:3b:00.0", VendorID: "10de", ProductID: "1eb8", Type: compute.PCIWhole, Node: -1},
+		{Address: "0000:0a:00.0", VendorID: "8086", ProductID: "10fb", Type: compute.PCIPhysical, Node: 1, Tags: map[string]string{"physical_network": "p", "trusted": "true"}, MAC: "aa:bb:cc:00:00:01"},
+		{Address: "0000:0a:10.0", VendorID: "8086", ProductID: "10ed", Type: compute.PCIVirtual, Node: 1, Parent: "0000:0a:00.0", Tags: map[string]string{"physical_network": "p", "trusted": "true"}},
+		{Address: "0000:3b:00.0", VendorID: "10de", ProductID: "1eb8", Type: compute.PCIWhole, Node: -1, Tags: map[string]string{"physical_network": compute.NoPhysicalNetwork}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -45,21 +45,41 @@ func Devices(sys fs.FS, specs []compute.DeviceSpec) ([]compute.HostDevice, error
 		case read(e.Name(), "sriov_totalvfs") != "" && read(e.Name(), "sriov_totalvfs") != "0":
 			d.Type = compute.PCIPhysical
 		}
-		nic := ""
-		if names, err := fs.ReadDir(sys, path.Join(dir, e.Name(), "net")); err == nil && len(names) > 0 {
-			nic = names[0].Name()
+		names := interfaces(sys, dir, e.Name())
+		if len(names) > 0 {
+			d.MAC = read(e.Name(), path.Join("net", names[0], "address"))
+		}
+		if d.Parent != "" {
+			names = append(names, interfaces(sys, dir, d.Parent)...)
 		}
 		for i := range specs {
-			if specs[i].Match(&d, nic) {
-				if t := specs[i].Tags(); len(t) > 0 {
-					d.Tags = t
-				}
-				out = append(out, d)
-				break
+			if !specs[i].Match(&d, names...) {
+				continue
 			}
+			if t := specs[i].Tags(); len(t) > 0 {
+				d.Tags = t
+			}
+			if d.Tags[compute.TagRemoteManaged] == "true" && d.Type == compute.PCIPhysical {
+				return nil, fmt.Errorf("[pci] device_spec: %s has virtual functions and cannot be remote_managed: name the functions", d.Address)
+			}
+			out = append(out, d)
+			break
 		}
 	}
 	return out, nil
+}
+
+// interfaces gives the network interfaces of a device.
+func interfaces(sys fs.FS, dir, address string) []string {
+	entries, err := fs.ReadDir(sys, path.Join(dir, address, "net"))
+	if err != nil {
+		return nil
+	}
+	out := make([]string, len(entries))
+	for i, e := range entries {
+		out[i] = e.Name()
+	}
+	return out
 }
 
 // parentsOf finds the device of each virtual function: it has links virtfn0, virtfn1 … to them.
