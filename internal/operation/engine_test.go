@@ -52,7 +52,7 @@ func (w *world) undo(name string) func(context.Context, *operation.Run) error {
 func (w *world) flow(kind string) operation.Flow {
 	f := operation.Flow{Kind: kind}
 	for _, n := range []string{"one", "two", "three"} {
-		f.Steps = append(f.Steps, operation.Step{Name: n, Event: "ev_" + n, TaskState: "task_" + n, Do: w.do(n), Undo: w.undo(n), Deadline: 5 * time.Second})
+		f.Steps = append(f.Steps, operation.Step{Name: n, Event: "ev_" + n, TaskState: "task_" + n, Do: w.do(n), Undo: w.undo(n), Deadline: time.Hour})
 	}
 	return f
 }
@@ -83,9 +83,9 @@ func newRig(t *testing.T, flows func(*world) []operation.Flow) *rig {
 	return r
 }
 
-// engine starts one more engine on the same database, as another process would.
+// engine starts one more engine on the same database, as another process would. Its leases do not end by themselves, however long the machine pauses: expire ends them.
 func (r *rig) engine(inject func(context.Context, operation.Point, string, *operation.Run) error) *operation.Engine {
-	e, err := operation.New(r.t.Context(), operation.Config{DB: r.db, Owner: "t", Lease: 300 * time.Millisecond, Sweep: 20 * time.Millisecond,
+	e, err := operation.New(r.t.Context(), operation.Config{DB: r.db, Owner: "t", Lease: time.Hour, Sweep: 20 * time.Millisecond,
 		Pause: time.Millisecond, UndoLimit: 50 * time.Millisecond, Unknown: 50 * time.Millisecond, Inject: inject})
 	if err != nil {
 		r.t.Fatal(err)
@@ -106,6 +106,17 @@ func (r *rig) engine(inject func(context.Context, operation.Point, string, *oper
 	return e
 }
 
+// expire ends the lease of an operation whose engine has crashed.
+func (r *rig) expire(op string) {
+	r.t.Helper()
+	if err := r.db.Write(r.t.Context(), func(tx *db.Tx) error {
+		_, err := tx.Exec(r.t.Context(), "UPDATE operations SET lease_until = 0 WHERE id = ? AND finished = 0", op)
+		return err
+	}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func (r *rig) accept(e *operation.Engine, s operation.Spec) (string, error) {
 	var op string
 	err := r.db.Write(r.t.Context(), func(tx *db.Tx) error {
@@ -118,7 +129,7 @@ func (r *rig) accept(e *operation.Engine, s operation.Spec) (string, error) {
 
 func (r *rig) wait(e *operation.Engine, op string) *operation.Record {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Minute)
 	defer cancel()
 	rec, err := e.Wait(ctx, op)
 	if err != nil {
@@ -184,6 +195,7 @@ func TestEveryStepEveryFailure(t *testing.T) {
 							hit = reached
 							mu.Unlock()
 						}
+						r.expire(op)
 						e = r.engine(nil) // the one that finds the expired lease
 					}
 					rec := r.wait(e, op)
@@ -226,6 +238,7 @@ func TestCrashDuringUndoIsRepeated(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-hit
+		r.expire(op)
 		rec := r.wait(r.engine(nil), op)
 		if rec.State != operation.Undone || len(r.w.effects["s1"]) != 0 || rec.Cause == "" {
 			t.Fatalf("%+v %v", rec, r.w.effects)
@@ -380,14 +393,13 @@ func TestPastNoReturnGoesForwardOrNeedsAttention(t *testing.T) {
 	if err := e.Retry(t.Context(), op); err != nil {
 		t.Fatal(err)
 	}
-	for range 1000 {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if rec := r.wait(e, op); rec.State == operation.Done {
 			if len(r.w.effects["s1"]) != 3 {
 				t.Fatal(r.w.effects)
 			}
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	t.Fatal("retry did not end the operation")
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,6 +17,9 @@ import (
 )
 
 func slow() bool { return os.Getenv("KILONOVA_SLOW") == "1" }
+
+// patience is how long an operation may take to end, and the loops that tidy up to do so, on a busy machine. Only what never comes is a fault.
+const patience = 5 * time.Minute
 
 // seeded gives the seed of this run and prints it.
 func seeded(t *testing.T) uint64 {
@@ -51,12 +53,11 @@ func times(t *testing.T, few, many int) int {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := process.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // workshop is where the program is built, once for all tests.
@@ -124,7 +125,7 @@ func furnish(t *testing.T, admin *process.Client, hosts ...string) (process.Grou
 // TestWholeProcessKilled kills a whole cloud at random moments while clients work. (RELIABILITY: every accepted request finished, every invariant kept.)
 func TestWholeProcessKilled(t *testing.T) {
 	kills := times(t, 15, 120)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(kills)*4*time.Second+4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(kills)*20*time.Second+20*time.Minute)
 	defer cancel()
 	seed := seeded(t)
 	rnd := rand.New(rand.NewPCG(seed, 1<<32))
@@ -168,6 +169,7 @@ func TestWholeProcessKilled(t *testing.T) {
 	var log []string
 	early := 0
 	for len(at) < kills {
+		s.works(ctx, t, 3)
 		time.Sleep(time.Duration(50+rnd.IntN(750)) * time.Millisecond)
 		checkLog(t, x.Output())
 		at = append(at, time.Now())
@@ -199,9 +201,9 @@ func TestWholeProcessKilled(t *testing.T) {
 	<-done
 	stormed := time.Since(began)
 	j := &judge{t: t, prog: p, admin: admin, ledger: s.ledger, ground: ground}
-	ops := j.settle(ctx, 60*time.Second)
+	ops := j.settle(ctx, patience)
 	settled := time.Since(began)
-	j.healthy(ctx, 60*time.Second)
+	j.healthy(ctx, patience)
 	j.all(ctx, ops)
 	if t.Failed() {
 		log = append(log, x.Output())
@@ -222,7 +224,7 @@ func TestWholeProcessKilled(t *testing.T) {
 
 // TestKilledAtItsFirstStart kills a new cloud again and again while it makes its keys, secrets, tables and first users. Then it starts, and works.
 func TestKilledAtItsFirstStart(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	rnd := rand.New(rand.NewPCG(seeded(t), 1<<32))
 	p := program(t)

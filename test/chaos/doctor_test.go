@@ -15,7 +15,7 @@ import (
 
 // The judge must be able to find guilty: `kilonova doctor` says so, and ends with an error, when a guest is taken away behind the cloud's back.
 func TestDoctorFindsADamagedCloud(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	p := program(t)
 	x, err := p.Start(ctx, "up", "--listen", "127.0.0.1:0", "--compute-driver", "fake", "--set", "identity.bcrypt_cost=4", "--set", "compute.host=fake")
@@ -51,7 +51,11 @@ func TestDoctorFindsADamagedCloud(t *testing.T) {
 		}
 		return r.Findings, exec.CommandContext(ctx, p.Path, "doctor", "--pause", "100ms", "--state-dir", p.Dir).Run()
 	}
-	if found, err := examine(); err != nil || len(found) != 0 {
+	found, err := examine()
+	for (err != nil || len(found) != 0) && ctx.Err() == nil { // its looks may all have been at what an operation has just changed
+		found, err = examine()
+	}
+	if err != nil || len(found) != 0 {
 		t.Fatalf("a healthy cloud: %v %v", found, err)
 	}
 	hyper, err := db.Open(ctx, "sqlite:"+filepath.Join(p.Dir, "fake.db"))
@@ -62,7 +66,7 @@ func TestDoctorFindsADamagedCloud(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := examine()
+	found, err = examine()
 	for len(found) == 0 && ctx.Err() == nil { // what an operation has just changed is not judged yet
 		found, err = examine()
 	}

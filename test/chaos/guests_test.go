@@ -73,7 +73,7 @@ func TestRealGuests(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
-		"sh", "-c", inside, "sh", self, "-test.run", "^TestInsideNamespaces$", "-test.v", "-test.timeout", "30m")
+		"sh", "-c", inside, "sh", self, "-test.run", "^TestInsideNamespaces$", "-test.v", "-test.timeout", "50m")
 	cmd.Env = append(os.Environ(), envDir+"="+dir, envImage+"="+filepath.Join(images, "guest.qcow2"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
@@ -95,7 +95,7 @@ func TestInsideNamespaces(t *testing.T) {
 	if dir == "" {
 		t.Skip("TestRealGuests runs this")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Minute)
 	defer cancel()
 	seed := seeded(t)
 	f := realFleet(t, ctx, process.Program{Path: filepath.Join(dir, "kilonova"), Dir: filepath.Join(dir, "state")})
@@ -117,6 +117,7 @@ func TestInsideNamespaces(t *testing.T) {
 		go func() { defer close(done); s.run(stormCtx, 3, func() *process.Client { return sameSession(f.admin) }) }()
 		rnd := rand.New(rand.NewPCG(seed, uint64(round)<<32))
 		for range times(t, 12, 12) {
+			s.works(ctx, t, 1)
 			time.Sleep(time.Duration(300+rnd.IntN(5000)) * time.Millisecond)
 			at = append(at, time.Now())
 			f.kill(victim)
@@ -131,8 +132,8 @@ func TestInsideNamespaces(t *testing.T) {
 	}
 	stormed := time.Since(began)
 	j := &judge{t: t, prog: f.prog, config: []string{"--config", f.config}, admin: f.admin, ledger: led, ground: ground}
-	ops := j.settle(ctx, 4*time.Minute)
-	j.healthy(ctx, 90*time.Second)
+	ops := j.settle(ctx, patience)
+	j.healthy(ctx, patience)
 	j.all(ctx, ops)
 	hit, inside := struck(ops, at)
 	t.Logf("%d kills, %d of them inside %d operations; storm %s; %d operations (%s)%s", len(at), hit, inside, stormed.Round(time.Second), len(ops), states(ops), led.summary())
@@ -170,7 +171,7 @@ func realFleet(t *testing.T, ctx context.Context, prog process.Program) *fleet {
 	}
 	t.Cleanup(func() {
 		f.stop()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		defer cancel()
 		if out, err := exec.CommandContext(ctx, prog.Path, "host", "down", "--config", f.config, "--state-dir", prog.Dir).CombinedOutput(); err != nil {
 			t.Errorf("host down: %v: %s", err, out)

@@ -59,9 +59,9 @@ func (j *judge) operations(ctx context.Context) []operation {
 }
 
 // settle waits until no operation is open.
-func (j *judge) settle(ctx context.Context, patience time.Duration) []operation {
+func (j *judge) settle(ctx context.Context, long time.Duration) []operation {
 	j.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(long); ; time.Sleep(200 * time.Millisecond) {
 		ops := j.operations(ctx)
 		open := slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return !o.Finished.IsZero() })
 		if len(open) == 0 {
@@ -76,11 +76,11 @@ func (j *judge) settle(ctx context.Context, patience time.Duration) []operation 
 	}
 }
 
-// healthy demands that the doctor finds nothing; the loops that tidy up have as long as patience.
-func (j *judge) healthy(ctx context.Context, patience time.Duration) {
+// healthy demands that the doctor finds nothing; the loops that tidy up have so long.
+func (j *judge) healthy(ctx context.Context, long time.Duration) {
 	j.t.Helper()
 	began := time.Now()
-	for end, first := began.Add(patience), true; ; first = false {
+	for end, first := began.Add(long), true; ; first = false {
 		var r struct {
 			Findings []finding
 			Notes    []string
@@ -161,11 +161,11 @@ func (j *judge) all(ctx context.Context, ops []operation) {
 			j.t.Errorf("server %s is in ERROR and says not why: %s", id, story(byServer[id]))
 		}
 	}
-	patience := time.Duration(0)
+	wait := time.Duration(0)
 	if slow() {
-		patience = 100 * time.Second // a minute until they are taken for left behind, and the sweep's interval
+		wait = patience // a minute until they are taken for left behind, and the sweep's interval
 	}
-	j.images(ctx, patience)
+	j.images(ctx, wait)
 }
 
 // counts demands that each create made exactly the servers that it promised, or, with an unknown outcome, none or all.
@@ -352,7 +352,7 @@ func (j *judge) pictures(ctx context.Context) (out []picture) {
 }
 
 // images demands that every snapshot is whole or gone. An image that was made for a request which was not accepted may wait for the sweep.
-func (j *judge) images(ctx context.Context, patience time.Duration) {
+func (j *judge) images(ctx context.Context, long time.Duration) {
 	j.t.Helper()
 	asked := map[string]string{}
 	for _, r := range j.ledger.requests {
@@ -361,7 +361,7 @@ func (j *judge) images(ctx context.Context, patience time.Duration) {
 		}
 	}
 	var left []picture
-	for end := time.Now().Add(patience); ; time.Sleep(time.Second) {
+	for end := time.Now().Add(long); ; time.Sleep(time.Second) {
 		left = slices.DeleteFunc(j.pictures(ctx), func(p picture) bool { return p.Status == "active" })
 		accepted := slices.ContainsFunc(left, func(p picture) bool { return asked[p.ID] != "" || p.Status != "queued" })
 		if len(left) == 0 || accepted || time.Now().After(end) {
@@ -399,9 +399,9 @@ func (j *judge) clear(ctx context.Context) {
 			}
 		}
 	}
-	j.settle(ctx, 30*time.Second)
+	j.settle(ctx, patience)
 	j.t.Logf("everything was deleted after %s", time.Since(began).Round(time.Millisecond))
-	j.healthy(ctx, 45*time.Second)
+	j.healthy(ctx, patience)
 	var r struct{ Counts map[string]int64 }
 	if err := j.command(ctx, &r, "doctor", "--looks", "1"); err != nil {
 		j.t.Fatal(err)

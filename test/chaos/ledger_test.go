@@ -58,6 +58,19 @@ func (l *ledger) add(r request) {
 	l.requests = append(l.requests, r)
 }
 
+// accepted counts the requests that were.
+func (l *ledger) accepted() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for i := range l.requests {
+		if l.requests[i].Class == accepted {
+			n++
+		}
+	}
+	return n
+}
+
 func (l *ledger) know(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

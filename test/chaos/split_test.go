@@ -36,7 +36,7 @@ func newFleet(t *testing.T, ctx context.Context, prog process.Program) *fleet {
 	if os.Getenv("KILONOVA_KEEP") != "" {
 		level = "debug"
 	}
-	text := fmt.Sprintf("[DEFAULT]\nlog_level = %s\n[api]\npublic_url = http://127.0.0.1:%d\n[bus]\nurl = nats://127.0.0.1:%d\n[compute]\ndriver = fake\nreport_interval = 1\nservice_down_time = 20\n"+
+	text := fmt.Sprintf("[DEFAULT]\nlog_level = %s\n[api]\npublic_url = http://127.0.0.1:%d\n[bus]\nurl = nats://127.0.0.1:%d\n[compute]\ndriver = fake\nreport_interval = 1\nservice_down_time = 60\n"+
 		"shutdown_timeout = 1\n[identity]\nbcrypt_cost = 4\n[quota]\ninstances = 60\ncores = -1\nram = -1\n", level, first, nats)
 	if err := os.WriteFile(f.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func (f *fleet) freeze(name string, d time.Duration) {
 // splitStorm lets clients work on a fleet while strike kills processes of it, and judges.
 func splitStorm(t *testing.T, kills int, strike func(f *fleet, rnd *rand.Rand) int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(kills)*5*time.Second+8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(kills)*20*time.Second+25*time.Minute)
 	defer cancel()
 	seed := seeded(t)
 	rnd := rand.New(rand.NewPCG(seed, 1<<32))
@@ -194,6 +194,7 @@ func splitStorm(t *testing.T, kills int, strike func(f *fleet, rnd *rand.Rand) i
 	defer func() { calm(); <-done }()
 	began, n, at := time.Now(), 0, []time.Time{}
 	for n < kills {
+		s.works(ctx, t, 3)
 		time.Sleep(time.Duration(50+rnd.IntN(750)) * time.Millisecond)
 		at = append(at, time.Now())
 		n += strike(f, rnd)
@@ -203,9 +204,9 @@ func splitStorm(t *testing.T, kills int, strike func(f *fleet, rnd *rand.Rand) i
 	<-done
 	stormed := time.Since(began)
 	j := &judge{t: t, prog: f.prog, config: []string{"--config", f.config}, admin: f.admin, ledger: s.ledger, ground: ground}
-	ops := j.settle(ctx, 90*time.Second)
+	ops := j.settle(ctx, patience)
 	settled := time.Since(began)
-	j.healthy(ctx, 75*time.Second)
+	j.healthy(ctx, patience)
 	j.all(ctx, ops)
 	if t.Failed() {
 		f.keep()

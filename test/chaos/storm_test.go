@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"testing"
 	"time"
 
 	"kilonova/test/process"
@@ -54,6 +55,16 @@ func wait(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():
+	}
+}
+
+// works waits until clients have n more requests accepted: what is killed then is killed at its work, however slow the machine is.
+func (s *storm) works(ctx context.Context, t *testing.T, n int) {
+	t.Helper()
+	for more := s.ledger.accepted() + n; s.ledger.accepted() < more; wait(ctx, 5*time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatal("the clients do not get on")
+		}
 	}
 }
 

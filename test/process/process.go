@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +39,20 @@ func Build(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("build: %w: %s", err, text)
 	}
 	return out, nil
+}
+
+// FreePort gives a port of the loopback interface that nobody uses. It is below those that the kernel gives to outgoing connections, and to listeners that do not
+// mind: on a busy machine such a connection would now and then take the port before the program does, or while it is down between two starts.
+func FreePort() (int, error) {
+	var err error
+	for range 100 {
+		port := 10240 + rand.IntN(9700)
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, fmt.Errorf("no free port was found: %w", err)
 }
 
 // Proc is one running process.
@@ -122,7 +139,7 @@ func (x *Proc) Stop() error {
 			return fmt.Errorf("%s: %w\n%s", x.Name, x.err, x.out)
 		}
 		return nil
-	case <-time.After(45 * time.Second):
+	case <-time.After(5 * time.Minute):
 		return errors.Join(fmt.Errorf("%s did not stop\n%s", x.Name, x.out), x.Kill())
 	}
 }
@@ -143,7 +160,7 @@ func Login(ctx context.Context, identity, stateDir, user string) (*Client, error
 	}
 	base := strings.TrimSuffix(identity, "/")
 	c := &Client{Roots: map[string]string{"identity": base + "/identity/v3", "compute": base + "/compute/v2.1", "image": base + "/image/v2",
-		"network": base + "/network/v2.0", "placement": base + "/placement"}, http: http.Client{Timeout: time.Minute}}
+		"network": base + "/network/v2.0", "placement": base + "/placement"}, http: http.Client{Timeout: 5 * time.Minute}}
 	named := map[string]string{"name": "Default"}
 	body := map[string]any{"auth": map[string]any{
 		"identity": map[string]any{"methods": []string{"password"}, "password": map[string]any{"user": map[string]any{"name": user, "domain": named, "password": strings.TrimSpace(string(secret))}}},

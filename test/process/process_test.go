@@ -3,7 +3,6 @@ package process_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,23 +22,23 @@ func build(t *testing.T) string {
 }
 
 func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Helper()
+	port, err := process.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // Roles apart: identity, image, placement and network in one process, the compute API in a second, conductor and scheduler twice each, and two agents, each
 // its own process, over NATS on loopback. Servers are built, moved and deleted; then a conductor and a scheduler are killed and it goes on.
 func TestRolesInTheirOwnProcesses(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}
 	nats, first, second := freePort(t), freePort(t), freePort(t)
 	config := filepath.Join(t.TempDir(), "kilonova.conf")
-	text := fmt.Sprintf("[api]\npublic_url = http://127.0.0.1:%d\n[bus]\nurl = nats://127.0.0.1:%d\n[compute]\ndriver = fake\nreport_interval = 1\nservice_down_time = 20\n[identity]\nbcrypt_cost = 4\n[quota]\ninstances = 100\ncores = 100\n", first, nats)
+	text := fmt.Sprintf("[api]\npublic_url = http://127.0.0.1:%d\n[bus]\nurl = nats://127.0.0.1:%d\n[compute]\ndriver = fake\nreport_interval = 1\nservice_down_time = 300\n[identity]\nbcrypt_cost = 4\n[quota]\ninstances = 100\ncores = 100\n", first, nats)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +152,7 @@ func waitHosts(t *testing.T, ctx context.Context, c *process.Client, n int) {
 
 // One process, no root: it starts, writes the client files for the owner only, keeps secrets out of its log, and ends well on SIGTERM.
 func TestUpWithTheFakeDriver(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}
 	for round := range 2 {
@@ -208,7 +207,7 @@ func checkSecrets(t *testing.T, dir, log string, round int) {
 
 // A compute API that knows identity and placement only by their URLs: tokens are verified and claims made over REST, as with OpenStack's own services.
 func TestServicesByURL(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}
 	nats, first, second := freePort(t), freePort(t), freePort(t)
@@ -244,6 +243,7 @@ func TestServicesByURL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	waitHosts(t, ctx, c, 1)
 	id, err := c.Boot(ctx, "far", ground)
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
 }
 
 func TestTLS(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	cert, key, pool := certificate(t)
 	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}

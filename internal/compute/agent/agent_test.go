@@ -21,6 +21,9 @@ import (
 	"kilonova/internal/id"
 )
 
+// patience is how long tests wait for what must come: no test is about how soon.
+const patience = 5 * time.Minute
+
 // rig is a bus with a conductor's answers, a journal and a fake hypervisor; agents come and go on it.
 type rig struct {
 	reached chan struct{}
@@ -135,7 +138,7 @@ func (r *rig) agent(host string) (stop func()) {
 }
 
 func (r *rig) do(host string, c command.Command, args any) error {
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	return r.client.Do(ctx, host, c, args, nil)
 }
@@ -147,7 +150,7 @@ func spawnOf(server string) command.SpawnArgs {
 func (r *rig) power(host, server string) virt.PowerState {
 	r.t.Helper()
 	var g virt.GuestState
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	if err := r.client.Do(ctx, host, command.Command{Verb: command.QueryGuest, Server: server}, nil, &g); err != nil {
 		r.t.Fatal(err)
@@ -443,11 +446,10 @@ func TestMalformedAndUnknownCommands(t *testing.T) {
 
 func waitFor(t *testing.T, f func() bool) {
 	t.Helper()
-	for range 2000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if f() {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	t.Fatal("it did not happen")
 }

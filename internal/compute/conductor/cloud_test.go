@@ -57,6 +57,9 @@ type cloud struct {
 	faults  map[string]error // "host/verb"
 }
 
+// patience is how long tests wait for what must come: no test is about how soon.
+const patience = 5 * time.Minute
+
 type options struct {
 	downTime time.Duration
 	planner  func(c *scheduler.Config)
@@ -187,10 +190,18 @@ func (c *cloud) host(name string, size fake.Config) (kill func()) {
 	kill = c.background(func(ctx context.Context) error { return a.Run(ctx, func() { close(up) }) })
 	select {
 	case <-up:
-	case <-time.After(60 * time.Second): // a conductor that is killed while it answers costs the agent its 30 s of patience
+	case <-time.After(patience): // a conductor that is killed while it answers costs the agent its 30 s
 		c.t.Fatalf("host %s did not come up", name)
 	}
 	return kill
+}
+
+// dies kills a host's agent and lets so much time pass that the host is known to be down.
+func (c *cloud) dies(host string, kill func()) {
+	c.t.Helper()
+	kill()
+	c.must(c.con.Silent(c.ctx, host, time.Hour))
+	c.eventually(host+" is down", func() bool { return c.con.Down(c.ctx, host) })
 }
 
 func (c *cloud) fault(host, verb string, err error) {
@@ -252,7 +263,7 @@ func (c *cloud) accept(kind, server string, in any) (op string) {
 // ends waits for an operation and demands how it ends.
 func (c *cloud) ends(op string, want operation.State) *operation.Record {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.ctx, 90*time.Second)
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
 	r, err := c.engine.Wait(ctx, op)
 	c.must(err)
@@ -272,7 +283,7 @@ func (c *cloud) get(server string) *compute.Server {
 // healthy demands that every invariant holds.
 func (c *cloud) healthy() {
 	c.t.Helper()
-	r, err := doctor.Check(c.ctx, doctor.Config{DB: c.db, Store: c.store, Owed: c.con.Owed(), Allocations: c.place, Ports: doctor.PortTable{DB: c.db}, Pause: 200 * time.Millisecond,
+	r, err := doctor.Check(c.ctx, doctor.Config{DB: c.db, Store: c.store, Owed: c.con.Owed(), Allocations: c.place, Ports: doctor.PortTable{DB: c.db}, Looks: 25, Pause: 200 * time.Millisecond,
 		Guests: func(_ context.Context, host string, _ []string) (doctor.Seen, error) {
 			return doctor.Seen{Guests: c.guests(host), Complete: true}, nil
 		}})
@@ -285,7 +296,7 @@ func (c *cloud) healthy() {
 // eventually waits until a condition holds.
 func (c *cloud) eventually(what string, f func() bool) {
 	c.t.Helper()
-	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if f() {
 			return
 		}

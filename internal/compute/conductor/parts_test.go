@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt/fake"
@@ -170,7 +169,7 @@ func TestPartsOnTheMove(t *testing.T) {
 
 // TestPartsOfServersThatLeaveRunning: a live migration and an evacuation take the pinned CPUs at the destination and free those that were left.
 func TestPartsOfServersThatLeaveRunning(t *testing.T) {
-	c := newCloud(t, options{downTime: 2 * time.Second})
+	c := newCloud(t, options{})
 	kill := map[string]func(){"h1": c.host("h1", machine()), "h2": c.host("h2", machine())}
 	s := c.record(pinned(2, "hw:cpu_thread_policy", "isolate"))
 	c.ends(c.create(s, compute.CreateInput{}), operation.Done)
@@ -192,8 +191,7 @@ func TestPartsOfServersThatLeaveRunning(t *testing.T) {
 	if now.Host == was || where(2) != now.Host || now.Claim() == nil {
 		t.Fatalf("moved from %s to %s, its CPUs are on %s", was, now.Host, where(2))
 	}
-	kill[now.Host]()
-	c.eventually("the host is down", func() bool { return c.con.Down(c.ctx, now.Host) })
+	c.dies(now.Host, kill[now.Host])
 	c.ends(c.accept(compute.OpEvacuate, s.ID, compute.EvacuateInput{}), operation.Done)
 	if got := c.get(s.ID); got.Host != was || where(2) != was {
 		t.Errorf("evacuated to %s, its CPUs are on %s", got.Host, where(2))

@@ -86,7 +86,7 @@ func (h *realHosts) start(host string) {
 	})
 	select {
 	case <-up:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		h.w.t.Fatalf("agent of %s did not come up", host)
 	}
 }

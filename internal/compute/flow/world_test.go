@@ -161,9 +161,12 @@ func (w *world) do(e *operation.Engine, kind, server string, input any) *operati
 	return w.wait(e, op)
 }
 
+// patience is how long tests wait for what must come: no test is about how soon.
+const patience = 5 * time.Minute
+
 func (w *world) wait(e *operation.Engine, op string) *operation.Record {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	r, err := e.Wait(ctx, op)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -64,14 +65,16 @@ func decode(body []byte) (n note, err error) {
 	return n, json.Unmarshal([]byte(e["oslo.message"]), &n)
 }
 
+// patience is how long tests wait for what must come: no test is about how soon.
+const patience = 5 * time.Minute
+
 func newCloud(t *testing.T, more map[string]string) *cloud {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := process.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := l.Addr().String()
-	_ = l.Close()
+	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	c := &cloud{t: t, dir: t.TempDir(), more: make(chan struct{}, 1)}
 	c.flags = map[string]string{"DEFAULT.state_dir": c.dir, "api.listen": "127.0.0.1:0", "bus.listen": at, "bus.token": "token", "compute.driver": "fake", "compute.host": "h",
 		"compute.fake_hosts": "3", "compute.report_interval": "200ms", "identity.bcrypt_cost": "4", "notifications.notification_format": "versioned"}
@@ -118,7 +121,7 @@ func (c *cloud) start() {
 	c.must(err)
 	a := c.app
 	c.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := a.Stop(ctx); err != nil {
 			c.t.Errorf("stop: %v", err)
@@ -192,7 +195,7 @@ func (c *cloud) image() string {
 // settle waits until no operation holds the server and gives it as the API shows it; nil when it is gone.
 func (c *cloud) settle(id string) doc {
 	c.t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		var out doc
 		code, _, err := c.Do(c.t.Context(), "GET", "compute", "/servers/"+id, nil, &out)
 		if code == http.StatusNotFound {
@@ -233,7 +236,7 @@ func (c *cloud) since() []note {
 	c.marks++
 	mark := fmt.Sprintf("mark-%d", c.marks)
 	c.call("POST", "compute", "/os-keypairs", doc{"keypair": doc{"name": mark, "public_key": publicKey, "type": "ssh"}}, "keypair")
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(patience)
 	for {
 		c.mu.Lock()
 		end := slices.IndexFunc(c.seen, func(n note) bool { return n.Event == "keypair.import.end" && n.Payload.Data["name"] == mark })
@@ -268,7 +271,7 @@ const publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsab
 // until waits until a notification has come.
 func (c *cloud) until(event string) {
 	c.t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		c.mu.Lock()
 		there := slices.ContainsFunc(c.seen, func(n note) bool { return n.Event == event })
 		c.mu.Unlock()
@@ -291,7 +294,7 @@ func short(notes []note) []string {
 // ended waits until no operation of the server is open, also of one that is gone.
 func (c *cloud) ended(id string) {
 	c.t.Helper()
-	for end := time.Now().Add(time.Minute); c.open(id); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); c.open(id); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			c.t.Fatalf("the operation of %s does not end", id)
 		}

@@ -286,7 +286,7 @@ func TestOnePublishes(t *testing.T) {
 	w := newWorld(t)
 	other := &sink{}
 	run := func(s *sink) (stop func()) {
-		n := w.notifier(notify.Config{Sinks: []notify.Sink{s}, Poll: 2 * time.Millisecond, Lease: time.Minute})
+		n := w.notifier(notify.Config{Sinks: []notify.Sink{s}, Poll: 2 * time.Millisecond, Lease: time.Hour})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = n.Run(ctx) }()
@@ -299,7 +299,7 @@ func TestOnePublishes(t *testing.T) {
 	}
 	until := func(s *sink, want int) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); count(s) < want; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(patience); count(s) < want; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%d of %d messages came", count(s), want)
 			}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,7 +79,7 @@ func beGuest(what string) error {
 		fmt.Print(strings.TrimSpace(line))
 		return err
 	case "hold":
-		c, err := net.DialTimeout("tcp", arg, 3*time.Second)
+		c, err := net.DialTimeout("tcp", arg, patience)
 		if err != nil {
 			return err
 		}
@@ -158,9 +159,9 @@ func (g *guest) static(cidr, gateway string) {
 	g.ip("route", "add", "default", "via", gateway)
 }
 
-// try runs a program in the guest for at most some seconds.
+// try runs a program in the guest.
 func (g *guest) try(env string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(g.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", g.ns}, args...)...)
 	cmd.Env = append(os.Environ(), env)
@@ -168,9 +169,33 @@ func (g *guest) try(env string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// patience is how long tests wait for what must come to pass. What must not is looked for once: waiting longer would not make it more certain.
+const patience = 2 * time.Minute
+
+// soon tells whether something comes to pass on a machine that may be slow.
+func soon(ok func() bool) bool {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		if ok() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// reaches tells whether an address answers, now or soon; ping asks once.
+func (g *guest) reaches(addr string) bool { return soon(func() bool { return g.ping(addr) }) }
+
 func (g *guest) ping(addr string) bool {
 	_, err := g.try("", "ping", "-c1", "-W1", addr)
 	return err == nil
+}
+
+// greeting is what an address and port say to whoever connects, now or soon; dial asks once.
+func (g *guest) greeting(addr string) (said string) {
+	soon(func() bool { said = g.dial(addr); return said != "" })
+	return said
 }
 
 // dial connects to an address and port and gives the greeting, "" when nothing comes.
@@ -248,28 +273,30 @@ func hold(t *testing.T, cmd *exec.Cmd, addr string) *held {
 		}
 		close(h.lines)
 	}()
-	if l := h.read(); !strings.HasPrefix(l, "hello") {
+	if l := h.read(patience); !strings.HasPrefix(l, "hello") {
 		t.Fatalf("the connection was greeted %q", l)
 	}
 	return h
 }
 
-func (h *held) read() string {
+func (h *held) read(wait time.Duration) string {
 	select {
 	case l := <-h.lines:
 		return l
-	case <-time.After(3 * time.Second):
+	case <-time.After(wait):
 		return ""
 	}
 }
 
 // echo tells whether a line comes back.
-func (h *held) echo(line string) bool {
+func (h *held) echo(line string) bool { return h.echoWithin(line, patience) }
+
+func (h *held) echoWithin(line string, wait time.Duration) bool {
 	h.t.Helper()
 	if _, err := io.WriteString(h.in, line+"\n"); err != nil {
 		h.t.Fatal(err)
 	}
-	return h.read() == line
+	return h.read(wait) == line
 }
 
 func testProgram(t *testing.T) string {
@@ -282,7 +309,10 @@ func testProgram(t *testing.T) string {
 }
 
 // lease runs a real DHCP client in the guest, which takes the address, and gives what it was told.
-func (g *guest) lease() (map[string]string, error) {
+func (g *guest) lease() (map[string]string, error) { return g.askLease(60) }
+
+// askLease is lease by a client that asks so often, once a second.
+func (g *guest) askLease(times int) (map[string]string, error) {
 	g.t.Helper()
 	script := filepath.Join(g.t.TempDir(), "lease.sh")
 	text := `#!/bin/sh
@@ -294,7 +324,7 @@ env
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil { //nolint:gosec // a script for the DHCP client
 		g.t.Fatal(err)
 	}
-	out, err := g.try("", "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "4", "-T", "1", "-s", script, "-O", "mtu", "-O", "staticroutes", "-O", "hostname")
+	out, err := g.try("", "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", strconv.Itoa(times), "-T", "1", "-s", script, "-O", "mtu", "-O", "staticroutes", "-O", "hostname")
 	told := map[string]string{}
 	for line := range strings.Lines(out) {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {

@@ -97,11 +97,14 @@ func TestGuestGetsAddressNameMetadata(t *testing.T) {
 			t.Errorf("metadata: %v %s", err, diff)
 		}
 	}
-	if out, err := g1.try("", "busybox", "nslookup", "host12.test.local", "169.254.169.254"); err != nil || !strings.Contains(out, "10.77.0.12") {
-		t.Errorf("name of the other guest: %v\n%s", err, out)
-	}
-	if out, _ := g1.try("", "busybox", "nslookup", "nobody.example.org", "169.254.169.254"); !strings.Contains(out, "SERVFAIL") {
-		t.Errorf("a name that nobody can be asked for:\n%s", out)
+	for name, want := range map[string]string{"host12.test.local": "10.77.0.12", "nobody.example.org": "SERVFAIL"} { // another guest, and one that nobody can be asked for
+		var out string
+		if !soon(func() bool {
+			out, _ = g1.try("", "busybox", "nslookup", name, "169.254.169.254")
+			return strings.Contains(out, want)
+		}) {
+			t.Errorf("%s is not %s:\n%s", name, want, out)
+		}
 	}
 	wired, err := p.Wired()
 	if diff := cmp.Diff(map[string]bool{p1.ID: true, p2.ID: true}, wired); err != nil || diff != "" {
@@ -109,7 +112,7 @@ func TestGuestGetsAddressNameMetadata(t *testing.T) {
 	}
 	// A MAC that no port has gets nothing.
 	g2.ip("link", "set", "eth0", "address", "fa:16:3e:00:00:99")
-	if got, err := g2.lease(); err == nil {
+	if got, err := g2.askLease(4); err == nil {
 		t.Errorf("DHCP for a strange MAC: %v", got)
 	}
 }
@@ -126,11 +129,19 @@ func TestSecurityGroupsBothWays(t *testing.T) {
 	g2.listen("80")
 	check := func(when string, ping, ssh, web bool) {
 		t.Helper()
-		if got := g1.ping("10.77.0.22"); got != ping {
+		pings := g1.ping
+		if ping {
+			pings = g1.reaches
+		}
+		if got := pings("10.77.0.22"); got != ping {
 			t.Errorf("%s: ping %v, want %v", when, got, ping)
 		}
 		for port, want := range map[string]bool{"22": ssh, "80": web} {
-			if got := g1.dial("10.77.0.22:" + port); (got != "") != want {
+			dials := g1.dial
+			if want {
+				dials = g1.greeting
+			}
+			if got := dials("10.77.0.22:" + port); (got != "") != want {
 				t.Errorf("%s: port %s says %q, want an answer: %v", when, port, got, want)
 			}
 		}
@@ -140,7 +151,7 @@ func TestSecurityGroupsBothWays(t *testing.T) {
 	if run(t, "nft", "list", "tables"); exec.Command("ping", "-c1", "-W1", "10.77.0.22").Run() == nil {
 		t.Error("the host reaches a guest that allows nothing")
 	}
-	if !g1.ping("10.77.0.1") {
+	if !g1.reaches("10.77.0.1") {
 		t.Error("a guest does not reach its gateway")
 	}
 	ssh := network.GroupRule{Direction: "ingress", EtherType: "IPv4", Protocol: "tcp", PortMin: num(22), PortMax: num(22), RemoteIP: "10.77.0.0/24"}
@@ -149,8 +160,8 @@ func TestSecurityGroupsBothWays(t *testing.T) {
 	icmp := network.GroupRule{Direction: "ingress", EtherType: "IPv4", Protocol: "icmp"}
 	apply(t, p, hostState(ports, ssh, icmp))
 	check("ssh and icmp", true, true, false)
-	if out, err := exec.Command("ping", "-c1", "-W1", "10.77.0.22").CombinedOutput(); err != nil {
-		t.Errorf("the host does not reach a guest that allows ping: %s", out)
+	if !soon(func() bool { return exec.Command("ping", "-c1", "-W1", "10.77.0.22").Run() == nil }) {
+		t.Error("the host does not reach a guest that allows ping")
 	}
 	apply(t, p, hostState(ports, network.GroupRule{Direction: "ingress", EtherType: "IPv4", RemoteGroup: grp}))
 	check("remote group", true, true, true)
@@ -183,7 +194,7 @@ func TestRulesEndAndKeepConnections(t *testing.T) {
 		t.Fatal("open connections do not carry anything")
 	}
 	apply(t, p, hostState(ports, rule(22)))
-	if web.echo("two") {
+	if web.echoWithin("two", 3*time.Second) {
 		t.Error("a connection outlives the rule that let it in")
 	}
 	if !ssh.echo("two") {
@@ -222,7 +233,7 @@ func TestSpoofingIsDropped(t *testing.T) {
 	paired := hostState([]network.HostPort{p1, p2}, all)
 	paired.Ports[0].Pairs = []network.AddressPair{{IP: "10.77.0.64/29"}}
 	apply(t, p, paired)
-	if !spoofed() {
+	if !soon(spoofed) {
 		t.Error("an allowed address pair does not get through")
 	}
 	apply(t, p, st)
@@ -237,7 +248,7 @@ func TestSpoofingIsDropped(t *testing.T) {
 	open := hostState([]network.HostPort{p1, p2}, all)
 	open.Ports[0].PortSecurity, open.Ports[0].Groups = false, nil
 	apply(t, p, open)
-	if !g1.ping("10.77.0.32") {
+	if !g1.reaches("10.77.0.32") {
 		t.Error("without port security the guest is still held")
 	}
 }
@@ -263,7 +274,7 @@ func TestRoutingAndNAT(t *testing.T) {
 	p.cfg.Outside = "outside0"
 
 	apply(t, p, st)
-	if got := ga.dial("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.1:") {
+	if got := ga.greeting("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.1:") {
 		t.Errorf("from outside the guest looks like %q, want the host's address", got)
 	}
 	if ga.ping("10.78.0.42") {
@@ -271,18 +282,18 @@ func TestRoutingAndNAT(t *testing.T) {
 	}
 	st.Networks[0].Peers, st.Networks[1].Peers = []string{netB}, []string{netA}
 	apply(t, p, st)
-	if got := ga.dial("10.78.0.42:22"); !strings.HasPrefix(got, "hello 10.77.0.41:") {
+	if got := ga.greeting("10.78.0.42:22"); !strings.HasPrefix(got, "hello 10.77.0.41:") {
 		t.Errorf("across the router the guest looks like %q", got)
 	}
 	st.Ports[1].Floating = []network.Floating{{Address: "192.0.2.50", Fixed: "10.78.0.42"}}
 	apply(t, p, st)
-	if got := world.dial("192.0.2.50:22"); !strings.HasPrefix(got, "hello 192.0.2.2:") {
+	if got := world.greeting("192.0.2.50:22"); !strings.HasPrefix(got, "hello 192.0.2.2:") {
 		t.Errorf("the floating address answers %q", got)
 	}
-	if got := gb.dial("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.50:") {
+	if got := gb.greeting("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.50:") {
 		t.Errorf("from outside a guest with a floating address looks like %q", got)
 	}
-	if got := ga.dial("192.0.2.50:22"); got == "" {
+	if got := ga.greeting("192.0.2.50:22"); got == "" {
 		t.Error("a guest does not reach the floating address of another")
 	}
 	st.Ports[1].Floating = nil
@@ -319,7 +330,7 @@ func TestStaticRoutes(t *testing.T) {
 	for range 2 {
 		apply(t, p, st)
 	}
-	if !g1.ping("10.123.0.1") {
+	if !g1.reaches("10.123.0.1") {
 		t.Errorf("no way by the route:\n%s%s", run(t, "ip", "rule"), run(t, "ip", "route", "show", "table", "all"))
 	}
 	if out, err := exec.Command("ip", "route", "get", "10.123.0.1").CombinedOutput(); err == nil && strings.Contains(string(out), "10.77.0.49") {
@@ -360,10 +371,10 @@ func TestNetworksWithTheSameAddresses(t *testing.T) {
 			if g.ip("addr"); !strings.Contains(g.ip("addr"), "10.77.0.45") {
 				g.static("10.77.0.45/24", "10.77.0.1")
 			}
-			if !g.ping("10.77.0.1") {
+			if !g.reaches("10.77.0.1") {
 				t.Errorf("%s does not reach its gateway", g.port.ServerID)
 			}
-			if got := g.dial("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.1:") {
+			if got := g.greeting("192.0.2.2:80"); !strings.HasPrefix(got, "hello 192.0.2.1:") {
 				t.Errorf("%s looks from outside like %q", g.port.ServerID, got)
 			}
 			if out, err := g.try("", "busybox", "wget", "-q", "-O", "-", "http://169.254.169.254/"); err != nil || out != g.port.ServerID {
@@ -377,10 +388,14 @@ func TestNetworksWithTheSameAddresses(t *testing.T) {
 	st.Ports[1].Floating = []network.Floating{{Address: "192.0.2.61", Fixed: "10.77.0.45"}}
 	apply(t, p, st)
 	for addr, want := range map[string]bool{"192.0.2.60:1001": true, "192.0.2.61:1002": true, "192.0.2.60:1002": false, "192.0.2.61:1001": false} {
-		if got := world.dial(addr); (got != "") != want {
+		dial, wait := world.dial, 2*time.Second
+		if want {
+			dial, wait = world.greeting, patience
+		}
+		if got := dial(addr); (got != "") != want {
 			t.Errorf("%s answers %q, want an answer: %v", addr, got, want)
 		}
-		c, err := net.DialTimeout("tcp", addr, 2*time.Second)
+		c, err := net.DialTimeout("tcp", addr, wait)
 		if err == nil {
 			_ = c.Close()
 		}
@@ -389,7 +404,7 @@ func TestNetworksWithTheSameAddresses(t *testing.T) {
 		}
 	}
 	for g, want := range map[*guest]string{ga: "hello 192.0.2.60:", gb: "hello 192.0.2.61:"} {
-		if got := g.dial("192.0.2.2:80"); !strings.HasPrefix(got, want) {
+		if got := g.greeting("192.0.2.2:80"); !strings.HasPrefix(got, want) {
 			t.Errorf("%s looks from outside like %q, want %s", g.port.ServerID, got, want)
 		}
 	}

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"kilonova/internal/network"
 )
@@ -22,21 +21,19 @@ func slaacState(rules ...network.GroupRule) (*network.HostState, network.HostPor
 	return st, p1, p2
 }
 
+func (g *guest) reachesSix(addr string) bool { return soon(func() bool { return g.pingSix(addr) }) }
+
 func (g *guest) pingSix(addr string) bool {
 	_, err := g.try("", "ping", "-6", "-c1", "-W1", addr)
 	return err == nil
 }
 
-// until asks again for some seconds: duplicate address detection and router solicitation take their time.
+// until demands that something comes to pass: duplicate address detection and router solicitation take their time.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 40 {
-		if ok() {
-			return
-		}
-		time.Sleep(250 * time.Millisecond)
+	if !soon(ok) {
+		t.Fatalf("%s did not come to pass", what)
 	}
-	t.Fatalf("%s did not come to pass", what)
 }
 
 func TestIPv6ByAdvertisement(t *testing.T) {
@@ -55,7 +52,7 @@ func TestIPv6ByAdvertisement(t *testing.T) {
 			t.Errorf("routes of the guest:\n%s", out)
 		}
 	}
-	if !g1.pingSix("2001:db8:77::1") {
+	if !g1.reachesSix("2001:db8:77::1") {
 		t.Error("a guest does not reach its IPv6 gateway")
 	}
 	if g1.pingSix(p2.Addresses[1]) {
@@ -65,7 +62,7 @@ func TestIPv6ByAdvertisement(t *testing.T) {
 		st, _, _ := slaacState(network.GroupRule{Direction: "ingress", EtherType: "IPv6", Protocol: "icmp", RemoteIP: "2001:db8:77::/64"})
 		return st
 	}())
-	if !g1.pingSix(p2.Addresses[1]) {
+	if !g1.reachesSix(p2.Addresses[1]) {
 		t.Error("IPv6 does not pass with a rule")
 	}
 	g1.ip("addr", "add", "2001:db8:77::666/64", "dev", "eth0", "nodad")

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +15,12 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"kilonova/test/process"
 )
+
+// patience is how long tests wait for what must come: a busy machine takes minutes to start a broker.
+const patience = 10 * time.Minute
 
 // broker is a RabbitMQ of the test's own: its own node, ports and directories.
 type broker struct {
@@ -30,12 +34,11 @@ type broker struct {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := process.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 const server = "/usr/lib/rabbitmq/bin/rabbitmq-server" // the wrapper in /usr/sbin wants another user
@@ -93,7 +96,7 @@ func (b *broker) start() {
 	b.done = done
 	go func() { _ = proc.Wait(); close(done) }()
 	b.t.Cleanup(func() { kill(proc, done) })
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		if c, err := amqp.Dial(b.url("amqp")); err == nil {
 			_ = c.Close()
 			return
@@ -199,7 +202,7 @@ func (b *broker) listen(durable ...string) *listener {
 	case <-ready:
 	case <-ended:
 		b.t.Fatalf("the listener ended: %s", complaints.String())
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		b.t.Fatal("the listener is not ready")
 	}
 	return l
@@ -214,7 +217,7 @@ func (l *listener) all() []heard {
 // until waits until what was heard is enough.
 func (l *listener) until(what string, enough func([]heard) bool) []heard {
 	l.t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		got := l.all()
 		if enough(got) {
 			return got

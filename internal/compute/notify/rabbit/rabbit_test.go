@@ -206,7 +206,9 @@ func (b *broker) killedProcess() {
 	must(t, second3(c.Do(t.Context(), "PUT", "image", "/images/"+img.ID+"/file", make([]byte, 4096), nil)))
 	accepted := map[string]bool{}
 	for round := range 3 {
+		const enough = 5
 		var mu sync.Mutex
+		busy, before := make(chan struct{}), len(accepted)
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
@@ -216,12 +218,19 @@ func (b *broker) killedProcess() {
 						return // killed
 					}
 					mu.Lock()
-					accepted[out.Server.ID] = true
+					if accepted[out.Server.ID] = true; len(accepted) == before+enough {
+						close(busy)
+					}
 					mu.Unlock()
 				}
 			})
 		}
-		time.Sleep(time.Duration(150+100*round) * time.Millisecond)
+		select {
+		case <-busy:
+		case <-time.After(patience):
+			t.Fatal("hardly a server was accepted")
+		}
+		time.Sleep(time.Duration(50+100*round) * time.Millisecond) // somewhere among the boots; where does not matter
 		must(t, x.Kill())
 		wg.Wait()
 		x, c = start()
