@@ -81,6 +81,7 @@ type Engine struct {
 	waiters map[string][]chan struct{}
 	next    chan struct{} // closed when the operations that wait for each other begin; nil: none waits
 	began   time.Time     // when some last began
+	last    time.Time     // when one was last accepted or taken over
 	wg      sync.WaitGroup
 	runCtx  context.Context
 }

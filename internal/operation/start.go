@@ -6,30 +6,42 @@ import (
 )
 
 const (
-	soon  = 5 * time.Millisecond  // operations that start within this time of each other are many
-	burst = 20 * time.Millisecond // many begin together, so long after the first of them
+	soon    = 5 * time.Millisecond   // operations accepted within this time of each other are many
+	quiet   = 20 * time.Millisecond  // many begin together, once no more were accepted for so long
+	longest = 300 * time.Millisecond // or so long after the first of them
 )
 
 // together is closed when an operation that starts now may begin: at once, or, while many start, with the others of a moment. Operations that go on side by side share
-// the commits of their journals, which costs less than one after the other. e.mu is held.
+// the commits of their journals, which costs less than one after the other; and while requests come in without a pause, those that wait for their acceptance have the
+// processors for themselves. e.mu is held.
 func (e *Engine) together() <-chan struct{} {
+	now := time.Now()
+	e.last = now
 	if e.next != nil {
 		return e.next
 	}
-	next, now := make(chan struct{}), time.Now()
+	next := make(chan struct{})
 	if now.Sub(e.began) > soon {
 		e.began = now
 		close(next)
 		return next
 	}
 	e.next = next
-	time.AfterFunc(burst, func() {
-		e.mu.Lock()
-		e.next, e.began = nil, time.Now()
-		e.mu.Unlock()
-		close(next)
-	})
+	time.AfterFunc(quiet, func() { e.begin(now) })
 	return next
+}
+
+// begin lets those begin that have gathered since a time, once no more come or they have waited for long.
+func (e *Engine) begin(since time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	if more := min(quiet-now.Sub(e.last), longest-now.Sub(since)); more > 0 {
+		time.AfterFunc(more, func() { e.begin(since) })
+		return
+	}
+	close(e.next)
+	e.next, e.began = nil, now
 }
 
 func (e *Engine) start(o *row) {
