@@ -166,6 +166,15 @@ func (d *DB) reading(ctx context.Context) (context.Context, error) {
 
 // Write runs fn in a transaction and commits it. It gives fn's error, after rolling back, when that is not nil.
 func (d *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	if may := guardOf(ctx); may != nil {
+		guarded := fn
+		fn = func(tx *Tx) error {
+			if err := may(tx); err != nil {
+				return err
+			}
+			return guarded(tx)
+		}
+	}
 	if d.writer != nil {
 		return d.writer.write(ctx, fn)
 	}
@@ -176,6 +185,18 @@ func (d *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 		}
 		time.Sleep(time.Duration(attempt+1) * 3 * time.Millisecond)
 	}
+}
+
+type guardKey struct{}
+
+// Guarded makes every Write under ctx run may first, in its transaction: an error of it is the Write's. It must only read.
+func Guarded(ctx context.Context, may func(tx *Tx) error) context.Context {
+	return context.WithValue(ctx, guardKey{}, may)
+}
+
+func guardOf(ctx context.Context) func(tx *Tx) error {
+	may, _ := ctx.Value(guardKey{}).(func(tx *Tx) error)
+	return may
 }
 
 type urgentKey struct{}

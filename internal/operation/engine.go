@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -217,8 +219,8 @@ func (e *Engine) follow(ctx context.Context, tx *db.Tx, o *row, s Spec) (existin
 	return e.clearHolder(ctx, tx, o, s)
 }
 
-// clearHolder makes room for o: it fails when another operation holds the object, or supersedes that one when o takes over. A take-over by the
-// kind that holds already gives the holder's id instead. was is the task state of the superseded one.
+// clearHolder makes room for o: it fails when another operation holds the object, or supersedes that one when o takes over. A take-over that
+// yields to the holder gives the holder's id instead. was is the task state of the superseded one.
 func (e *Engine) clearHolder(ctx context.Context, tx *db.Tx, o *row, s Spec) (existing, was string, err error) {
 	var h HeldError
 	err = tx.QueryRow(ctx, "SELECT id, kind, task_state FROM operations WHERE holds = ?"+tx.ForUpdate(), s.Object).Scan(&h.Operation, &h.Kind, &h.TaskState)
@@ -232,7 +234,7 @@ func (e *Engine) clearHolder(ctx context.Context, tx *db.Tx, o *row, s Spec) (ex
 	if !s.TakeOver {
 		return "", "", &h
 	}
-	if h.Kind == s.Kind {
+	if h.Kind == s.Kind || slices.Contains(s.Yields, h.Kind) {
 		tx.AfterCommit(func() { e.again(h.Operation) })
 		return h.Operation, "", nil
 	}
@@ -357,9 +359,17 @@ func (e *Engine) sweep(ctx context.Context) {
 	wg.Wait()
 }
 
+// free tells whether the engine may take an operation: it runs, and does not carry that one out already. The lease of one that it does carry out
+// may have run out on a busy machine; it is prolonged unless somebody else was quicker.
+func (e *Engine) free(op string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.active && e.local[op] == nil
+}
+
 // claim takes the lease of a due operation, if it is free, and starts it.
 func (e *Engine) claim(ctx context.Context, op string) {
-	if !e.isActive() {
+	if !e.free(op) {
 		return
 	}
 	var o *row
@@ -428,9 +438,9 @@ func (e *Engine) giveUp(ctx context.Context, tx *db.Tx, o *row, now time.Time) e
 // renew prolongs all leases of this engine in one statement, and stops runs whose lease somebody else took.
 func (e *Engine) renew(ctx context.Context) {
 	e.mu.Lock()
-	n := len(e.local)
+	before := maps.Clone(e.local)
 	e.mu.Unlock()
-	if n == 0 {
+	if len(before) == 0 {
 		return
 	}
 	mine := map[string]int64{}
@@ -463,8 +473,8 @@ func (e *Engine) renew(ctx context.Context) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for op, l := range e.local {
-		if epoch, ok := mine[op]; ok && epoch > l.epoch {
+	for op, l := range before {
+		if epoch, ok := mine[op]; e.local[op] == l && (!ok || epoch > l.epoch) {
 			l.cancel(errFenced)
 			delete(e.local, op)
 		}

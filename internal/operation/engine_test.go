@@ -301,7 +301,7 @@ func TestOneHolderAndTakeOver(t *testing.T) {
 			}
 			return ctx.Err()
 		}
-		del := operation.Flow{Kind: "delete", Steps: []operation.Step{{Name: "gone", Do: w.do("gone")}}}
+		del := operation.Flow{Kind: "delete", Removes: true, Steps: []operation.Step{{Name: "gone", Do: w.do("gone")}}}
 		return []operation.Flow{f, del}
 	})
 	e := r.engine(nil)
@@ -347,7 +347,7 @@ func TestTakeOverGoesOnWhenAnUndoFails(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		return []operation.Flow{f, {Kind: "delete", Steps: []operation.Step{{Name: "gone", Do: w.do("gone")}}}}
+		return []operation.Flow{f, {Kind: "delete", Removes: true, Steps: []operation.Step{{Name: "gone", Do: w.do("gone")}}}}
 	})
 	e := r.engine(nil)
 	if _, err := r.accept(e, operation.Spec{Kind: "make", Object: "s1"}); err != nil {

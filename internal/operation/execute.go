@@ -21,7 +21,7 @@ func (e *Engine) execute(ctx context.Context, o *row) {
 	for err == nil && o.Finished == 0 && o.State != Attention {
 		switch {
 		case o.Position < 0 && o.State == Running:
-			err = e.undoSuperseded(ctx, o, flow)
+			err = e.endSuperseded(ctx, o, flow)
 		case o.State == Running:
 			err = e.forward(ctx, o, flow, r)
 		default:
@@ -104,7 +104,7 @@ func (e *Engine) attempt(ctx context.Context, o *row, s *Step, r *Run) error {
 		r.StepName, r.Attempt, r.Host, r.Details = s.Name, int(o.Round)+1, "", ""
 		err := e.inject(ctx, BeforeDo, s.Name, r)
 		if err == nil {
-			err = e.bounded(ctx, s, s.Do, r)
+			err = e.bounded(e.fenced(ctx, o), s, s.Do, r)
 			if err == nil {
 				err = e.inject(ctx, AfterDo, s.Name, r)
 			}
@@ -122,6 +122,26 @@ func (e *Engine) attempt(ctx context.Context, o *row, s *Step, r *Run) error {
 		}
 		pause = min(2*pause, 5*time.Second)
 	}
+}
+
+// fenced makes what a step of o writes to the database fail once somebody else has o's lease. A sole engine needs no such guard: whoever takes over from it
+// is itself, and cancels the step first.
+func (e *Engine) fenced(ctx context.Context, o *row) context.Context {
+	if e.cfg.Sole {
+		return ctx
+	}
+	if o.under != nil {
+		o = o.under
+	}
+	id, epoch := o.ID, o.Epoch
+	return db.Guarded(ctx, func(tx *db.Tx) error {
+		var now, finished int64
+		err := tx.QueryRow(ctx, "SELECT epoch, finished FROM operations WHERE id = ?"+tx.ForUpdate(), id).Scan(&now, &finished)
+		if err == nil && (now != epoch || finished != 0) || db.IsNoRows(err) {
+			return errFenced
+		}
+		return err
+	})
 }
 
 func (e *Engine) bounded(ctx context.Context, s *Step, f func(context.Context, *Run) error, r *Run) (err error) {
@@ -210,7 +230,7 @@ func (e *Engine) backward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	s := &f.Steps[o.Position]
 	if s.Undo != nil {
 		if err := e.undo(ctx, o, s, r, e.cfg.UndoLimit); err != nil {
-			if errors.Is(err, ErrCrash) || ctx.Err() != nil {
+			if errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil {
 				return stopCause(ctx, err)
 			}
 			return e.attention(ctx, o, r, fmt.Errorf("undo of %s: %w (after: %s)", s.Name, err, o.Cause))
@@ -242,12 +262,12 @@ func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, hopeless tim
 		r.StepName, r.Attempt, r.Host, r.Details = s.Name, int(o.Round)+1, "", ""
 		err := e.inject(ctx, BeforeUndo, s.Name, r)
 		if err == nil {
-			err = e.bounded(ctx, s, s.Undo, r)
+			err = e.bounded(e.fenced(ctx, o), s, s.Undo, r)
 			if err == nil {
 				err = e.inject(ctx, AfterUndo, s.Name, r)
 			}
 		}
-		if err == nil || errors.Is(err, ErrCrash) || ctx.Err() != nil || time.Since(began) > e.cfg.UndoLimit ||
+		if err == nil || errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil || time.Since(began) > e.cfg.UndoLimit ||
 			!Transient(err) && time.Since(began) > hopeless {
 			return err
 		}
@@ -257,56 +277,6 @@ func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, hopeless tim
 		}
 		pause = min(2*pause, 15*time.Second)
 	}
-}
-
-// undoSuperseded undoes, under o's lease and epoch, what the operation that o took over from had done, as far back as its last point of no return. All of
-// it is repeated after a crash: every undo may be. An undo that fails does not hold up whoever took over: that one removes the object anyway, and what is to be
-// restored of it need not be.
-func (e *Engine) undoSuperseded(ctx context.Context, o *row, f *Flow) error {
-	if err := e.undoChain(ctx, o.Supersedes, o); err != nil {
-		if errors.Is(err, ErrCrash) || ctx.Err() != nil {
-			return stopCause(ctx, err)
-		}
-		return e.attention(ctx, o, o.run(), err)
-	}
-	next := *o
-	next.Position = 0
-	return e.write(ctx, o, &next, func(tx *db.Tx) error { return e.openStep(ctx, tx, f, &next) })
-}
-
-func (e *Engine) undoChain(ctx context.Context, op string, by *row) error {
-	old, err := loadRow(ctx, e.cfg.DB, op, "")
-	if db.IsNoRows(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("load superseded operation: %w", err)
-	}
-	if old.Position < 0 { // it had not yet undone its own predecessor
-		return e.undoChain(ctx, old.Supersedes, by)
-	}
-	f := e.flows[old.Kind]
-	if f == nil {
-		return fmt.Errorf("superseded operation %s has the unknown kind %s", op, old.Kind)
-	}
-	old.Epoch = by.Epoch
-	r := old.run()
-	for i := min(old.Position, int64(len(f.Steps))-1); i >= 0; i-- {
-		s := &f.Steps[i]
-		if s.NoReturn && i < old.Position {
-			break
-		}
-		if s.Undo == nil {
-			continue
-		}
-		if err := e.undo(ctx, old, s, r, e.cfg.UndoLimit/100); err != nil {
-			if errors.Is(err, ErrCrash) || ctx.Err() != nil {
-				return err
-			}
-			e.cfg.Log.Error("undo of a superseded operation was given up", "operation", op, "kind", old.Kind, "object", old.Object, "step", s.Name, "by", by.ID, "error", err)
-		}
-	}
-	return nil
 }
 
 // attention parks the operation: it keeps its object and says why.

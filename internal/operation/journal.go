@@ -26,6 +26,7 @@ type row struct {
 	Cause, Public                                                         string
 	Accepted, Updated, Finished                                           int64
 	Undoing                                                               bool // a cause is there: in attention, which way it was going
+	under                                                                 *row // the operation that took this one over and ends it under its own lease
 }
 
 const columns = "id, kind, object_type, object, COALESCE(holds, ''), action, project, user_id, request_id, state, task_state, position, undo_to, round, epoch, owner, lease_until, due, supersedes, input, vars, cause, public_cause, accepted, updated, finished"

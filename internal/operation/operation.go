@@ -27,7 +27,7 @@ const (
 	Attention  State = "attention" // neither forward nor back without a person; Cause says why
 	Done       State = "done"
 	Undone     State = "undone"
-	Superseded State = "superseded" // a delete took over; its steps were undone under the delete
+	Superseded State = "superseded" // a delete took over and ended it
 )
 
 // Spec is a request to be accepted.
@@ -43,8 +43,10 @@ type Spec struct {
 	Input      any       // JSON
 	NotBefore  time.Time // zero: now
 	// TakeOver lets a delete be accepted although another operation holds the object: that one becomes superseded, gets a
-	// higher epoch and is undone before the first step of this one.
+	// higher epoch and is ended before the first step of this one (Flow.Removes says how).
 	TakeOver bool
+	// Yields are the kinds of operation that a TakeOver does not take over: it counts as accepted with them. The own kind is always one.
+	Yields []string
 	// Shared operations do not hold their object (they run beside the holder): console log fetches, live-migration abort.
 	Shared bool
 	// First promises that the object was made in the same transaction: nothing holds it and it had no operation.
@@ -76,6 +78,9 @@ type Acceptor interface {
 type Flow struct {
 	Kind  string
 	Steps []Step
+	// Removes says that the operation leaves nothing of its object. Of an operation that it takes over it undoes what can be undone, and from
+	// then on it only goes forward. One that does not remove ends what it takes over as if it had waited: back, or forward past the point of no return.
+	Removes bool
 	// Done runs in the transaction that ends the operation as done, Undone in the one that ends it as undone (cause is why).
 	// Both may be nil.
 	Done   func(ctx context.Context, tx *db.Tx, r *Run) error

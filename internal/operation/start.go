@@ -51,6 +51,9 @@ func (e *Engine) start(o *row) {
 		return
 	}
 	ctx, cancel := context.WithCancelCause(e.runCtx)
+	if l := e.local[o.ID]; l != nil {
+		l.cancel(errFenced)
+	}
 	e.local[o.ID] = &localRun{epoch: o.Epoch, cancel: cancel}
 	e.wg.Add(1)
 	together := e.together()

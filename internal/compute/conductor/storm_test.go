@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"reflect"
@@ -23,7 +25,8 @@ import (
 )
 
 // TestStorm runs random work on a cloud whose conductor and agents are killed all the while, heals it, and demands that every accepted operation ended and
-// every invariant holds. KILONOVA_STORM_SEED repeats one run, KILONOVA_STORM_ROUNDS makes it longer.
+// every invariant holds. KILONOVA_STORM_SEED repeats one run, KILONOVA_STORM_ROUNDS makes it longer, KILONOVA_STORM_LOG
+// names a file for the log.
 func TestStorm(t *testing.T) { runStorm(t, false) }
 
 // TestStormWithTwoConductors has two conductors at work all the while, each of which is killed in its turn.
@@ -40,6 +43,14 @@ func runStorm(t *testing.T, several bool) {
 	}
 	t.Logf("KILONOVA_STORM_SEED=%d", seed)
 	s := &storm{rnd: rand.New(rand.NewPCG(seed, 1)), several: several}
+	if name := os.Getenv("KILONOVA_STORM_LOG"); name != "" {
+		f, err := os.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		s.log = f
+	}
 	s.cloud = newCloud(t, s.options(nil))
 	for i := range 4 {
 		s.kills = append(s.kills, s.host(name(i), stormHost()))
@@ -62,12 +73,16 @@ func (s *storm) options(inject func(context.Context, operation.Point, string, *o
 	if s.several {
 		o.lease = 600 * time.Millisecond
 	}
+	if s.log != nil {
+		o.log = slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	return o
 }
 
 type storm struct {
 	*cloud
 	several bool
+	log     io.Writer // of everything that the conductors do; nil: nowhere
 	mu      sync.Mutex
 	rnd     *rand.Rand
 	kills   []func()
@@ -160,7 +175,13 @@ func (s *storm) work() {
 	}{
 		{compute.OpDelete, nil, nil}, {compute.OpDelete, nil, nil},
 		{compute.OpStop, nil, []string{compute.VMActive}}, {compute.OpStart, nil, []string{compute.VMStopped}},
-		{compute.OpReboot, compute.RebootInput{Hard: true}, []string{compute.VMActive, compute.VMStopped}},
+		{compute.OpReboot, compute.RebootInput{Hard: true}, []string{compute.VMActive, compute.VMStopped, compute.VMError}},
+		{compute.OpSoftDelete, nil, []string{compute.VMActive, compute.VMStopped, compute.VMResized}}, {compute.OpRestore, nil, []string{compute.VMSoftDeleted}},
+		{compute.OpSuspend, nil, []string{compute.VMActive}}, {compute.OpResume, nil, []string{compute.VMSuspended}},
+		{compute.OpRescue, compute.RescueInput{ImageID: id.UUID()}, []string{compute.VMActive, compute.VMStopped, compute.VMError}},
+		{compute.OpUnrescue, nil, []string{compute.VMRescued}},
+		{compute.OpShelve, compute.ShelveInput{Offload: true}, []string{compute.VMActive, compute.VMStopped}},
+		{compute.OpUnshelve, compute.UnshelveInput{}, []string{compute.VMShelved, compute.VMShelvedOffloaded}},
 		{compute.OpPause, nil, []string{compute.VMActive}}, {compute.OpUnpause, nil, []string{compute.VMPaused}},
 		{compute.OpResize, compute.ResizeInput{Flavor: big}, []string{compute.VMActive, compute.VMStopped}},
 		{compute.OpResize, compute.ResizeInput{Migrate: true}, []string{compute.VMActive, compute.VMStopped}},
@@ -186,11 +207,12 @@ func (s *storm) tryAccept(kind, server string, in any, states []string) error {
 		if err != nil {
 			return err
 		}
-		if states != nil && (!contains(states, v.VMState) || v.TaskState != "" || v.Launched.IsZero()) {
+		over := kind == compute.OpDelete || kind == compute.OpSoftDelete
+		if states != nil && (!contains(states, v.VMState) || v.TaskState != "" && !over || v.Launched.IsZero()) {
 			return fault.New(fault.Conflict, "not now")
 		}
 		op, err = s.engine.Accept(s.ctx, tx, operation.Spec{Kind: kind, ObjectType: "server", Object: server, Action: kind, Project: "p", User: "u", RequestID: id.Request(), Input: in,
-			TakeOver: kind == compute.OpDelete})
+			TakeOver: over, Yields: []string{compute.OpDelete}})
 		return err
 	})
 	if err == nil {

@@ -15,7 +15,8 @@ import (
 // destruction of its guest and does not hold the delete up.
 func (f *flows) delete() operation.Flow {
 	return operation.Flow{
-		Kind: compute.OpDelete,
+		Kind:    compute.OpDelete,
+		Removes: true,
 		Steps: []operation.Step{
 			{Name: "destroy", Event: "compute_terminate_instance", TaskState: compute.TaskDeleting, Retries: 60, NoReturn: true, Do: f.destroyEverywhere},
 			{Name: "release", Retries: 60, Do: f.releaseEverything},

@@ -60,6 +60,15 @@ func after(kinds ...any) func(w *world, e *operation.Engine) *compute.Server {
 	}
 }
 
+// stray resizes a server, which then goes into ERROR.
+func stray(in compute.ResizeInput) func(w *world, e *operation.Engine) *compute.Server {
+	return func(w *world, e *operation.Engine) *compute.Server {
+		s := after(compute.OpResize, in)(w, e)
+		w.change(s.ID, func(s *compute.Server) { s.VMState = compute.VMError })
+		return s
+	}
+}
+
 func plain(v any) func(*world) any { return func(*world) any { return v } }
 
 func withImage(status string, v func(id string) any) func(w *world) any {
@@ -84,6 +93,11 @@ func scenes() []scene {
 		{kind: compute.OpDelete, input: plain(nil), before: running},
 		{kind: compute.OpDelete, variant: "while resized to another host", input: plain(nil), before: after(compute.OpResize, there)},
 		{kind: compute.OpSoftDelete, input: plain(nil), before: running},
+		{kind: compute.OpSoftDelete, variant: "while resized on one host", input: plain(nil), before: after(compute.OpResize, here)},
+		{kind: compute.OpSoftDelete, variant: "while resized to another host", input: plain(nil), before: after(compute.OpResize, there)},
+		{kind: compute.OpStop, variant: "in error while resized", input: plain(nil), before: stray(there)},
+		{kind: compute.OpRebuild, variant: "in error while resized", input: plain(compute.RebuildInput{ImageID: "img2", NewImage: true}), before: stray(here)},
+		{kind: compute.OpConfirmResize, variant: "in error while resized", input: plain(nil), before: stray(there)},
 		{kind: compute.OpRestore, input: plain(nil), before: after(compute.OpSoftDelete, nil)},
 		{kind: compute.OpStart, input: plain(nil), before: after(compute.OpStop, nil)},
 		{kind: compute.OpStop, input: plain(nil), before: running},
@@ -109,7 +123,7 @@ func scenes() []scene {
 			w.fall("h1")
 			return s
 		}},
-		{kind: compute.OpShelve, variant: "staying", input: withImage(image.Queued, func(id string) any { return compute.ShelveInput{ImageID: id} }), before: running, skips: []string{"offload"}},
+		{kind: compute.OpShelve, variant: "staying", input: withImage(image.Queued, func(id string) any { return compute.ShelveInput{ImageID: id} }), before: running, skips: []string{"offload", "leave"}},
 		{kind: compute.OpShelve, variant: "leaving", input: withImage(image.Queued, func(id string) any { return compute.ShelveInput{ImageID: id, Offload: true} }), before: running},
 		{kind: compute.OpShelveOffload, input: plain(nil), before: shelf(false)},
 		{kind: compute.OpUnshelve, variant: "on its host", input: plain(compute.UnshelveInput{}), before: shelf(false), skips: []string{"schedule", "spawn"}},
@@ -226,9 +240,14 @@ func oneHurt(t *testing.T, sc scene, step operation.Step, h hurt, realAgents boo
 		t.Fatal(err)
 	}
 	if h.crash {
+		ended := make(chan struct{})
+		go func() { // nothing to crash in: said below
+			defer close(ended)
+			_, _ = e.Wait(t.Context(), op)
+		}()
 		select {
 		case <-crashed:
-		case <-t.Context().Done():
+		case <-ended:
 		}
 		stopHurt()
 		w.restartAgents()

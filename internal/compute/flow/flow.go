@@ -116,13 +116,13 @@ type flows struct {
 func All(c Config) []operation.Flow {
 	defaults(&c)
 	f := &flows{Config: c, fresh: recent{m: map[string]*compute.Server{}}}
-	return []operation.Flow{
+	return f.afterResize([]operation.Flow{
 		f.create(), f.delete(), f.softDelete(), f.restore(),
 		f.start(), f.stop(), f.reboot(), f.pause(), f.unpause(), f.suspend(), f.resume(), f.rescue(), f.unrescue(),
 		f.rebuild(), f.resize(), f.confirmResize(), f.revertResize(), f.liveMigrate(), f.abortLive(), f.forceLive(), f.evacuate(),
 		f.shelve(), f.shelveOffload(), f.unshelve(), f.snapshot(), f.backup(), f.password(), f.crashDump(),
 		f.attachInterface(), f.detachInterface(),
-	}
+	})
 }
 
 func defaults(c *Config) {

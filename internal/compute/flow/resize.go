@@ -201,12 +201,16 @@ func (f *flows) doConfirm(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	return f.dropOld(ctx, r, s, m)
+}
+
+// dropOld removes what a resize left of the guest as it was before.
+func (f *flows) dropOld(ctx context.Context, r *operation.Run, s *compute.Server, m *compute.Migration) error {
+	const why = "a resize was confirmed while the host was down"
 	if m.SourceHost == s.Host {
-		err = f.ask(ctx, r, s.Host, command.ConfirmResize, struct{}{}, nil)
-	} else {
-		err = f.must(ctx, r, m.SourceHost, command.Destroy, command.DestroyArgs{}, "a resize away from the host was confirmed while it was down")
+		return f.must(ctx, r, s.Host, command.ConfirmResize, struct{}{}, why)
 	}
-	return err
+	return f.must(ctx, r, m.SourceHost, command.Destroy, command.DestroyArgs{}, why)
 }
 
 func (f *flows) confirmRelease(ctx context.Context, r *operation.Run) error {
@@ -223,9 +227,11 @@ func (f *flows) resizeEnded(ctx context.Context, tx *db.Tx, r *operation.Run, st
 	err := f.update(ctx, tx, r, func(s *compute.Server) {
 		power(r, s)
 		migration = s.System[SysMigration]
-		s.VMState = compute.VMActive
-		if off(s) || s.System[SysOldVMState] == compute.VMStopped && s.PowerState != compute.PowerRunning {
-			s.VMState = compute.VMStopped
+		if s.VMState == compute.VMResized {
+			s.VMState = compute.VMActive
+			if off(s) || s.System[SysOldVMState] == compute.VMStopped && s.PowerState != compute.PowerRunning {
+				s.VMState = compute.VMStopped
+			}
 		}
 		if more != nil {
 			more(s)
@@ -238,6 +244,47 @@ func (f *flows) resizeEnded(ctx context.Context, tx *db.Tx, r *operation.Run, st
 		return err
 	}
 	return f.setMigration(ctx, tx, migration, status)
+}
+
+// afterResize lets every operation but those that end a resize anyway begin with closeResize.
+func (f *flows) afterResize(all []operation.Flow) []operation.Flow {
+	for i := range all {
+		switch all[i].Kind {
+		case compute.OpCreate, compute.OpDelete, compute.OpConfirmResize, compute.OpRevertResize, OpAbortLive, OpForceLive:
+			continue
+		}
+		do := all[i].Steps[0].Do
+		all[i].Steps[0].Do = func(ctx context.Context, r *operation.Run) error {
+			if err := f.closeResize(ctx, r); err != nil {
+				return err
+			}
+			return do(ctx, r)
+		}
+	}
+	return all
+}
+
+// closeResize confirms a resize that was neither confirmed nor reverted when it can be no more: the server went into ERROR since, an administrator
+// set its state, or it is being soft-deleted.
+func (f *flows) closeResize(ctx context.Context, r *operation.Run) error {
+	s, err := f.server(ctx, r)
+	if err != nil {
+		return err
+	}
+	if s.OldFlavor == nil || s.VMState == compute.VMResized && r.Kind != compute.OpSoftDelete {
+		return nil
+	}
+	m, err := f.Store.Migration(ctx, f.Store.DB, s.System[SysMigration])
+	if err != nil {
+		return err
+	}
+	if err := f.dropOld(ctx, r, s, m); err != nil {
+		return err
+	}
+	if err := f.release(ctx, m.UUID); err != nil {
+		return err
+	}
+	return f.Store.DB.Write(ctx, func(tx *db.Tx) error { return f.resizeEnded(ctx, tx, r, "confirmed", nil) })
 }
 
 // revertResize brings the old guest back. The new one is only stopped until the old one stands.

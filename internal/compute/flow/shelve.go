@@ -20,7 +20,9 @@ func (f *flows) shelve() operation.Flow {
 			{Name: "power-off", Event: "compute_shelve_instance", TaskState: compute.TaskShelving, Deadline: f.StopGrace + longAgo, Do: f.shelveOff, Undo: unlessPassed(f.shelveOn)},
 			{Name: "snapshot", TaskState: compute.TaskShelvingUploading, Deadline: f.TransferDeadline, Do: f.shelveSnapshot,
 				Skip: func(r *operation.Run) bool { return shelveImage(r) == "" }},
-			{Name: "offload", Event: "compute_shelve_offload_instance", TaskState: compute.TaskShelvingOffloading, Retries: 60, Do: f.offload, Undo: f.offloadLook, Commit: f.offloaded, Skip: func(r *operation.Run) bool { return !offloads(r) }},
+			{Name: "offload", Event: "compute_shelve_offload_instance", TaskState: compute.TaskShelvingOffloading, Retries: 60, NoReturn: true, Do: f.offload, Undo: f.offloadLook,
+				Skip: func(r *operation.Run) bool { return !offloads(r) }},
+			{Name: "leave", TaskState: compute.TaskShelvingOffloading, Do: f.leave, Commit: f.offloaded, Skip: func(r *operation.Run) bool { return !offloads(r) }},
 		},
 		Done:   f.shelveDone,
 		Undone: f.shelveUndone,
@@ -81,13 +83,21 @@ func (f *flows) shelveSnapshot(ctx context.Context, r *operation.Run) error {
 	return f.takeSnapshot(ctx, r, shelveImage(r))
 }
 
-// offload removes the guest from its host and gives its resources back. Its ports stay with the server, on no host.
+const offloadedDown = "the server was offloaded while the host was down"
+
+// offload removes the guest from its host. From then on there is only the way forward.
 func (f *flows) offload(ctx context.Context, r *operation.Run) error {
 	s, err := f.server(ctx, r)
 	if err != nil {
 		return err
 	}
-	if err := f.must(ctx, r, s.Host, command.Destroy, command.DestroyArgs{KeepDisks: s.ImageID == ""}, "the server was offloaded while the host was down"); err != nil {
+	return f.must(ctx, r, s.Host, command.Destroy, command.DestroyArgs{KeepDisks: s.ImageID == ""}, offloadedDown)
+}
+
+// leave gives back what the server held of its host. Its ports stay with it, on no host.
+func (f *flows) leave(ctx context.Context, r *operation.Run) error {
+	s, err := f.server(ctx, r)
+	if err != nil {
 		return err
 	}
 	if err := f.bind(ctx, r, s, Place{Zone: s.AvailabilityZone}); err != nil {
@@ -96,7 +106,8 @@ func (f *flows) offload(ctx context.Context, r *operation.Run) error {
 	return f.release(ctx, s.ID)
 }
 
-// offloadLook sees whether the guest is gone; then there is no way back, and what is left of leaving the host is done.
+// offloadLook sees whether the guest is gone although the step failed; then there is no way back, and what is left of leaving the host is done. Of a host that is down
+// nobody can tell: its guest counts as gone, for its disk was kept.
 func (f *flows) offloadLook(ctx context.Context, r *operation.Run) error {
 	if r.Kind == compute.OpShelve && !offloads(r) {
 		return nil
@@ -106,14 +117,18 @@ func (f *flows) offloadLook(ctx context.Context, r *operation.Run) error {
 		return gone(err)
 	}
 	err = f.try(ctx, r, s.Host, command.QueryGuest, struct{}{}, nil)
-	if !errors.Is(err, fault.NotFound) {
-		return nil // it is still there, or owed: the way back is open
-	}
-	r.Set(varPassed, true)
-	if err := f.bind(ctx, r, s, Place{Zone: s.AvailabilityZone}); err != nil {
+	switch {
+	case err == nil:
+		return nil // the way back is open
+	case errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, s.Host):
+		if err := f.owe(ctx, r, s.Host, command.Destroy, command.DestroyArgs{KeepDisks: s.ImageID == ""}, offloadedDown); err != nil {
+			return err
+		}
+	case !errors.Is(err, fault.NotFound):
 		return err
 	}
-	return f.release(ctx, s.ID)
+	r.Set(varPassed, true)
+	return f.leave(ctx, r)
 }
 
 func (f *flows) offloaded(ctx context.Context, tx *db.Tx, r *operation.Run) error {
@@ -142,7 +157,8 @@ func (f *flows) shelveOffload() operation.Flow {
 	return operation.Flow{
 		Kind: compute.OpShelveOffload,
 		Steps: []operation.Step{
-			{Name: "offload", Event: "compute_shelve_offload_instance", TaskState: compute.TaskShelvingOffloading, Retries: 60, Do: f.offload, Undo: f.offloadLook, Commit: f.offloaded},
+			{Name: "offload", Event: "compute_shelve_offload_instance", TaskState: compute.TaskShelvingOffloading, Retries: 60, NoReturn: true, Do: f.offload, Undo: f.offloadLook},
+			{Name: "leave", TaskState: compute.TaskShelvingOffloading, Do: f.leave, Commit: f.offloaded},
 		},
 		Undone: func(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
 			if passed(r) {

@@ -104,6 +104,14 @@ func (w *world) write(fn func(tx *db.Tx) error) {
 	}
 }
 
+// change alters a server behind the back of all operations.
+func (w *world) change(server string, change func(s *compute.Server)) {
+	w.t.Helper()
+	w.write(func(tx *db.Tx) error {
+		return w.store.UpdateServer(w.t.Context(), tx, server, func(s *compute.Server) error { change(s); return nil })
+	})
+}
+
 // engine starts an engine with all flows on the world.
 func (w *world) engine(inject func(ctx context.Context, p operation.Point, step string, r *operation.Run) error) (*operation.Engine, func()) {
 	w.t.Helper()
@@ -407,6 +415,9 @@ func (w *world) whole() []string {
 		want := map[string]bool{}
 		if s.Host != "" {
 			want[s.Host] = true
+		}
+		if s.OldFlavor != nil && s.VMState != compute.VMResized && s.VMState != compute.VMError {
+			say("server %s is %s and has an old flavor", s.ID, s.VMState)
 		}
 		if s.VMState == compute.VMResized || s.OldFlavor != nil {
 			m, err := w.store.Migration(ctx, w.db, s.System[SysMigration])

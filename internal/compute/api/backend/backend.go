@@ -193,7 +193,8 @@ type Request struct {
 	Action    string // name in os-instance-actions
 	TaskState string
 	Input     any
-	TakeOver  bool // deletes
+	TakeOver  bool     // deletes
+	Yields    []string // kinds of operation that a TakeOver joins
 	Shared    bool
 	Finished  bool
 	// Change alters the server in the same transaction; nil: only its Updated time.
@@ -286,7 +287,7 @@ func (b *Backend) acceptTx(r *httpapi.Request, tx *db.Tx, s *compute.Server, q R
 		kind = q.Op
 	}
 	op, err := b.Operations.Accept(ctx, tx, operation.Spec{Kind: kind, ObjectType: "server", Object: s.ID, Action: q.Action, TaskState: q.TaskState, Project: r.Caller.ProjectID,
-		User: r.Caller.UserID, RequestID: r.RequestID, Input: q.Input, TakeOver: q.TakeOver, Shared: q.Shared, Finished: q.Finished})
+		User: r.Caller.UserID, RequestID: r.RequestID, Input: q.Input, TakeOver: q.TakeOver, Yields: q.Yields, Shared: q.Shared, Finished: q.Finished})
 	return op, refused(err, rule, s)
 }
 

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"kilonova/internal/compute"
@@ -10,6 +11,7 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
+	"kilonova/internal/operation"
 )
 
 // simple is an action without a body that matters: one line of the table in actions.
@@ -187,13 +189,30 @@ func (a api) resetState(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, fault.New(fault.Conflict, "Cannot 'os-resetState' instance %s while it is in task_state %s", s.ID, s.TaskState).
 			WithHint("The operation ends by itself, or delete the server: a delete takes over.")
 	}
-	return a.record(r, s, "resetState", func(s *compute.Server) error {
+	open := false
+	reset := backend.Request{Op: "resetState", Kind: "resetState", Action: "resetState", Finished: true, Change: func(s *compute.Server) error {
 		s.VMState = in.Reset.State
-		if in.Reset.State == compute.VMActive {
+		if open = s.OldFlavor != nil && s.VMState == compute.VMActive; s.VMState == compute.VMActive {
 			s.Fault = nil
 		}
 		return nil
+	}}
+	err = a.DB().Write(r.Context(), func(tx *db.Tx) error {
+		if err := a.AcceptTx(r, tx, s, reset); err != nil || !open {
+			return err
+		}
+		// A resize that waited for its end can be neither confirmed nor reverted from here: the server keeps the new flavor, and what is left of the old guest goes.
+		_, err := a.Operations.Accept(r.Context(), tx, operation.Spec{Kind: compute.OpConfirmResize, ObjectType: "server", Object: s.ID, Project: r.Caller.ProjectID,
+			User: r.Caller.UserID, RequestID: r.RequestID})
+		if held := (*operation.HeldError)(nil); errors.As(err, &held) {
+			return nil // the next operation does it
+		}
+		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	return empty()
 }
 
 // injectNetworkInfo makes the host apply its network again: the data plane is always made of the whole desired state.

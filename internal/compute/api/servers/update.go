@@ -95,7 +95,7 @@ func (a api) delete(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	if a.ReclaimInterval > 0 && !s.Launched.IsZero() && s.VMState != compute.VMSoftDeleted && s.VMState != compute.VMError {
-		err := a.Accept(r, s, backend.Request{Op: compute.OpSoftDelete, Action: "delete", TaskState: compute.TaskSoftDeleting, TakeOver: true})
+		err := a.Accept(r, s, backend.Request{Op: compute.OpSoftDelete, Action: "delete", TaskState: compute.TaskSoftDeleting, TakeOver: true, Yields: []string{compute.OpDelete}})
 		if err != nil {
 			return nil, err
 		}
