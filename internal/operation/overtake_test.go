@@ -38,7 +38,9 @@ func overtaken(t *testing.T, at int, noReturn int, kind string, more ...operatio
 			}
 		}
 		f.Done = end("done")
-		f.Undone = func(ctx context.Context, tx *db.Tx, r *operation.Run, _ error) error { return end("undone")(ctx, tx, r) }
+		f.Undone = func(ctx context.Context, tx *db.Tx, r *operation.Run, _ error) error {
+			return end("undone")(ctx, tx, r)
+		}
 		return append([]operation.Flow{f, {Kind: "hide", Steps: []operation.Step{{Name: "hidden", Do: w.do("hidden")}}}}, more...)
 	})
 	e := r.engine(nil)
