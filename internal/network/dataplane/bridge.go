@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -144,6 +145,10 @@ func (p *Plane) addresses(link netlink.Link, n *network.HostNetwork) error {
 			want[fmt.Sprintf("%s/%d", s.Gateway, cidr.Bits())] = true
 		}
 	}
+	six := metadataSix + "/64"
+	if hasSix(n.Bridge) {
+		want[six] = true
+	}
 	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
@@ -165,6 +170,9 @@ func (p *Plane) addresses(link netlink.Link, n *network.HostNetwork) error {
 		}
 		if a.IP.To4() == nil {
 			a.Flags = unix.IFA_F_NODAD
+			if text == six {
+				a.ValidLft, a.PreferedLft = math.MaxUint32, 0 // never the source of what the host says first
+			}
 		} else if strings.HasSuffix(text, "/32") {
 			a.Scope = unix.RT_SCOPE_LINK // never the source of what the host sends elsewhere
 		}

@@ -29,12 +29,13 @@ type view struct {
 	subnets map[string]*network.Subnet
 	leases  map[string][]network.Lease // by MAC: only ports of this host, others are answered where they are
 	ports   map[netip.Addr]*network.HostPort
+	macs    map[string]*network.HostPort
 	names   map[string][]netip.Addr // host name in lower case -> addresses of ports on any host
 	reverse map[netip.Addr]string
 }
 
 func (c *current) set(st *network.HostState, n *network.HostNetwork) {
-	v := &view{net: n, subnets: map[string]*network.Subnet{}, leases: map[string][]network.Lease{}, ports: map[netip.Addr]*network.HostPort{},
+	v := &view{net: n, subnets: map[string]*network.Subnet{}, leases: map[string][]network.Lease{}, ports: map[netip.Addr]*network.HostPort{}, macs: map[string]*network.HostPort{},
 		names: map[string][]netip.Addr{}, reverse: map[netip.Addr]string{}}
 	for i := range n.Subnets {
 		v.subnets[n.Subnets[i].ID] = &n.Subnets[i]
@@ -46,6 +47,7 @@ func (c *current) set(st *network.HostState, n *network.HostNetwork) {
 			continue
 		}
 		here[strings.ToLower(p.MAC)] = true
+		v.macs[strings.ToLower(p.MAC)] = p
 		for _, text := range p.Addresses {
 			if a, err := netip.ParseAddr(text); err == nil {
 				v.ports[a] = p

@@ -58,7 +58,11 @@ func (p *Plane) firewall(ctx context.Context, st *network.HostState) error {
 	if err != nil {
 		return err
 	}
-	text := ruleset(st, ruleOptions{Table: p.table, Uplinks: uplinks, Strangers: strangers, HostPorts: p.cfg.HostPorts, Tunnelled: p.tunnelled,
+	source, err := p.source(st)
+	if err != nil {
+		return err
+	}
+	text := ruleset(st, ruleOptions{Table: p.table, Uplinks: uplinks, Strangers: strangers, Marks: p.marks(), Source: source, HostPorts: p.cfg.HostPorts, Tunnelled: p.tunnelled,
 		MAC: func(n *network.HostNetwork) string { return p.bridgeMAC(n).String() }, HostMAC: func(bridge string) string { return p.hostMAC(bridge).String() }})
 	if text == p.rules {
 		tables, err := nft(ctx, "", "list", "tables")
@@ -117,11 +121,15 @@ func (p *Plane) forget(st *network.HostState) {
 		return
 	}
 	old, now := permissions(p.applied), permissions(st)
-	var addrs []net.IP
-	for addr, lines := range old {
+	var addrs []touched
+	for at, lines := range old {
+		slot, there := p.undo.Slots[at.network]
+		if !there { // what belonged to it is forgotten already
+			continue
+		}
 		for l := range lines {
-			if !now[addr][l] {
-				addrs = append(addrs, net.IP(netip.MustParseAddr(addr).AsSlice()))
+			if !now[at][l] {
+				addrs = append(addrs, touched{net.IP(netip.MustParseAddr(at.addr).AsSlice()), slot})
 				break
 			}
 		}
@@ -131,12 +139,12 @@ func (p *Plane) forget(st *network.HostState) {
 	for _, list := range []map[string]string{before, after} {
 		for addr := range list {
 			if a, err := netip.ParseAddr(addr); err == nil && before[addr] != after[addr] {
-				addrs = append(addrs, net.IP(a.AsSlice()))
+				addrs = append(addrs, touched{ip: net.IP(a.AsSlice())})
 			}
 		}
 	}
 	for _, f := range []netlink.InetFamily{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		match := &touching{addrs: addrs, six: f == netlink.FAMILY_V6}
+		match := &touching{addrs: addrs, six: f == netlink.FAMILY_V6, marks: p.marks()}
 		if !match.any() {
 			continue
 		}
@@ -157,28 +165,47 @@ func floatingPorts(st *network.HostState) map[string]string {
 	return out
 }
 
-// touching selects the tracked connections of some addresses.
+// touched is an address in the network of a number; 0 is everywhere.
+type touched struct {
+	ip   net.IP
+	slot int
+}
+
+// touching selects the tracked connections of some addresses, and of whole networks.
 type touching struct {
-	addrs []net.IP
+	addrs []touched
 	six   bool
+	slots map[int]bool
+	marks marks
 }
 
 func (t *touching) any() bool {
-	return slices.ContainsFunc(t.addrs, func(a net.IP) bool { return (a.To4() == nil) == t.six })
+	return slices.ContainsFunc(t.addrs, func(a touched) bool { return (a.ip.To4() == nil) == t.six })
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
 func (t *touching) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	ours := flow.Mark>>24 == t.marks.sign
+	from, to := int(flow.Mark&slotMask), int(flow.Mark>>slotBits&slotMask)
+	if ours && (t.slots[from] || t.slots[to]) {
+		return true
+	}
 	for _, a := range t.addrs {
-		if flow.Forward.SrcIP.Equal(a) || flow.Forward.DstIP.Equal(a) || flow.Reverse.SrcIP.Equal(a) || flow.Reverse.DstIP.Equal(a) {
+		if a.slot != 0 && ours && a.slot != from && a.slot != to {
+			continue
+		}
+		if flow.Forward.SrcIP.Equal(a.ip) || flow.Forward.DstIP.Equal(a.ip) || flow.Reverse.SrcIP.Equal(a.ip) || flow.Reverse.DstIP.Equal(a.ip) {
 			return true
 		}
 	}
 	return false
 }
 
+// place is an address in a network.
+type place struct{ network, addr string }
+
 // permissions gives, for each address of the host's ports, what is permitted to or from it, one line each.
-func permissions(st *network.HostState) map[string]map[string]bool {
+func permissions(st *network.HostState) map[place]map[string]bool {
 	groups := map[string][]string{}
 	for i := range st.Groups {
 		g := &st.Groups[i]
@@ -201,7 +228,7 @@ func permissions(st *network.HostState) map[string]map[string]bool {
 			}
 		}
 	}
-	out := map[string]map[string]bool{}
+	out := map[place]map[string]bool{}
 	for i := range st.Ports {
 		p := &st.Ports[i]
 		lines := map[string]bool{"port " + p.ID: true}
@@ -218,7 +245,7 @@ func permissions(st *network.HostState) map[string]map[string]bool {
 		}
 		for _, a := range p.Addresses {
 			if _, err := netip.ParseAddr(a); err == nil {
-				out[a] = lines
+				out[place{p.NetworkID, a}] = lines
 			}
 		}
 	}

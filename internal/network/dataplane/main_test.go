@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6/nclient6"
+	"golang.org/x/sys/unix"
 
 	"kilonova/internal/network"
 )
@@ -45,8 +49,9 @@ func TestMain(m *testing.M) {
 }
 
 // beGuest is what the test program does inside a guest: "listen PORT" answers each connection with a greeting and then sends back
-// what it gets, "dial ADDR" prints what it is greeted with, "hold ADDR" keeps a connection, sends what it is told and prints what
-// comes back, "host ADDR" is a host of its own with a data plane whose tunnels end at ADDR.
+// what it gets, "dhcp6 LINK" asks for addresses, "dial ADDR" prints what it is greeted with, "hold ADDR" keeps a connection, sends what it is told and prints what
+// comes back, both from a certain port with "ADDR PORT"; "answer", "datagrams" and "forge" are the same with UDP, the last sends only;
+// "host ADDR" is a host of its own with a data plane whose tunnels end at ADDR.
 func beGuest(what string) error {
 	verb, arg, _ := strings.Cut(what, " ")
 	switch verb {
@@ -70,7 +75,7 @@ func beGuest(what string) error {
 			}()
 		}
 	case "dial":
-		c, err := net.DialTimeout("tcp", arg, 3*time.Second)
+		c, err := dialFrom(arg, 3*time.Second)
 		if err != nil {
 			return err
 		}
@@ -79,7 +84,7 @@ func beGuest(what string) error {
 		fmt.Print(strings.TrimSpace(line))
 		return err
 	case "hold":
-		c, err := net.DialTimeout("tcp", arg, patience)
+		c, err := dialFrom(arg, patience)
 		if err != nil {
 			return err
 		}
@@ -87,7 +92,102 @@ func beGuest(what string) error {
 		_, err = io.Copy(os.Stdout, c)
 		return err
 	}
+	switch verb {
+	case "dhcp6":
+		return askDHCP6(arg)
+	case "answer":
+		return answerDatagrams(arg)
+	case "datagrams":
+		return sendDatagrams(arg)
+	case "forge":
+		c, err := datagramsFrom(arg)
+		if err == nil {
+			_, err = c.Write([]byte("forged\n"))
+		}
+		return err
+	}
 	return fmt.Errorf("unknown %q", what)
+}
+
+func dialFrom(arg string, wait time.Duration) (net.Conn, error) {
+	addr, port, _ := strings.Cut(arg, " ")
+	d := net.Dialer{Timeout: wait, Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		return errors.Join(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }), err)
+	}}
+	if n, err := strconv.Atoi(port); err == nil {
+		d.LocalAddr = &net.TCPAddr{Port: n}
+	}
+	return d.Dial("tcp", addr)
+}
+
+// datagramsFrom opens a UDP socket that talks to one address only, "ADDR PORT", from a port of its own.
+func datagramsFrom(arg string) (net.Conn, error) {
+	addr, port, _ := strings.Cut(arg, " ")
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, err
+	}
+	d := net.Dialer{LocalAddr: &net.UDPAddr{Port: n}}
+	return d.Dial("udp4", addr)
+}
+
+// sendDatagrams sends what one is and then each line of in, and prints the datagrams that come back.
+func sendDatagrams(arg string) error {
+	c, err := datagramsFrom(arg)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte("hello\n")); err != nil {
+		return err
+	}
+	go func() {
+		for sc := bufio.NewScanner(os.Stdin); sc.Scan(); {
+			_, _ = c.Write(append(sc.Bytes(), '\n'))
+		}
+	}()
+	_, err = io.Copy(os.Stdout, c)
+	return err
+}
+
+// answerDatagrams sends every datagram back to where it comes from.
+func answerDatagrams(port string) error {
+	c, err := net.ListenPacket("udp4", ":"+port)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return err
+		}
+		_, _ = c.WriteTo(buf[:n], from)
+	}
+}
+
+// askDHCP6 gets addresses by DHCPv6 on an interface and prints them.
+func askDHCP6(link string) error {
+	c, err := nclient6.New(link, nclient6.WithRetry(10), nclient6.WithTimeout(3*time.Second))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	offer, err := c.Solicit(ctx)
+	if err != nil {
+		return err
+	}
+	reply, err := c.Request(ctx, offer)
+	if err != nil {
+		return err
+	}
+	if ia := reply.Options.OneIANA(); ia != nil {
+		for _, a := range ia.Options.Addresses() {
+			fmt.Println(a.IPv6Addr)
+		}
+	}
+	return nil
 }
 
 // needRoot skips what needs a namespace and the programs that act in it.
@@ -210,8 +310,14 @@ func (g *guest) dial(addr string) string {
 // listen answers connections on a port until the test ends.
 func (g *guest) listen(port string) {
 	g.t.Helper()
+	g.serve("listen " + port)
+}
+
+// serve runs one of the test program's servers in the guest until the test ends.
+func (g *guest) serve(what string) {
+	g.t.Helper()
 	cmd := exec.Command("ip", "netns", "exec", g.ns, testProgram(g.t))
-	cmd.Env = append(os.Environ(), "DATAPLANE_GUEST=listen "+port)
+	cmd.Env = append(os.Environ(), "DATAPLANE_GUEST="+what)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		g.t.Fatal(err)
@@ -239,18 +345,18 @@ type held struct {
 // hold opens a connection from the guest and keeps it until the test ends.
 func (g *guest) hold(addr string) *held {
 	g.t.Helper()
-	return hold(g.t, exec.Command("ip", "netns", "exec", g.ns, testProgram(g.t)), addr)
+	return hold(g.t, exec.Command("ip", "netns", "exec", g.ns, testProgram(g.t)), "hold "+addr)
 }
 
 // holdFrom opens a connection from where the test is.
 func holdFrom(t *testing.T, addr string) *held {
 	t.Helper()
-	return hold(t, exec.Command(testProgram(t)), addr)
+	return hold(t, exec.Command(testProgram(t)), "hold "+addr)
 }
 
-func hold(t *testing.T, cmd *exec.Cmd, addr string) *held {
+func hold(t *testing.T, cmd *exec.Cmd, what string) *held {
 	t.Helper()
-	cmd.Env = append(os.Environ(), "DATAPLANE_GUEST=hold "+addr)
+	cmd.Env = append(os.Environ(), "DATAPLANE_GUEST="+what)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +380,7 @@ func hold(t *testing.T, cmd *exec.Cmd, addr string) *held {
 		close(h.lines)
 	}()
 	if l := h.read(patience); !strings.HasPrefix(l, "hello") {
-		t.Fatalf("the connection was greeted %q", l)
+		t.Fatalf("%s: the connection was greeted %q", what, l)
 	}
 	return h
 }

@@ -8,14 +8,35 @@ import (
 	"time"
 )
 
+// metadataSix is the metadata service's IPv6 address, on each link of its own: what cloud-init asks where there is no IPv4.
+const metadataSix = "fe80::a9fe:a9fe"
+
 // serveMetadata answers http://169.254.169.254 on a bridge. Who asks is known by the bridge and the source address, which
 // anti-spoofing vouches for.
 func (p *Plane) serveMetadata(bridge string, c *current) (func() error, error) {
+	return p.metadataAt(bridge, c, "tcp4", metadataAddress+":80")
+}
+
+// serveMetadataSix answers http://[fe80::a9fe:a9fe] on a bridge.
+func (p *Plane) serveMetadataSix(bridge string, c *current) (func() error, error) {
+	if !hasSix(bridge) {
+		return nil, nil
+	}
+	return p.metadataAt(bridge, c, "tcp6", "["+metadataSix+"%"+bridge+"]:80")
+}
+
+// hasSix tells whether an interface speaks IPv6.
+func hasSix(link string) bool {
+	off, err := readSetting("net/ipv6/conf/" + link + "/disable_ipv6")
+	return err == nil && off == "0"
+}
+
+func (p *Plane) metadataAt(bridge string, c *current, family, at string) (func() error, error) {
 	if p.cfg.Metadata == nil {
 		return nil, nil
 	}
 	lc := onDevice(bridge)
-	l, err := lc.Listen(background(), "tcp4", metadataAddress+":80")
+	l, err := lc.Listen(background(), family, at)
 	if err != nil {
 		return nil, fmt.Errorf("listen for metadata on %s: %w", bridge, err)
 	}
@@ -39,7 +60,15 @@ func guestOnly(c *current, next http.Handler) http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		port := v.ports[from.Addr().Unmap()]
+		addr := from.Addr().Unmap().WithZone("")
+		port := v.ports[addr]
+		if port == nil && addr.IsLinkLocalUnicast() && addr.Is6() {
+			if port = v.macs[macOf(addr).String()]; port != nil && len(port.Addresses) > 0 {
+				if a, err := netip.ParseAddr(port.Addresses[0]); err == nil {
+					addr = a // the one that the network service knows
+				}
+			}
+		}
 		if port == nil || port.ServerID == "" {
 			http.NotFound(w, r)
 			return
@@ -51,7 +80,7 @@ func guestOnly(c *current, next http.Handler) http.Handler {
 		r.Header.Set("X-Instance-ID", port.ServerID)
 		r.Header.Set("X-Tenant-ID", port.ProjectID)
 		r.Header.Set("X-Neutron-Network-ID", v.net.ID)
-		r.Header.Set("X-Forwarded-For", from.Addr().Unmap().String())
+		r.Header.Set("X-Forwarded-For", addr.String())
 		next.ServeHTTP(w, r)
 	})
 }

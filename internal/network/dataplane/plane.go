@@ -14,8 +14,11 @@
 // Networks with a VXLAN identifier reach other hosts through tunnels (see tunnel.go). Each host is gateway, DHCP server and metadata service for its own
 // guests, with one address and one MAC everywhere, so a guest that moves finds them again; none of that crosses a tunnel.
 //
+// Networks may have the same addresses and are wholly apart, also in what connection tracking knows (see zones.go); their guests reach each other by
+// floating addresses.
+//
 // What it does not do: reach, from the host itself, a guest of another host under the gateway's address, or one of two networks that have the same
-// addresses.
+// addresses under its own; carry through a router what goes to a guest whose address is that of another network's gateway on the same host.
 package dataplane
 
 import (
@@ -108,10 +111,13 @@ func (p *Plane) Apply(ctx context.Context, st *network.HostState) error {
 			return err
 		}
 	}
-	if err := p.firewall(ctx, st); err != nil {
+	if err := p.number(st); err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{p.leave(st)}
+	if err := p.firewall(ctx, st); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
 	wanted := map[string]bool{}
 	for i := range st.Networks {
 		n := &st.Networks[i]
@@ -152,7 +158,7 @@ func (p *Plane) network(st *network.HostState, n *network.HostNetwork) error {
 // serve starts the servers of a network. When one cannot start, those that did are stopped and the next Apply tries again.
 func (p *Plane) serve(s *served, bridge string) error {
 	s.stop()
-	for _, start := range []func(bridge string, c *current) (func() error, error){p.serveDHCP4, p.serveDHCP6, p.serveRA, p.serveDNS, p.serveMetadata} {
+	for _, start := range []func(bridge string, c *current) (func() error, error){p.serveDHCP4, p.serveDHCP6, p.serveRA, p.serveDNS, p.serveMetadata, p.serveMetadataSix} {
 		stop, err := start(bridge, s.net)
 		if err != nil {
 			s.stop()
@@ -208,5 +214,5 @@ func (p *Plane) Close(teardown bool) error {
 		return nil
 	}
 	// Links first: while the firewall stands, nothing passes that should not.
-	return errors.Join(p.dropAll(), dropRules(nil), p.unfloat(nil), p.clearFirewall(), p.undo.restore())
+	return errors.Join(p.dropAll(), p.dropRules(nil), p.unfloat(nil), p.clearFirewall(), p.undo.restore())
 }

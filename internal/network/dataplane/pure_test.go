@@ -93,10 +93,12 @@ func TestNFTTakesEveryRuleset(t *testing.T) {
 		if rapid.Bool().Draw(rt, "twin") { // another network with the same addresses
 			twin := st.Networks[0]
 			twin.ID, twin.Bridge, twin.Peers = netB, network.BridgeName(netB), []string{netA}
+			st.Networks[0].Routes = []network.Route{{Destination: "0.0.0.0/0", NextHop: "10.77.0.5"}, {Destination: "10.77.0.0/16", NextHop: "10.77.0.6"}}
 			st.Networks = append(st.Networks, twin)
 		}
-		opts := ruleOptions{Table: "kilonova_pure", Uplinks: []string{"up0"}, Strangers: []string{"tap0"}, HostPorts: []int{22},
-			MAC: func(*network.HostNetwork) string { return "0e:00:00:00:00:01" }, HostMAC: func(string) string { return "0e:00:00:00:00:02" },
+		opts := ruleOptions{Table: "kilonova_pure", Uplinks: []string{"up0"}, Strangers: []string{"tap0"}, HostPorts: []int{22}, Marks: marks{sign: 0x55, slots: map[string]int{netA: 7, netB: slotMask}},
+			Source: rapid.SampledFrom([]string{"", "192.0.2.1", "192.0.2.9"}).Draw(rt, "source"),
+			MAC:    func(*network.HostNetwork) string { return "0e:00:00:00:00:01" }, HostMAC: func(string) string { return "0e:00:00:00:00:02" },
 			Tunnelled: func(n *network.HostNetwork) bool { return n.VNI != 0 }}
 		if rapid.Bool().Draw(rt, "tunnelled") {
 			st.Networks[0].VNI = 7

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -14,12 +13,10 @@ import (
 	"kilonova/internal/network"
 )
 
-// Networks of different owners often have the same addresses. On a host that routes for two such networks the destination
-// alone does not say which bridge is meant. Then each of them gets a routing table of its own, chosen by a mark; the mark comes from
-// where a connection began, which connection tracking remembers, or from the floating address that it was made to.
+// Networks of different owners often have the same addresses: the destination alone does not say which bridge is meant. So each network has a routing table
+// of its own, chosen by a mark, which zones.go writes: what is not found there is looked for in the main table, where the outside is.
 
 const (
-	routeMark     = 0x00ffffff // bits of the packet mark that choose a network
 	routeTables   = 0x4b000000 // the table of a network is this and its mark
 	routePriority = 21217      // of our routing rules
 
@@ -27,103 +24,13 @@ const (
 	extraPriority = 21216
 )
 
-// netMark is the mark of a network: six digits of its id.
-func netMark(networkID string) uint32 {
-	n, err := strconv.ParseUint(networkID[:6], 16, 32)
-	if err != nil || n == 0 {
-		n = 1
-	}
-	return uint32(n) & routeMark
-}
-
-// contested gives the networks whose addresses another network on the host has too.
-func contested(st *network.HostState) map[string]bool {
-	type part struct {
-		net    string
-		prefix netip.Prefix
-	}
-	var parts []part
-	for i := range st.Networks {
-		n := &st.Networks[i]
-		if !n.Gateway {
-			continue
-		}
-		for k := range n.Subnets {
-			if p, err := netip.ParsePrefix(n.Subnets[k].CIDR); err == nil && n.Subnets[k].Gateway != "" {
-				parts = append(parts, part{n.ID, p})
-			}
-		}
-	}
-	out := map[string]bool{}
-	for i, a := range parts {
-		for _, b := range parts[:i] {
-			if a.net != b.net && a.prefix.Overlaps(b.prefix) {
-				out[a.net], out[b.net] = true, true
-			}
-		}
-	}
-	return out
-}
-
-// choosing writes the rules that mark packets with the network that they are for.
-func (b *builder) choosing() {
-	who := contested(b.state)
-	if len(who) == 0 {
-		return
-	}
-	b.line("\tchain zones {\n\t\ttype filter hook prerouting priority -300; policy accept;")
-	for i := range b.state.Networks {
-		// What goes to the router is told apart by network; what is bridged never leaves it and needs no telling.
-		if n := &b.state.Networks[i]; who[n.ID] {
-			b.line("\t\tiifname %q ether daddr %s ct original zone set %d", n.Bridge, b.opts.MAC(n), netMark(n.ID)%65535+1)
-		}
-	}
-	b.line("\t}\n\tchain choose {\n\t\ttype filter hook prerouting priority -140; policy accept;")
-	for i := range b.state.Networks {
-		n := &b.state.Networks[i]
-		if who[n.ID] {
-			b.line("\t\tiifname %q ct state new ct mark set 0x%06x", n.Bridge, netMark(n.ID))
-			b.line("\t\tiifname != @bridges ct mark 0x%06x meta mark set meta mark | 0x%06x", netMark(n.ID), netMark(n.ID))
-		}
-		for _, peer := range n.Peers {
-			if o := b.nets[peer]; o != nil && who[peer] {
-				for k := range o.Subnets {
-					b.line("\t\tiifname %q %s daddr %s meta mark set meta mark | 0x%06x", n.Bridge, family(o.Subnets[k].CIDR), o.Subnets[k].CIDR, netMark(peer))
-				}
-			}
-		}
-	}
-	b.chooseByFloating(who)
-	b.line("\t}\n\tchain choose_own {\n\t\ttype route hook output priority -140; policy accept;")
-	for i := range b.state.Networks {
-		if n := &b.state.Networks[i]; who[n.ID] {
-			b.line("\t\tct mark 0x%06x meta mark set meta mark | 0x%06x", netMark(n.ID), netMark(n.ID))
-		}
-	}
-	b.chooseByFloating(who) // the host's own programs use floating addresses as others do
-	b.line("\t}")
-}
-
-// chooseByFloating marks what goes to a floating address with the network of its port.
-func (b *builder) chooseByFloating(who map[string]bool) {
-	for i := range b.state.Ports {
-		p := &b.state.Ports[i]
-		for _, f := range p.Floating {
-			if who[p.NetworkID] {
-				b.line("\t\tip daddr %s ct mark set 0x%06x meta mark set meta mark | 0x%06x", f.Address, netMark(p.NetworkID), netMark(p.NetworkID))
-			}
-		}
-	}
-}
-
-// route makes the routing tables of contested networks, and removes those that are no longer needed.
+// route makes the routing tables of networks, and removes those that are no longer needed.
 func (p *Plane) route(st *network.HostState) error {
-	who := contested(st)
 	want := map[int]bool{}
 	var errs []error
 	for i := range st.Networks {
 		n := &st.Networks[i]
-		if !who[n.ID] {
+		if !n.Gateway {
 			continue
 		}
 		link, err := netlink.LinkByName(n.Bridge)
@@ -131,7 +38,7 @@ func (p *Plane) route(st *network.HostState) error {
 			errs = append(errs, &network.PartError{NetworkID: n.ID, Err: fmt.Errorf("routes: %w", err)})
 			continue
 		}
-		want[routeTables|int(netMark(n.ID))] = true
+		want[routeTables|int(p.marks().route(n.ID))] = true
 		if err := p.routeNetwork(n, link); err != nil {
 			errs = append(errs, &network.PartError{NetworkID: n.ID, Err: err})
 		}
@@ -141,12 +48,13 @@ func (p *Plane) route(st *network.HostState) error {
 		if !n.Gateway || len(n.Routes) == 0 {
 			continue
 		}
-		want[extraTables|int(netMark(n.ID))] = true
-		if err := extraRoutes(st, n); err != nil {
+		table := extraTables | int(p.marks().route(n.ID))
+		want[table] = true
+		if err := extraRoutes(st, n, table); err != nil {
 			errs = append(errs, &network.PartError{NetworkID: n.ID, Err: fmt.Errorf("static routes: %w", err)})
 		}
 	}
-	if err := dropRules(want); err != nil {
+	if err := p.dropRules(want); err != nil {
 		errs = append(errs, &network.PartError{Err: err})
 	}
 	return errors.Join(errs...)
@@ -154,8 +62,7 @@ func (p *Plane) route(st *network.HostState) error {
 
 // extraRoutes makes the static routes of the routers that join a network. They are for what comes from that network alone: no
 // owner of a router can turn the host's own packets, or other networks', somewhere else.
-func extraRoutes(st *network.HostState, n *network.HostNetwork) error {
-	table := extraTables | int(netMark(n.ID))
+func extraRoutes(st *network.HostState, n *network.HostNetwork, table int) error {
 	have, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return err
@@ -167,7 +74,7 @@ func extraRoutes(st *network.HostState, n *network.HostNetwork) error {
 		if err != nil || hop == nil {
 			continue
 		}
-		link, err := netlink.LinkByName(hopBridge(st, n, r.NextHop))
+		link, err := netlink.LinkByName(bridgeOf(hopNetwork(st, n, r.NextHop)))
 		if missing(err) {
 			continue // the next hop is on a network that has no port on this host
 		}
@@ -200,11 +107,11 @@ func extraRoutes(st *network.HostState, n *network.HostNetwork) error {
 	return nil
 }
 
-// hopBridge is the bridge of the network that a next hop is on: the network itself or one that a router joins to it.
-func hopBridge(st *network.HostState, n *network.HostNetwork, hop string) string {
+// hopNetwork is the network that a next hop is on: the network itself or one that a router joins to it; nil for none on this host.
+func hopNetwork(st *network.HostState, n *network.HostNetwork, hop string) *network.HostNetwork {
 	a, err := netip.ParseAddr(hop)
 	if err != nil {
-		return ""
+		return nil
 	}
 	for i := range st.Networks {
 		o := &st.Networks[i]
@@ -213,11 +120,18 @@ func hopBridge(st *network.HostState, n *network.HostNetwork, hop string) string
 		}
 		for k := range o.Subnets {
 			if p, err := netip.ParsePrefix(o.Subnets[k].CIDR); err == nil && p.Contains(a) {
-				return o.Bridge
+				return o
 			}
 		}
 	}
-	return ""
+	return nil
+}
+
+func bridgeOf(n *network.HostNetwork) string {
+	if n == nil {
+		return ""
+	}
+	return n.Bridge
 }
 
 func (p *Plane) routeNetwork(n *network.HostNetwork, link netlink.Link) error {
@@ -225,8 +139,13 @@ func (p *Plane) routeNetwork(n *network.HostNetwork, link netlink.Link) error {
 	if err := writeSetting("net/ipv4/conf/"+n.Bridge+"/rp_filter", "2"); err != nil {
 		return fmt.Errorf("routes of network %s: %w", n.ID, err)
 	}
-	table := routeTables | int(netMark(n.ID))
-	families := map[int]bool{}
+	mark := p.marks().route(n.ID)
+	table := routeTables | int(mark)
+	have, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("routes of network %s: %w", n.ID, err)
+	}
+	families, wanted := map[int]bool{}, map[string]bool{}
 	for k := range n.Subnets {
 		s := &n.Subnets[k]
 		_, dst, err := net.ParseCIDR(s.CIDR)
@@ -234,6 +153,7 @@ func (p *Plane) routeNetwork(n *network.HostNetwork, link netlink.Link) error {
 			continue
 		}
 		families[map[bool]int{true: netlink.FAMILY_V4, false: netlink.FAMILY_V6}[dst.IP.To4() != nil]] = true
+		wanted[dst.String()] = true
 		r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Table: table, Src: net.ParseIP(s.Gateway)}
 		if dst.IP.To4() != nil {
 			r.Scope = netlink.SCOPE_LINK
@@ -244,10 +164,18 @@ func (p *Plane) routeNetwork(n *network.HostNetwork, link netlink.Link) error {
 			return fmt.Errorf("route %s of network %s: %w", s.CIDR, n.ID, err)
 		}
 	}
+	for i := range have {
+		if have[i].Dst == nil || wanted[have[i].Dst.String()] {
+			continue
+		}
+		if err := netlink.RouteDel(&have[i]); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("route %s that network %s has no more: %w", have[i].Dst, n.ID, err)
+		}
+	}
 	for f := range families {
 		rule := netlink.NewRule()
 		mask := uint32(routeMark)
-		rule.Family, rule.Mark, rule.Mask, rule.Table, rule.Priority = f, netMark(n.ID), &mask, table, routePriority
+		rule.Family, rule.Mark, rule.Mask, rule.Table, rule.Priority = f, mark, &mask, table, routePriority
 		if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("routing rule of network %s: %w", n.ID, err)
 		}
@@ -256,7 +184,8 @@ func (p *Plane) routeNetwork(n *network.HostNetwork, link netlink.Link) error {
 }
 
 // dropRules removes the routing rules of ours whose table is not wanted; its routes go with their bridge.
-func dropRules(want map[int]bool) error {
+func (p *Plane) dropRules(want map[int]bool) error {
+	ours := func(table, base int) bool { return table&^slotMask == base|int(p.marks().route("")) }
 	var errs []error
 	for _, f := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		rules, err := netlink.RuleList(f)
@@ -266,8 +195,8 @@ func dropRules(want map[int]bool) error {
 		}
 		for i := range rules {
 			r := &rules[i]
-			chosen := r.Priority == routePriority && r.Table&^routeMark == routeTables
-			static := r.Priority == extraPriority && r.Table&^routeMark == extraTables
+			chosen := r.Priority == routePriority && ours(r.Table, routeTables)
+			static := r.Priority == extraPriority && ours(r.Table, extraTables)
 			if !chosen && !static || want[r.Table] {
 				continue
 			}

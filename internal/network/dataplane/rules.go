@@ -47,6 +47,8 @@ type ruleOptions struct {
 	Tunnelled func(n *network.HostNetwork) bool
 	MAC       func(n *network.HostNetwork) string
 	HostMAC   func(bridge string) string
+	Marks     marks  // the numbers of the networks
+	Source    string // the host's address by which guests without a floating address are seen outside; "": none
 }
 
 func (b *builder) line(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
@@ -117,20 +119,18 @@ func (b *builder) inet() {
 		b.line("\tchain %s {\n\t\ttype filter hook %s; policy accept;", h.name, h.hook)
 		b.line("\t\t%s %s\n\t\t%s %s\n\t}", h.which, known, h.which, invalid)
 	}
-	if len(b.tunnelled()) > 0 {
-		// What comes from outside for a floating address whose guest has just left that host, and comes after it. The answers to it go out from here under the
-		// floating address: they belong to no connection that was seen to begin.
-		b.line("\tchain astray {\n\t\ttype filter hook prerouting priority -300; policy accept;\n\t\tiifname @bridges meta mark & 0x%08x != 0 notrack\n\t}", markAstray)
-	}
 	b.line("\tchain routed {\n\t\ttype filter hook forward priority 0; policy accept;")
 	b.line("\t\tiifname . oifname @pairs accept")
+	// By floating addresses guests of any network reach each other, if theirs may go outside.
+	b.line("\t\tiifname @outside oifname @bridges ct status dnat accept")
+	b.line("\t\tiifname @bridges oifname @bridges ct direction reply ct status dnat accept")
 	b.line("\t\tiifname @bridges oifname @bridges drop")
 	if len(b.tunnelled()) > 0 { // a guest could speak as this host to the tunnels of another
 		b.line("\t\tiifname @bridges udp dport %d drop", vxlanPort)
 	}
 	b.line("\t\tiifname @bridges ct state established,related accept")
 	b.line("\t\tiifname @bridges iifname != @outside drop\n\t}")
-	b.choosing()
+	b.zones()
 	b.toHost()
 	b.nat()
 	b.line("}")
@@ -169,7 +169,7 @@ func (b *builder) toHost() {
 	b.line("\t\tmeta l4proto { icmp, ipv6-icmp } accept")
 	b.line("\t\tudp dport { 53, 67, 547 } accept")
 	b.line("\t\ttcp dport 53 accept")
-	b.line("\t\tip daddr %s tcp dport 80 accept", metadataAddress)
+	b.line("\t\tip daddr %s tcp dport 80 accept\n\t\tip6 daddr %s tcp dport 80 accept", metadataAddress, metadataSix)
 	if len(b.opts.HostPorts) > 0 {
 		var ports []string
 		for _, p := range b.opts.HostPorts {
@@ -183,18 +183,15 @@ func (b *builder) toHost() {
 // nat writes floating addresses and the host's own address as the source of what leaves.
 func (b *builder) nat() {
 	var dnat, snat []string
-	who := contested(b.state)
 	for i := range b.state.Ports {
 		p := &b.state.Ports[i]
-		from := ""
-		if who[p.NetworkID] {
-			from = fmt.Sprintf("ct mark 0x%06x ", netMark(p.NetworkID))
-		}
+		from := fmt.Sprintf("ct mark & 0x%08x == 0x%08x ip saddr", 0xff000000|slotMask, b.opts.Marks.connection(p.NetworkID, ""))
 		// Also of a guest that is on its way here: what it sends from its first moment on must leave under its floating address, although answers still go
 		// to the host where that is, which passes them on. Under this host's address they would be taken for a stranger's, and its connections would end.
 		for _, f := range p.Floating {
 			dnat = append(dnat, fmt.Sprintf("\t\tip daddr %s dnat ip to %s", f.Address, f.Fixed))
-			snat = append(snat, fmt.Sprintf("\t\t%sip saddr %s oifname != @bridges snat ip to %s", from, f.Fixed, f.Address))
+			snat = append(snat, fmt.Sprintf("\t\t%s %s oifname != @bridges snat ip to %s", from, f.Fixed, f.Address),
+				fmt.Sprintf("\t\t%s %s ct status dnat snat ip to %s", from, f.Fixed, f.Address))
 		}
 	}
 	for _, h := range []string{"prerouting", "output"} {
@@ -208,6 +205,7 @@ func (b *builder) nat() {
 	for _, l := range snat {
 		b.line("%s", l)
 	}
+	b.callers()
 	for i := range b.state.Networks {
 		n := &b.state.Networks[i]
 		for k := range n.Subnets {
@@ -408,7 +406,7 @@ func (b *builder) port(p *network.HostPort) {
 	b.head(head, "return")
 	b.line("\t\tudp sport 68 udp dport 67 return\n\t\tudp sport 546 udp dport 547 return")
 	b.line("\t\ticmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, 130, 131, 132, 143 } return")
-	b.line("\t\tip daddr %s tcp dport 80 return", metadataAddress)
+	b.line("\t\tip daddr %s tcp dport 80 return\n\t\tip6 daddr %s tcp dport 80 return", metadataAddress, metadataSix)
 	b.groups(p, "egress", "return")
 	b.line("\t\tdrop\n\t}\n\tchain to_%s {", p.Tap)
 	b.head(head, "accept")

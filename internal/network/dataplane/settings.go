@@ -22,10 +22,11 @@ type undo struct {
 	path     string
 	Settings map[string]string `json:"settings"` // kernel settings and their values before
 	Floating []string          `json:"floating"` // "interface address"
+	Slots    map[string]int    `json:"networks"` // their numbers
 }
 
 func loadUndo(dir string) (*undo, error) {
-	u := &undo{Settings: map[string]string{}}
+	u := &undo{Settings: map[string]string{}, Slots: map[string]int{}}
 	if dir == "" {
 		return u, nil
 	}
@@ -45,6 +46,9 @@ func loadUndo(dir string) (*undo, error) {
 	}
 	if u.Settings == nil {
 		u.Settings = map[string]string{}
+	}
+	if u.Slots == nil {
+		u.Slots = map[string]int{}
 	}
 	return u, nil
 }
@@ -89,6 +93,7 @@ func (u *undo) restore() error {
 		}
 		delete(u.Settings, name)
 	}
+	clear(u.Slots)
 	if u.path != "" && len(u.Settings)+len(u.Floating) == 0 {
 		if err := os.Remove(u.path); err != nil && !os.IsNotExist(err) {
 			errs = append(errs, err)
@@ -134,8 +139,16 @@ func (p *Plane) prepareHost(st *network.HostState) error {
 		if err := p.undo.change("net/ipv4/ip_forward", "1"); err != nil {
 			return fmt.Errorf("switch on routing: %w", err)
 		}
+		for _, name := range []string{"fwmark_reflect", "tcp_fwmark_accept"} { // what the host itself answers goes to the network that asked
+			if err := p.undo.change("net/ipv4/"+name, "1"); err != nil && !os.IsNotExist(err) {
+				return fmt.Errorf("answer into networks with equal addresses: %w", err)
+			}
+		}
 	}
 	if six {
+		if err := p.undo.change("net/ipv6/fwmark_reflect", "1"); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("answer into networks with equal addresses: %w", err)
+		}
 		return p.routeSix()
 	}
 	return nil
@@ -184,8 +197,43 @@ func (p *Plane) outside() (netlink.Link, error) {
 	return netlink.LinkByName("lo")
 }
 
-// floating puts the floating addresses of the host's ports onto its outside interface and takes others of ours off. Those of a guest that is still on its
-// way here stay where it is.
+// source is the host's address on the outside interface by which guests are seen there; "" where it has none but floating ones.
+func (p *Plane) source(st *network.HostState) (string, error) {
+	link, err := p.outside()
+	if missing(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return "", fmt.Errorf("list addresses: %w", err)
+	}
+	floating := floatingPorts(st)
+	for i := range addrs {
+		text := addrs[i].IP.String()
+		if floating[text] == "" && !slices.Contains(p.undo.Floating, link.Attrs().Name+" "+text) && addrs[i].IP.IsGlobalUnicast() {
+			return text, nil
+		}
+	}
+	return "", nil
+}
+
+// leave takes off the floating addresses that the host has no more. This comes before the firewall changes: without its rules the host would answer for
+// them itself, and end the connections of guests that have gone to another host.
+func (p *Plane) leave(st *network.HostState) error {
+	_, _, keep, err := p.floats(st)
+	if err == nil {
+		err = p.unfloat(keep)
+	}
+	if err != nil {
+		return &network.PartError{Err: err}
+	}
+	return nil
+}
+
+// floating puts the floating addresses of the host's ports onto its outside interface. Those of a guest that is still on its way here stay where it is.
 func (p *Plane) floating(st *network.HostState) error {
 	if err := p.float(st); err != nil {
 		return &network.PartError{Err: err}
@@ -193,8 +241,8 @@ func (p *Plane) floating(st *network.HostState) error {
 	return nil
 }
 
-func (p *Plane) float(st *network.HostState) error {
-	var want []string
+// floats are the floating addresses that the host shall have, on which interface, and how they are noted.
+func (p *Plane) floats(st *network.HostState) (link netlink.Link, want, noted []string, err error) {
 	for i := range st.Ports {
 		if st.Ports[i].Incoming {
 			continue
@@ -205,18 +253,21 @@ func (p *Plane) float(st *network.HostState) error {
 			}
 		}
 	}
-	if len(want) == 0 && len(p.undo.Floating) == 0 {
-		return nil
+	if len(want) == 0 {
+		return nil, nil, nil, nil
 	}
-	link, err := p.outside()
-	if err != nil {
-		return fmt.Errorf("interface for floating addresses: %w", err)
+	if link, err = p.outside(); err != nil {
+		return nil, nil, nil, fmt.Errorf("interface for floating addresses: %w", err)
 	}
-	var keep []string
 	for _, w := range want {
-		keep = append(keep, link.Attrs().Name+" "+w)
+		noted = append(noted, link.Attrs().Name+" "+w)
 	}
-	if err := p.unfloat(keep); err != nil {
+	return link, want, noted, nil
+}
+
+func (p *Plane) float(st *network.HostState) error {
+	link, want, keep, err := p.floats(st)
+	if err != nil {
 		return err
 	}
 	for i, entry := range keep {

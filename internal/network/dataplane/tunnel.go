@@ -276,7 +276,7 @@ func (b *builder) peers(n *network.HostNetwork) (out []*network.HostNetwork) {
 }
 
 func (b *builder) stayHere(n *network.HostNetwork) {
-	own4, own6 := []string{metadataAddress}, []string{linkLocal(b.opts.MAC(n))}
+	own4, own6 := []string{metadataAddress}, []string{linkLocal(b.opts.MAC(n)), metadataSix}
 	dhcp, adverts := map[int]bool{}, false
 	for i := range n.Subnets {
 		s := &n.Subnets[i]
