@@ -29,10 +29,10 @@ guest:     ## build the small guest image into STATE/guest
 	@scripts/install.sh guest && test/guest/build.sh $(STATE)/guest
 
 guests:    ## the suite of real guests on QEMU; it needs root and touches nothing outside its own namespaces
-	@scripts/install.sh hypervisor machines guest browser && KILONOVA_GUESTS=1 go test -count=1 -timeout 30m -v ./test/guests
+	@scripts/install.sh hypervisor machines guest browser && KILONOVA_GUESTS=1 go test -count=1 -timeout 85m -v ./test/guests
 
 moves:     ## real guests moved between three hosts on this machine: live, cold, shelved, evacuated; root, in namespaces of its own
-	@scripts/install.sh hypervisor guest && KILONOVA_GUESTS=1 go test -count=1 -timeout 30m -v ./test/moves
+	@scripts/install.sh hypervisor guest && KILONOVA_GUESTS=1 go test -count=1 -timeout 85m -v ./test/moves
 
 conformance: build ## Tempest's smoke tests on the fake driver
 	@scripts/install.sh conformance && test/conformance/run.sh smoke

@@ -25,7 +25,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
-if ! { $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+patient="-o Acquire::Retries=5 -o DPkg::Lock::Timeout=600" # a mirror that stutters, or another apt at work, is no failure
+if ! { $as_root apt-get $patient update -qq && $as_root env DEBIAN_FRONTEND=noninteractive apt-get $patient install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
   tail -20 "$log" >&2
   echo "The packages could not be installed; the whole log is in $log" >&2
   exit 1

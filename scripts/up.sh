@@ -21,12 +21,12 @@ else
   : >"$LOG"
   setsid nohup bin/kilonova up --state-dir "$STATE" --listen "$LISTEN" --compute-driver "$DRIVER" ${KILONOVA_FLAGS:-} >>"$LOG" 2>&1 </dev/null &
   echo $! >"$PIDFILE"
-  for _ in $(seq 600); do
+  for _ in $(seq 3000); do
     grep -q '^kilonova is ready' "$LOG" && break
     running || { tail -20 "$LOG" >&2; die "the cloud ended at its start; the log is $LOG"; }
     sleep 0.1
   done
-  grep '^kilonova is ready' "$LOG" || { tail -20 "$LOG" >&2; die "the cloud was not ready within a minute; the log is $LOG"; }
+  grep '^kilonova is ready' "$LOG" || { tail -20 "$LOG" >&2; die "the cloud was not ready within five minutes; the log is $LOG"; }
 fi
 # What is printed at the end must work from another shell, which knows nothing of this one's settings.
 again="make down"

@@ -46,9 +46,9 @@ func TestGophercloudAcceptance(t *testing.T) {
 	known := exceptions(t)
 	for _, s := range suites {
 		t.Run(s, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, file(s), "-test.v", "-test.timeout", "10m")
+			cmd := exec.CommandContext(ctx, file(s), "-test.v", "-test.timeout", "24m")
 			cmd.Env, cmd.Dir = env, t.TempDir()
 			out, err := cmd.CombinedOutput()
 			text := string(out)

@@ -17,7 +17,7 @@ func TestOpenStackCommands(t *testing.T) {
 	if err := exec.Command(python, "-c", "import openstackclient.shell").Run(); err != nil {
 		t.Skip("python3-openstackclient is not installed: scripts/install.sh client")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	defer cancel()
 	bin, err := process.Build(ctx, t.TempDir())
 	if err != nil {

@@ -132,7 +132,7 @@ func (c *cloud) at(version string) *gophercloud.ServiceClient {
 
 func (c *cloud) wait(id, status string) *servers.Server {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Minute)
 	defer cancel()
 	ok(c.t, "wait for "+status, servers.WaitForStatus(ctx, c.compute, id, status))
 	return must[*servers.Server](c.t, "show server")(servers.Get(ctx, c.compute, id).Extract())
@@ -141,7 +141,7 @@ func (c *cloud) wait(id, status string) *servers.Server {
 // settled waits until a server has the status and nothing goes on.
 func (c *cloud) settled(id, status string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Minute)
 	defer cancel()
 	for {
 		s := must[*servers.Server](c.t, "show server")(servers.Get(ctx, c.compute, id).Extract())
@@ -320,7 +320,7 @@ func (c *cloud) server(t *testing.T, small, large string) {
 
 func (c *cloud) gone(t *testing.T, id string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	for {
 		if _, err := servers.Get(ctx, c.compute, id).Extract(); status(err) == 404 {

@@ -79,9 +79,10 @@ def main():
         "service_available": {"nova": "compute" in services, "glance": "image" in services, "neutron": "network" in services,
                               "cinder": bool({"volumev3", "block-storage"} & services), "swift": False, "horizon": False},
         "compute": {"image_ref": images[0], "image_ref_alt": images[1], "flavor_ref": flavors[0], "flavor_ref_alt": flavors[1], "build_interval": 1,
-                    "build_timeout": 200 if args.guests else 180, "ready_wait": 0, "shelved_offload_time": 0, "min_compute_nodes": args.hosts, "max_microversion": "latest"},
+                    "build_timeout": 600, "ready_wait": 0, "shelved_offload_time": 0, "min_compute_nodes": args.hosts, "max_microversion": "latest"},
+        "service-clients": {"http_timeout": 300},
         "placement": {"max_microversion": "latest"},
-        "validation": {"run_validation": bool(args.guests), "image_ssh_user": "root", "image_alt_ssh_user": "root", "ssh_timeout": 240, "ping_timeout": 240,
+        "validation": {"run_validation": bool(args.guests), "image_ssh_user": "root", "image_alt_ssh_user": "root", "ssh_timeout": 600, "ping_timeout": 600,
                        # "floating" also makes Tempest give each class of tests a network of its own.
                        "connect_method": "floating", "network_for_ssh": "tempest-external"},
         "compute-feature-enabled": {"disk_config": True, "hostname_fqdn_sanitization": True, "change_password": True, "console_output": True,

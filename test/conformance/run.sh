@@ -52,8 +52,9 @@ if [ -z "${OS_CLOUD:-}" ]; then
   printf 'an image from the web' >"$work/web/image.raw"
   /usr/bin/python3 -u -m http.server 0 --bind 127.0.0.1 --directory "$work/web" >"$work/web.log" 2>&1 &
   web=$!
-  for _ in $(seq 100); do grep -q ' port ' "$work/web.log" && break; sleep 0.1; done
+  for _ in $(seq 1200); do grep -q ' port ' "$work/web.log" && break; sleep 0.1; done
   port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p;q' "$work/web.log")
+  [ -n "$port" ] || { echo "the server of the image does not start" >&2; exit 1; }
   export HTTP_IMAGE=http://127.0.0.1:$port/image.raw
   "$top/bin/kilonova" up --state-dir "$work/state" --listen 127.0.0.1:0 "${driver[@]}" --set identity.bcrypt_cost=4 \
     --set compute.report_interval=2s --set image.web_download_networks=127.0.0.0/8 --set "image.web_download_ports=80,443,$port" \
@@ -61,11 +62,12 @@ if [ -z "${OS_CLOUD:-}" ]; then
     --set filter_scheduler.enabled_filters=ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter,SameHostFilter,DifferentHostFilter \
     ${KILONOVA_FLAGS:-} >"$work/kilonova.log" 2>&1 &
   cloud=$!
-  for _ in $(seq 300); do
+  for _ in $(seq 3000); do
     grep -q '^kilonova is ready' "$work/kilonova.log" && break
     kill -0 "$cloud" 2>/dev/null || { cat "$work/kilonova.log" >&2; exit 1; }
     sleep 0.1
   done
+  grep -q '^kilonova is ready' "$work/kilonova.log" || { echo "the cloud is not ready after five minutes" >&2; exit 1; }
   export OS_CLIENT_CONFIG_FILE=$work/state/clouds.yaml OS_CLOUD=admin
 fi
 

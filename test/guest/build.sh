@@ -22,7 +22,16 @@ missing=$(sed 's/#.*//' "$here/packages" | while read -r p; do
 done)
 [ -z "$missing" ] || { echo "$0: these packages are not installed:" $missing >&2; exit 3; }
 
-kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*-cloud-amd64\)$/\1/p' | sort -V | tail -n 1)
+# Two runs that share OUTDIR do it one after the other.
+exec 9>"$out/lock"
+flock 9
+
+newest() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[^ ]*-cloud-amd64\)$/\1/p' | sort -V | tail -n 1; }
+kernel=$(newest)
+if [ -z "$kernel" ] && [ "$(id -u)" = 0 ]; then # a new machine has no lists of packages
+	apt-get update -qq >/dev/null
+	kernel=$(newest)
+fi
 [ -n "$kernel" ] || { echo "$0: apt knows no cloud kernel; run apt-get update" >&2; exit 3; }
 extras="$kernel-unsigned qemu-guest-agent liburing2 libnuma1"
 
@@ -35,9 +44,15 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# fetch PACKAGE: the lists may name a version that the mirror has replaced.
+fetch() {
+	(cd "$out/packages" && apt-get download -q -o APT::Sandbox::User=root -o Acquire::Retries=3 "$1" >/dev/null) ||
+		{ apt-get update -qq >/dev/null; (cd "$out/packages" && apt-get download -q -o APT::Sandbox::User=root -o Acquire::Retries=3 "$1" >/dev/null); }
+}
+
 for p in $extras; do
 	set -- "$out/packages/$p"_*.deb
-	[ -e "$1" ] || { (cd "$out/packages" && apt-get download -q -o APT::Sandbox::User=root "$p" >/dev/null); set -- "$out/packages/$p"_*.deb; }
+	[ -e "$1" ] || { fetch "$p"; set -- "$out/packages/$p"_*.deb; }
 	dpkg-deb -x "$1" "$work/extra"
 done
 version=$(ls "$work/extra/lib/modules")

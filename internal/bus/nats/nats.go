@@ -59,6 +59,8 @@ type Bus struct {
 const (
 	// alone is how many subscriptions have a goroutine of their own. A process that plays thousands of hosts has all others share one.
 	alone = 32
+	// startWithin is how long the server inside this process may take to start and to note a subscription: only a machine that stands still needs long.
+	startWithin = time.Minute
 	// backlog is how many messages wait for that one; what does not fit is lost, which the bus is allowed to.
 	backlog = 1 << 15
 )
@@ -113,7 +115,7 @@ func embedded(cfg Config) (*server.Server, error) {
 		return nil, fmt.Errorf("start the message bus: %w", err)
 	}
 	go srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(startWithin) {
 		srv.Shutdown()
 		return nil, fmt.Errorf("the embedded message bus did not start on %q: is the address in use?", cfg.Listen)
 	}
@@ -186,7 +188,11 @@ func (b *Bus) Serve(subject, queue string, h bus.Handler) (func(), error) {
 		cancel()
 		return nil, fmt.Errorf("serve %s: %w", subject, err)
 	}
-	if err := b.conn.FlushTimeout(5 * time.Second); err != nil && b.server != nil {
+	within := startWithin
+	if b.server == nil {
+		within = 5 * time.Second // one that is away at the moment takes the subscription when it is back
+	}
+	if err := b.conn.FlushTimeout(within); err != nil && b.server != nil {
 		cancel()
 		return nil, fmt.Errorf("serve %s: %w", subject, err)
 	}

@@ -94,7 +94,7 @@ func (r *rig) token(name, host string, port int, ttl time.Duration) {
 }
 
 func (r *rig) dial(path string, h http.Header) (*websocket.Conn, int, error) {
-	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Minute)
 	defer cancel()
 	c, resp, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(r.url, "http")+path, &websocket.DialOptions{HTTPHeader: h, Subprotocols: []string{"binary"}})
 	status := 0

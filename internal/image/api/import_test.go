@@ -21,7 +21,7 @@ import (
 // settled waits until the newest task of an image is over and gives it.
 func (c *cloud) settled(id string) map[string]any {
 	c.t.Helper()
-	for range 2000 {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		list, _ := c.want(200, c.do("p1", "GET", "/v2/images/"+id+"/tasks", nil)).doc(c.t)["tasks"].([]any)
 		if len(list) > 0 {
 			task, _ := list[0].(map[string]any)
@@ -29,10 +29,18 @@ func (c *cloud) settled(id string) map[string]any {
 				return task
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	c.t.Fatal("the task does not end")
 	return nil
+}
+
+// keeps waits until no more than n files are left: what was staged goes after its task is over.
+func (c *cloud) keeps(n int) []string {
+	left := c.files()
+	for end := time.Now().Add(5 * time.Minute); len(left) > n && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		left = c.files()
+	}
+	return left
 }
 
 func TestGlanceDirect(t *testing.T) {
@@ -67,7 +75,7 @@ func TestGlanceDirect(t *testing.T) {
 	if !bytes.Equal(c.do("p1", "GET", "/v2/images/"+id+"/file", nil).body, data) {
 		t.Fatal("other data")
 	}
-	if left := c.files(); len(left) != 1 || !strings.HasPrefix(left[0], "file/data/"+id) {
+	if left := c.keeps(1); len(left) != 1 || !strings.HasPrefix(left[0], "file/data/"+id) {
 		t.Fatalf("files: %v", left)
 	}
 }
@@ -84,7 +92,7 @@ func TestImportRefusesBadContent(t *testing.T) {
 	if got := c.show("p1", id); got["status"] != "queued" || got["os_glance_failed_import"] != "file" {
 		t.Fatal(got)
 	}
-	if left := c.files(); len(left) != 0 {
+	if left := c.keeps(0); len(left) != 0 {
 		t.Fatalf("left: %v", left)
 	}
 }
@@ -137,12 +145,11 @@ func TestWebDownload(t *testing.T) {
 	c.want(403, c.do("p1", "POST", "/v2/tasks", body))
 	task := c.want(201, c.do("admin", "POST", "/v2/tasks", body)).doc(t)
 	path, _ := task["self"].(string)
-	for range 2000 {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		task = c.want(200, c.do("admin", "GET", path, nil)).doc(t)
 		if task["status"] == "success" || task["status"] == "failure" {
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	result, _ := task["result"].(map[string]any)
 	image, _ := result["image_id"].(string)

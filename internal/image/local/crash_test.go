@@ -276,13 +276,12 @@ func TestAcceptedImportSurvivesCrash(t *testing.T) {
 	}
 	again := p.open()
 	defer func() { _ = again.Close() }()
-	for range 1000 {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if got, err := again.Task(t.Context(), task.ID); err != nil {
 			t.Fatal(err)
 		} else if got.Status == local.TaskSuccess {
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	if got := p.status(again, id); got != image.Active {
 		t.Fatal(got)
@@ -296,7 +295,11 @@ func TestAcceptedImportSurvivesCrash(t *testing.T) {
 		t.Fatal(len(got), err)
 	}
 	_ = r.Close()
-	if left := p.files(); len(left) != 1 {
+	left := p.files()
+	for end := time.Now().Add(5 * time.Minute); len(left) != 1 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		left = p.files() // what was staged goes after the task has succeeded
+	}
+	if len(left) != 1 {
 		t.Fatalf("left: %v", left)
 	}
 }

@@ -50,7 +50,7 @@ func TestSuite(t *testing.T) {
 			Volume: func(*testing.T) virt.Disk {
 				return virt.Disk{VolumeID: id.UUID(), Connection: map[string]any{"driver_volume_type": "fake"}}
 			},
-			Limit: 20 * time.Second,
+			Limit: 5 * time.Minute,
 		}
 	})
 }

@@ -55,7 +55,7 @@ func TestDeadDaemonDoesNotRun(t *testing.T) {
 	}
 	until := func(text string) {
 		t.Helper()
-		for end := time.Now().Add(time.Minute); !bytes.Contains(stat(), []byte(text)); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(patience); !bytes.Contains(stat(), []byte(text)); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("the process is %s, not %q", stat(), text)
 			}

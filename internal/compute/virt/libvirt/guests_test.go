@@ -410,10 +410,7 @@ func TestConsolePortsMove(t *testing.T) {
 	take := func(e *virt.ConsoleEndpoint) {
 		t.Helper()
 		l, err := net.Listen("tcp", net.JoinHostPort(e.Host, strconv.Itoa(e.Port)))
-		for range 100 { // the process ends a little after libvirt says so
-			if err == nil {
-				break
-			}
+		for end := time.Now().Add(patience); err != nil && time.Now().Before(end); { // the process ends a little after libvirt says so
 			time.Sleep(100 * time.Millisecond)
 			l, err = net.Listen("tcp", net.JoinHostPort(e.Host, strconv.Itoa(e.Port)))
 		}

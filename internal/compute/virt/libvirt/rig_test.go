@@ -115,7 +115,7 @@ func startHost(t *testing.T, c libvirt.DaemonConfig) *host {
 	}
 	h := &host{Daemon: d, dir: dir, cfg: libvirt.Config{Socket: d.Socket(), InstancesDir: filepath.Join(dir, "instances"), VirtType: "qemu", MemoryStats: 10 * time.Second}}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		h.empty(ctx, t)
 		if err := d.Stop(ctx); err != nil {

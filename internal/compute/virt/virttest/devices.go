@@ -55,7 +55,7 @@ func testConsole(t *testing.T, b *bench) {
 			t.Errorf("%s console cannot be reached: %+v", kind, *e)
 		}
 		if e.Path == "" {
-			c, err := net.DialTimeout("tcp", net.JoinHostPort(e.Host, strconv.Itoa(e.Port)), 10*time.Second)
+			c, err := net.DialTimeout("tcp", net.JoinHostPort(e.Host, strconv.Itoa(e.Port)), b.Limit)
 			must(t, "dial "+kind, err)
 			c.Close()
 		}
