@@ -42,6 +42,19 @@ func (e *Engine) ByObject(ctx context.Context, object string) ([]Record, error) 
 	return e.records(e.cfg.DB.Query(ctx, "SELECT "+columns+" FROM operations WHERE object = ? AND action <> '' ORDER BY accepted DESC, id DESC", object))
 }
 
+// Held tells whether an open operation holds the object, one that needs attention among them.
+func (e *Engine) Held(ctx context.Context, object string) (bool, error) {
+	var op string
+	err := e.cfg.DB.QueryRow(ctx, "SELECT id FROM operations WHERE holds = ?", object).Scan(&op)
+	if db.IsNoRows(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read operations: %w", err)
+	}
+	return true, nil
+}
+
 // List implements Reader.
 func (e *Engine) List(ctx context.Context, states []State, limit int) ([]Record, error) {
 	q, args := "SELECT "+columns+" FROM operations", []any{}

@@ -196,22 +196,20 @@ func (f *flows) liveUndone(ctx context.Context, tx *db.Tx, r *operation.Run, cau
 	return f.liveDone(ctx, tx, r)
 }
 
-// hasMoved tells whether the guest runs at the destination and is not at the source any more. A source that is down cannot be asked: then the
-// destination alone decides.
+// hasMoved tells whether the guest left the source for the destination. Of two hosts one that is up is enough: the guest is there or it is not. It fails with
+// fault.Unavailable while neither can be asked.
 func (f *flows) hasMoved(ctx context.Context, r *operation.Run, src, dst string) (bool, error) {
 	var g virt.GuestState
 	err := f.try(ctx, r, dst, command.QueryGuest, struct{}{}, &g)
-	if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, dst) {
+	dead := errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, dst)
+	switch {
+	case errors.Is(err, fault.NotFound), err == nil && g.Power != virt.Running:
 		return false, nil
-	}
-	if err != nil {
+	case err != nil && !dead:
 		return false, err
 	}
-	if g.Power != virt.Running {
-		return false, nil
-	}
 	err = f.try(ctx, r, src, command.QueryGuest, struct{}{}, nil)
-	if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, src) {
+	if errors.Is(err, fault.NotFound) || !dead && errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, src) {
 		return true, nil
 	}
 	return false, err
@@ -238,10 +236,14 @@ func (f *flows) liveFinish(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	var g command.GuestResult
-	if err := f.try(ctx, r, dst.Host, command.AdoptLive, command.SpecArgs{Spec: SpecOf(s)}, &g); err != nil {
+	adopt := command.SpecArgs{Spec: SpecOf(s)}
+	err = f.try(ctx, r, dst.Host, command.AdoptLive, adopt, &g)
+	if err == nil {
+		r.Set(varPower, g.Power)
+	}
+	if err := f.orOwe(ctx, r, dst.Host, command.AdoptLive, adopt, "the server came by live migration just before the host went down", err); err != nil {
 		return err
 	}
-	r.Set(varPower, g.Power)
 	return f.release(ctx, migrationID(r))
 }
 

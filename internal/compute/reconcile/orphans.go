@@ -52,8 +52,8 @@ func (l *Loops) sweepAfter(ctx context.Context, o operation.Record) (bool, error
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return false, err
 	}
-	if err == nil && s.TaskState != "" {
-		return false, nil
+	if held, e := l.cfg.Engine.Held(ctx, o.Object); e != nil || held { // by whoever took over, perhaps: it is still ending this one
+		return false, e
 	}
 	// What the migration of an ended move still holds is nobody's: a finished resize is not undone and not superseded without a delete.
 	if err := l.free(ctx, id.Derived(o.ID, "migration")); err != nil {

@@ -41,6 +41,7 @@ type Hosts interface {
 
 // Engine is what loops need of the operation engine.
 type Engine interface {
+	Held(ctx context.Context, object string) (bool, error)
 	operation.Acceptor
 	operation.Reader
 	Forget(ctx context.Context, tx *db.Tx, objects ...string) error
