@@ -3,11 +3,13 @@ package compute
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"kilonova/internal/fault"
+	"kilonova/internal/network"
 )
 
 // PCIAlias is a name under which flavors ask for PCI devices (option [pci] alias).
@@ -177,6 +179,14 @@ func PCIWants(aliases []PCIAlias, extra map[string]string, policy string) ([]PCI
 	return out, nil
 }
 
+// Running narrows what is wanted to devices that can be moved with a running guest.
+func (w *PCIWant) Running() {
+	for i, spec := range w.Specs {
+		w.Specs[i] = maps.Clone(spec)
+		w.Specs[i][TagLiveMigratable] = "true"
+	}
+}
+
 // Matches tells whether a device with these facts will do for one of the specifications. A device that has virtual functions is given as a whole, and one that is managed
 // from afar is given, only to who asks for just that.
 func Matches(specs []map[string]string, facts map[string]string) bool {
@@ -202,9 +212,27 @@ type PortDevice struct {
 	NUMAPolicy      string `json:"numa_policy,omitempty"` // the port's numa_affinity_policy; "": that of the server
 }
 
-// IsDevice tells whether a port of the type is a PCI device: a virtual function given to the guest (direct), one under a macvtap device, a whole card (direct-physical).
-func IsDevice(vnicType string) bool {
-	return vnicType == "direct" || vnicType == "macvtap" || vnicType == "direct-physical"
+// DeviceOf gives what an interface that is not normal asks of its host; nil: it is an ordinary one.
+func DeviceOf(v *network.VIF) *PortDevice {
+	if v.VNICType == "" || v.VNICType == "normal" {
+		return nil
+	}
+	return &PortDevice{PortID: v.PortID, VNICType: v.VNICType, PhysicalNetwork: v.PhysicalNetwork, Trusted: v.Trusted, NUMAPolicy: v.NUMAPolicy}
+}
+
+// DevicesOf gives those of a server's interfaces that are PCI devices.
+func DevicesOf(vifs []network.VIF) (out []network.VIF) {
+	for _, v := range vifs {
+		if network.IsDevice(v.VNICType) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// WithoutDevices gives those that are not.
+func WithoutDevices(vifs []network.VIF) []network.VIF {
+	return slices.DeleteFunc(slices.Clone(vifs), func(v network.VIF) bool { return network.IsDevice(v.VNICType) })
 }
 
 // Facts are what a device must have to be the port.

@@ -87,6 +87,8 @@ type Port struct {
 	Standard
 	Profile   map[string]any `json:",omitempty"` // binding:profile, kept as given
 	ExtraDHCP []DHCPOption   `json:",omitempty"`
+	// NUMAPolicy is numa_affinity_policy: required, preferred, legacy, socket; "": that of the server.
+	NUMAPolicy string `json:",omitempty"`
 }
 
 // DHCPOption is an option that a port's DHCP answers carry besides the usual ones (extension extra_dhcp_opt).
@@ -131,7 +133,13 @@ type VIF struct {
 	Tag            string    `json:"tag,omitempty"`
 	Model          string    `json:"model,omitempty"`   // virtio, e1000, …; "" driver's default
 	Created        bool      `json:"created,omitempty"` // the port was made for the server and goes with it
-	Type           string    `json:"type,omitempty"`    // bridge
+	Type           string    `json:"type,omitempty"`    // bridge, hw_veb, hostdev_physical, binding_failed
+	// The rest is of ports that are not of the type normal. The PCI device of one that is a device (IsDevice) stands in the server's claim.
+	VNICType        string `json:"vnic_type,omitempty"` // "": normal
+	PhysicalNetwork string `json:"physical_network,omitempty"`
+	VLAN            int    `json:"vlan,omitempty"`
+	Trusted         bool   `json:"trusted,omitempty"`
+	NUMAPolicy      string `json:"numa_policy,omitempty"`
 }
 
 // VIFAddr is an address with what a guest must know to use it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 
 	"kilonova/internal/compute"
@@ -73,6 +74,57 @@ func (c *Conductor) takeParts(ctx context.Context, w flow.Want, req *scheduler.R
 // leaveParts lets go of what takeParts claimed. What the server held before it began to move stays with the migration until that ends.
 func (c *Conductor) leaveParts(ctx context.Context, w flow.Want) error {
 	return c.cfg.DB.Write(ctx, func(tx *db.Tx) error { return c.cfg.Store.DropClaims(ctx, tx, w.Server.ID) })
+}
+
+// TakePort implements flow.Placer.
+func (c *Conductor) TakePort(ctx context.Context, s *compute.Server, port compute.PortDevice) (claim *compute.Claim, err error) {
+	policy, err := compute.PCIPolicy(s.Flavor.ExtraSpecs, s.ImageProps)
+	if err != nil {
+		return nil, err
+	}
+	want := scheduler.PortRequests([]compute.PortDevice{port}, policy)
+	if len(want) != 1 {
+		return nil, noDevice(s, "no host has devices for ports of the type "+port.VNICType)
+	}
+	err = c.cfg.DB.Write(ctx, func(tx *db.Tx) error {
+		text, err := c.cfg.Store.LockHost(ctx, tx, s.Host)
+		if err != nil {
+			return err
+		}
+		all, err := c.cfg.Store.HostClaims(ctx, tx, s.Host)
+		if err != nil {
+			return err
+		}
+		claim = &compute.Claim{}
+		if at := slices.IndexFunc(all, func(h store.HostClaim) bool { return h.Consumer == s.ID }); at >= 0 {
+			claim = &all[at].Claim
+		}
+		if claim.Ports[port.PortID] != "" {
+			return nil // by this step, before it was interrupted
+		}
+		var info virt.HostInfo
+		if err := json.Unmarshal(text, &info); err != nil {
+			return err
+		}
+		compute.Use(info.NUMA, info.PCI, byServer(all))
+		address, why := scheduler.TakePort(want[0], claim, info.NUMA, info.PCI)
+		if why != "" {
+			return noDevice(s, why)
+		}
+		next := *claim
+		next.Ports = maps.Clone(claim.Ports)
+		if next.Ports == nil {
+			next.Ports = map[string]string{}
+		}
+		next.Ports[port.PortID] = address
+		claim = &next
+		return c.cfg.Store.PutClaim(ctx, tx, store.HostClaim{Consumer: s.ID, ServerID: s.ID, Host: s.Host, Claim: next})
+	})
+	return claim, err
+}
+
+func noDevice(s *compute.Server, why string) error {
+	return fault.New(fault.Invalid, "Failed to claim PCI device for %s during interface attach: %s.", s.ID, why)
 }
 
 // partsOn gives what a consumer holds of a host; nil: nothing.

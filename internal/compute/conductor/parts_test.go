@@ -53,7 +53,7 @@ func (c *cloud) exclusive() (cpus, devices int) {
 				cpus++
 			}
 		}
-		for _, d := range h.Claim.Devices {
+		for _, d := range h.Claim.Addresses() {
 			take(h.Host, d, h.Consumer)
 			devices++
 		}

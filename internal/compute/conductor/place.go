@@ -153,8 +153,19 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 	if err != nil {
 		return nil, err
 	}
-	req.PCI = append(scheduler.PCIRequests(s.ID, wants, c.planner.Config().PCIInPlacement), scheduler.PortRequests(w.Ports, policy)...)
-	for _, p := range w.Ports {
+	ports := w.Ports
+	for i := range s.VIFs {
+		if p := compute.DeviceOf(&s.VIFs[i]); p != nil {
+			ports = append(ports, *p)
+		}
+	}
+	if w.Running {
+		for i := range wants {
+			wants[i].Running()
+		}
+	}
+	req.PCI = append(scheduler.PCIRequests(s.ID, wants, c.planner.Config().PCIInPlacement), scheduler.PortRequests(ports, policy)...)
+	for _, p := range ports {
 		req.Ports = append(req.Ports, scheduler.Port{ID: p.PortID, VNICType: p.VNICType})
 	}
 	if s.LaunchedOn != "" || len(w.Exclude) > 0 {

@@ -185,13 +185,12 @@ func (f *flows) plug(ctx context.Context, r *operation.Run, s *compute.Server, p
 			vifs[i].Tag, vifs[i].Created = nics[at].Tag, nics[at].PortID == ""
 		}
 	}
-	return vifs, nil
+	return vifs, bound(vifs)
 }
 
 func (f *flows) plugOne(ctx context.Context, r *operation.Run, s *compute.Server, place Place, port string, n compute.NICRequest, groups []string) error {
 	if n.PortID != "" {
-		_, err := f.Network.BindPort(ctx, caller(r), port, s.ID, portOwner(place.Zone), place.Host)
-		return err
+		return f.bindOne(ctx, r, s.ID, port, n.VNICType, place)
 	}
 	req := network.PortRequest{ID: port, NetworkID: n.NetworkID, SecurityGroups: groups, DeviceID: s.ID, DeviceOwner: portOwner(place.Zone), HostID: place.Host,
 		DNSName: s.Hostname, ProjectID: s.ProjectID}

@@ -37,6 +37,9 @@ type Placer interface {
 	// Place chooses a host for the server and claims it. Called again for the same consumer it finds the claim that is there. It fails with
 	// an error of code CodeNoValidHost when no host will do.
 	Place(ctx context.Context, w Want) (*Place, error)
+	// TakePort claims a PCI device for one more port of a server, on its host, and gives all that the server holds there then. Called again it finds the device that is
+	// claimed. It fails with fault.Invalid when there is none.
+	TakePort(ctx context.Context, s *compute.Server, port compute.PortDevice) (*compute.Claim, error)
 	// Check tells whether the server may be on host with another image (rebuild).
 	Check(ctx context.Context, w Want, host string) error
 	// Down tells whether a host is known not to work: its agent has been silent for longer than service_down_time, was forced down, or is unknown.
@@ -55,8 +58,10 @@ type Want struct {
 	// ForceHost and ForceNode are not put before the filters.
 	ForceHost, ForceNode string
 	Exclude              []string // hosts that failed already, or that the server shall leave
-	// Ports are those of the server's ports that are not of the type normal.
+	// Ports are those of a new server's ports that are not of the type normal; those of others stand in its record.
 	Ports []compute.PortDevice
+	// Running tells that the guest runs while it moves: the devices that its flavor asks for must bear that.
+	Running bool
 	// Migration is the uuid of the consumer that takes over what the server holds now; "" when it does not move.
 	Migration string
 }

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"kilonova/internal/compute"
@@ -49,7 +50,14 @@ func (f *flows) attachPort(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
-	if err := f.plugOne(ctx, r, s, originOf(s).Place, port, in.NICRequest, nil); err != nil {
+	place := originOf(s).Place
+	if in.Device != nil {
+		if place.Claim, err = f.Placer.TakePort(ctx, s, *in.Device); err != nil {
+			return err
+		}
+		r.Set(varPlace, place)
+	}
+	if err := f.plugOne(ctx, r, s, place, port, in.NICRequest, nil); err != nil {
 		return err
 	}
 	vifs, err := f.Network.VIFs(ctx, port)
@@ -61,7 +69,7 @@ func (f *flows) attachPort(ctx context.Context, r *operation.Run) error {
 	}
 	vifs[0].Tag, vifs[0].Created = in.Tag, in.PortID == ""
 	r.Set(varVIFs, vifs)
-	return nil
+	return bound(vifs)
 }
 
 // without gives the interfaces without that of a port.
@@ -70,8 +78,13 @@ func without(vifs []network.VIF, port string) []network.VIF {
 }
 
 func (f *flows) attachVIF(ctx context.Context, tx *db.Tx, r *operation.Run) error {
-	v := vifsOf(r)
-	return f.update(ctx, tx, r, func(s *compute.Server) { s.VIFs = append(without(s.VIFs, v[0].PortID), v...) })
+	v, place := vifsOf(r), placeOf(r)
+	return f.update(ctx, tx, r, func(s *compute.Server) {
+		s.VIFs = append(without(s.VIFs, v[0].PortID), v...)
+		if place.Claim != nil {
+			s.SetClaim(place.Claim)
+		}
+	})
 }
 
 func (f *flows) attachRemove(ctx context.Context, r *operation.Run) error {
@@ -83,8 +96,21 @@ func (f *flows) attachRemove(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {
-		return gone(f.update(ctx, tx, r, func(s *compute.Server) { s.VIFs = without(s.VIFs, port) }))
+		return f.lose(ctx, tx, r, port, in.Device != nil)
 	})
+}
+
+// lose takes an interface out of the server's record, and lets go of its device if it is one.
+func (f *flows) lose(ctx context.Context, tx *db.Tx, r *operation.Run, port string, device bool) error {
+	var failed error
+	err := f.update(ctx, tx, r, func(s *compute.Server) {
+		device = device || slices.ContainsFunc(s.VIFs, func(v network.VIF) bool { return v.PortID == port && network.IsDevice(v.VNICType) })
+		s.VIFs = without(s.VIFs, port)
+		if device {
+			failed = f.dropDevice(ctx, tx, s, port)
+		}
+	})
+	return errors.Join(gone(err), failed)
 }
 
 func (f *flows) attachPlug(ctx context.Context, r *operation.Run) error {
@@ -158,5 +184,5 @@ func (f *flows) detachVIF(ctx context.Context, tx *db.Tx, r *operation.Run) erro
 	if err != nil {
 		return err
 	}
-	return f.update(ctx, tx, r, func(s *compute.Server) { s.VIFs = without(s.VIFs, port) })
+	return f.lose(ctx, tx, r, port, false)
 }

@@ -42,10 +42,10 @@ func (f *flows) liveSchedule(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
-	if c := s.Claim(); c != nil && len(c.Devices) > 0 {
-		return fault.New(fault.Invalid, "Instance %s has PCI devices of its host: it cannot leave it while it runs. Stop it and migrate it then.", s.ID)
+	if err := f.movable(ctx, s); err != nil {
+		return err
 	}
-	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(append(excluded(r), guarded(r)...), s.Host), Migration: migrationID(r)}
+	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(append(excluded(r), guarded(r)...), s.Host), Running: true, Migration: migrationID(r)}
 	if in.Force {
 		w.ForceHost = in.Host
 	} else {
@@ -70,6 +70,7 @@ func liveArgs(r *operation.Run, s *compute.Server) (command.LiveMigrateArgs, err
 	}
 	a := command.LiveMigrateArgs{Spec: SpecOf(s), Block: in.Block == nil || *in.Block, Auto: in.Block == nil, Migration: migrationID(r)}
 	a.Spec.Claim = placeOf(r).Claim // the guest is defined at the destination with what it holds there
+	a.Spec.VIFs = compute.WithoutDevices(a.Spec.VIFs)
 	if r.Get(varTarget, &a.Target); a.Target[command.SharedDisks] != "" {
 		a.Block = false
 	}
@@ -91,7 +92,7 @@ func (f *flows) livePrepare(ctx context.Context, r *operation.Run) error {
 	}
 	p := placeOf(r)
 	// The destination wires the ports before the guest comes; until it has come they are bound here.
-	for _, v := range s.VIFs {
+	for _, v := range a.Spec.VIFs {
 		if err := f.Network.ReserveBinding(ctx, caller(r), v.PortID, p.Host); gone(err) != nil {
 			return err
 		}
@@ -142,6 +143,9 @@ func (f *flows) liveMove(ctx context.Context, r *operation.Run) error {
 	if err := f.aborted(ctx, r); err != nil {
 		return err
 	}
+	if err := f.unplugDevices(ctx, r, s, src.Host); err != nil {
+		return err
+	}
 	err = f.ask(ctx, r, src.Host, command.LiveMigrate, a, nil, f.aborted)
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -175,7 +179,7 @@ func (f *flows) liveLook(ctx context.Context, r *operation.Run) error {
 	if m.Status != "post-migrating" {
 		moved, err := f.hasMoved(ctx, r, from(r).Host, placeOf(r).Host)
 		if err != nil || !moved {
-			return err
+			return errors.Join(err, f.liveStays(ctx, r))
 		}
 		// It is recorded at once: who does this again, after a crash, may find the destination down.
 		if err := f.Store.DB.Write(ctx, func(tx *db.Tx) error { return gone(f.liveMoved(ctx, tx, r)) }); err != nil {
@@ -184,6 +188,15 @@ func (f *flows) liveLook(ctx context.Context, r *operation.Run) error {
 	}
 	r.Set(varPassed, true)
 	return gone(f.liveFinish(ctx, r))
+}
+
+// liveStays gives the guest its devices back; one of which it cannot be told where it is has them from its next start.
+func (f *flows) liveStays(ctx context.Context, r *operation.Run) error {
+	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
+	if err != nil || len(compute.DevicesOf(s.VIFs)) == 0 {
+		return gone(err)
+	}
+	return f.plugDevicesBack(ctx, r, s, from(r))
 }
 
 func (f *flows) liveUndone(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
@@ -242,6 +255,9 @@ func (f *flows) liveFinish(ctx context.Context, r *operation.Run) error {
 		r.Set(varPower, g.Power)
 	}
 	if err := f.orOwe(ctx, r, dst.Host, command.AdoptLive, adopt, "the server came by live migration just before the host went down", err); err != nil {
+		return err
+	}
+	if err := f.plugDevices(ctx, r, s, dst); err != nil {
 		return err
 	}
 	return f.release(ctx, migrationID(r))

@@ -165,7 +165,7 @@ func (f *flows) release(ctx context.Context, consumers ...string) error {
 // bind moves the bindings of the server's ports to a host; "" leaves them with the server but on no host.
 func (f *flows) bind(ctx context.Context, r *operation.Run, s *compute.Server, p Place) error {
 	for _, v := range s.VIFs {
-		if _, err := f.Network.BindPort(ctx, caller(r), v.PortID, s.ID, portOwner(p.Zone), p.Host); gone(err) != nil {
+		if err := f.bindOne(ctx, r, s.ID, v.PortID, v.VNICType, p); gone(err) != nil {
 			return err
 		}
 	}

@@ -122,9 +122,12 @@ func (f *flows) resizeFinish(ctx context.Context, r *operation.Run) error {
 	}
 	src, dst := from(r), placeOf(r)
 	if dst.Host != src.Host {
-		if err := f.bind(ctx, r, s, dst); err != nil {
-			return err
-		}
+		err = f.bind(ctx, r, s, dst)
+	} else {
+		err = f.moveDevices(ctx, r, s, dst)
+	}
+	if err != nil {
+		return err
 	}
 	sp := specWith(s, newFlavor(s, in))
 	sp.Stopped, sp.Claim = src.Off, dst.Claim
@@ -133,12 +136,12 @@ func (f *flows) resizeFinish(ctx context.Context, r *operation.Run) error {
 
 func (f *flows) resizeUnbind(ctx context.Context, r *operation.Run) error {
 	src := from(r)
-	if placeOf(r).Host == src.Host {
-		return nil
-	}
 	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
 	if err != nil {
 		return gone(err)
+	}
+	if placeOf(r).Host == src.Host {
+		return f.moveDevices(ctx, r, s, src.Place)
 	}
 	return f.bind(ctx, r, s, src.Place)
 }
@@ -316,7 +319,7 @@ func (f *flows) revertStop(ctx context.Context, r *operation.Run) error {
 	}
 	r.Set(varPlace, src)
 	if m.SourceHost == s.Host {
-		return nil
+		return f.moveDevices(ctx, r, s, src)
 	}
 	if err := f.must(ctx, r, s.Host, command.PowerOff, command.PowerOffArgs{}, "a resize to the host was reverted while it was down"); err != nil {
 		return err
@@ -340,12 +343,15 @@ func (f *flows) sourcePlace(ctx context.Context, m *compute.Migration) (Place, e
 
 func (f *flows) revertStart(ctx context.Context, r *operation.Run) error {
 	o := from(r)
-	if o.Host == "" || o.Host == placeOf(r).Host {
+	if o.Host == "" {
 		return nil
 	}
 	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
 	if err != nil {
 		return gone(err)
+	}
+	if o.Host == placeOf(r).Host {
+		return f.moveDevices(ctx, r, s, o.Place)
 	}
 	if err := f.bind(ctx, r, s, o.Place); err != nil {
 		return err

@@ -390,7 +390,10 @@ func (w *world) claimed(want Want) (*Place, error) {
 }
 
 func (w *world) Check(context.Context, Want, string) error { return nil }
-func (w *world) Built(context.Context, string, bool)       {}
+func (w *world) TakePort(context.Context, *compute.Server, compute.PortDevice) (*compute.Claim, error) {
+	return nil, fault.New(fault.Invalid, "these hosts have no devices")
+}
+func (w *world) Built(context.Context, string, bool) {}
 func (w *world) Down(_ context.Context, host string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

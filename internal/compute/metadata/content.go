@@ -105,8 +105,12 @@ func InputOf(s *compute.Server, x Extra) Input {
 				in.SecurityGroups = append(in.SecurityGroups, g)
 			}
 		}
-		if v.Tag != "" {
-			in.Devices = append(in.Devices, Device{Type: "nic", MAC: v.MAC, Tags: []string{v.Tag}})
+		if v.Tag != "" || v.VLAN > 0 || v.Trusted {
+			d := Device{Type: "nic", MAC: v.MAC, VLAN: v.VLAN, VFTrusted: v.Trusted}
+			if v.Tag != "" {
+				d.Tags = []string{v.Tag}
+			}
+			in.Devices = append(in.Devices, d)
 		}
 	}
 	if in.SecurityGroups == nil {

@@ -9,6 +9,7 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/id"
+	"kilonova/internal/network"
 )
 
 // PCIPool is a host's stock of devices that are alike.
@@ -56,7 +57,7 @@ func PCIRequests(server string, wants []compute.PCIWant, inPlacement bool) []PCI
 func PortRequests(ports []compute.PortDevice, policy string) []PCIRequest {
 	var out []PCIRequest
 	for i := range ports {
-		if p := &ports[i]; compute.IsDevice(p.VNICType) {
+		if p := &ports[i]; network.IsDevice(p.VNICType) {
 			out = append(out, PCIRequest{ID: p.PortID, Count: 1, Specs: []map[string]string{p.Facts()}, NUMAPolicy: cmp.Or(p.NUMAPolicy, policy)})
 		}
 	}

@@ -100,8 +100,11 @@ func bindingDoc(b *network.Binding) map[string]any {
 	if profile == nil {
 		profile = map[string]any{}
 	}
-	if b.VIFType == "bridge" {
+	switch b.VIFType {
+	case "bridge":
 		details = map[string]any{"port_filter": true, "connectivity": "l2"}
+	case network.VIFHardware, network.VIFPhysical:
+		details = deviceDetails()
 	}
 	return map[string]any{"host": b.Host, "status": b.Status, "vif_type": b.VIFType, "vnic_type": b.VNICType, "profile": profile, "vif_details": details}
 }

@@ -34,6 +34,8 @@ func extensionList() []extension {
 		{"network_availability_zone", "Network Availability Zone", "Availability zones of networks."},
 		{"pagination", "Pagination support", "Lists in pages."},
 		{"port-mac-override", "Port MAC address override", "The MAC of a port can be changed."},
+		{"port-numa-affinity-policy", "Port NUMA affinity policy", "How near a port's device must be to its server's NUMA nodes."},
+		{"port-numa-affinity-policy-socket", "Port NUMA affinity policy socket", "The policy socket."},
 		{"port-security", "Port Security", "Anti-spoofing can be switched off."},
 		{"port-security-groups-filtering", "Port filtering on security groups", "Ports of a security group."},
 		{"project-id", "project_id field enabled", "project_id stands beside tenant_id."},

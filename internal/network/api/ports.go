@@ -27,6 +27,7 @@ func ports(a *API) *resource {
 			{name: "binding:host_id", when: both, kind: null(text(255)), rule: true, hidden: true},
 			{name: "binding:vnic_type", when: both, kind: oneOf("normal", "macvtap", "direct", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "accelerator-direct", "accelerator-direct-physical", "remote-managed", "vdpa")},
 			{name: "binding:profile", when: both, kind: null(object), rule: true, hidden: true},
+			{name: "numa_affinity_policy", when: both, kind: null(oneOf("required", "preferred", "legacy", "socket"))},
 			{name: "binding:vif_type", kind: text(64), hidden: true},
 			{name: "binding:vif_details", kind: object, hidden: true}},
 		columns: map[string]string{"id": "id", "name": "name", "project_id": "project_id", "network_id": "network_id", "mac_address": "mac_address",
@@ -118,8 +119,15 @@ func (a *API) portDoc(p *network.Port, domain string) doc {
 	if profile == nil {
 		profile = map[string]any{}
 	}
-	if p.VIFType == "bridge" {
+	switch p.VIFType {
+	case "bridge":
 		details = map[string]any{"port_filter": true, "connectivity": "l2", "bridge_name": network.BridgeName(p.NetworkID)}
+	case network.VIFHardware, network.VIFPhysical:
+		details = deviceDetails()
+	}
+	var numa any
+	if p.NUMAPolicy != "" {
+		numa = p.NUMAPolicy
 	}
 	names := []map[string]string{}
 	for _, f := range p.FixedIPs {
@@ -130,7 +138,12 @@ func (a *API) portDoc(p *network.Port, domain string) doc {
 		"fixed_ips": list(p.FixedIPs), "device_id": p.DeviceID, "device_owner": p.DeviceOwner, "security_groups": list(p.SecurityGroups),
 		"allowed_address_pairs": pairs, "port_security_enabled": p.PortSecurity, "extra_dhcp_opts": list(p.ExtraDHCP), "dns_name": p.DNSName,
 		"dns_assignment": names, "binding:host_id": p.HostID, "binding:vnic_type": p.VNICType, "binding:profile": profile,
-		"binding:vif_type": p.VIFType, "binding:vif_details": details}, p.ProjectID, &p.Standard)
+		"binding:vif_type": p.VIFType, "binding:vif_details": details, "numa_affinity_policy": numa}, p.ProjectID, &p.Standard)
+}
+
+// deviceDetails are the details of a port that is a PCI device: nothing on the host looks at what passes.
+func deviceDetails() map[string]any {
+	return map[string]any{"port_filter": false, "connectivity": "l2"}
 }
 
 // checkPort gives a port the port security of its network when it asks for none, and verifies that the caller sees the groups.
@@ -186,6 +199,9 @@ func setPort(p *network.Port, in input) {
 	in.set("dns_name", &p.DNSName)
 	in.set("binding:host_id", &p.HostID)
 	in.set("binding:vnic_type", &p.VNICType)
+	if in.has("numa_affinity_policy") {
+		p.NUMAPolicy = in.str("numa_affinity_policy")
+	}
 	in.setFlag("admin_state_up", &p.AdminStateUp)
 	in.setFlag("port_security_enabled", &p.PortSecurity)
 	if mac := in.str("mac_address"); mac != "" {

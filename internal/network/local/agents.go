@@ -107,6 +107,11 @@ func (c *Change) AddBinding(p *network.Port, b *network.Binding) error {
 	}
 	b.PortID, b.Status = p.ID, "INACTIVE"
 	b.VNICType, b.VIFType = vif(b.Host, b.VNICType)
+	if network.IsDevice(b.VNICType) {
+		if b.VIFType, err = c.deviceKind(p.NetworkID, b.VNICType, b.Profile); err != nil {
+			return err
+		}
+	}
 	c.touch(p)
 	wake.Mark(&c.dirty.Hosts, b.Host)
 	return c.putBinding(b)

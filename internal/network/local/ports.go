@@ -117,6 +117,9 @@ func (c *Change) mac(networkID, want string) (string, error) {
 // simulated one): its ports count as wired as soon as they are bound.
 func (c *Change) bind(p *network.Port) error {
 	p.VNICType, p.VIFType = vif(p.HostID, p.VNICType)
+	if p.HostID != "" && network.IsDevice(p.VNICType) {
+		return c.bindDevice(p)
+	}
 	if p.VIFType != "bridge" || p.DeviceID == "" || p.Status != "DOWN" || strings.HasPrefix(p.DeviceOwner, "network:") {
 		return nil
 	}

@@ -92,6 +92,10 @@ func (s *Service) CreatePort(ctx context.Context, c *auth.Caller, r network.Port
 
 // BindPort implements network.Service.
 func (s *Service) BindPort(ctx context.Context, c *auth.Caller, portID, deviceID, deviceOwner, hostID string) (*network.Port, error) {
+	return s.bindPort(ctx, c, portID, deviceID, deviceOwner, hostID, nil)
+}
+
+func (s *Service) bindPort(ctx context.Context, c *auth.Caller, portID, deviceID, deviceOwner, hostID string, d *network.DeviceBinding) (*network.Port, error) {
 	var out *network.Port
 	err := s.Do(ctx, func(ch *Change) error {
 		var err error
@@ -103,6 +107,7 @@ func (s *Service) BindPort(ctx context.Context, c *auth.Caller, portID, deviceID
 				return fault.New(fault.Conflict, "Port %s is still in use.", portID).WithCode("PortInUse")
 			}
 			p.DeviceID, p.DeviceOwner, p.HostID = deviceID, deviceOwner, hostID
+			placeDevice(p, d)
 			return nil
 		})
 		return err

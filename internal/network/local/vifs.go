@@ -94,6 +94,9 @@ func (a *around) vif(p *network.Port, groupNames map[string]string) network.VIF 
 	if n := a.networks[p.NetworkID]; n != nil {
 		v.NetworkName, v.Bridge, v.MTU = n.Name, n.Bridge, n.MTU
 	}
+	if p.VNICType != "" && p.VNICType != "normal" {
+		a.device(&v, p)
+	}
 	for _, f := range p.FixedIPs {
 		v.FixedIPs = append(v.FixedIPs, a.vifAddr(f))
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"kilonova/internal/clock"
+	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -226,6 +227,7 @@ func (d *Driver) ConsoleLog(ctx context.Context, id string, lines int, limit int
 // AttachInterface implements virt.InterfaceAttacher.
 func (d *Driver) AttachInterface(ctx context.Context, spec *virt.Spec, vif network.VIF) error {
 	return d.change(ctx, "attach-interface", spec.ID, func(g *guest) error {
+		g.Spec.Claim = spec.Claim
 		g.Spec.VIFs = append(withoutVIF(g.Spec.VIFs, vif.PortID), vif)
 		return nil
 	})
@@ -345,6 +347,9 @@ func (d *Driver) LiveMigrate(ctx context.Context, spec *virt.Spec, target map[st
 		}
 		if _, err := d.load(ctx, tx, to, spec.ID); err != nil {
 			return fault.Wrap(err, fault.Conflict, "Host %s is not ready for guest %s.", to, spec.ID)
+		}
+		if len(compute.DevicesOf(g.Spec.VIFs)) > 0 {
+			return fault.New(fault.Conflict, "Guest %s has PCI devices of this host as interfaces and cannot leave it.", spec.ID)
 		}
 		power := g.Power
 		g.Spec = *spec

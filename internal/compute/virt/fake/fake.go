@@ -128,6 +128,9 @@ func (d *Driver) load(ctx context.Context, q db.Querier, host, id string) (*gues
 }
 
 func (d *Driver) save(ctx context.Context, tx *db.Tx, host string, g *guest) error {
+	if err := d.plugged(host, g); err != nil {
+		return err
+	}
 	text, err := json.Marshal(g.doc)
 	if err != nil {
 		return fmt.Errorf("fake guest %s: %w", g.ID, err)

@@ -1,10 +1,13 @@
 package fake
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	"kilonova/internal/compute"
+	"kilonova/internal/compute/virt"
+	"kilonova/internal/fault"
 )
 
 // Hardware is what a fake host plays beyond amounts; the zero value plays no NUMA nodes and no devices.
@@ -86,4 +89,30 @@ func (h *Hardware) devices() []compute.HostDevice {
 		}
 	}
 	return out
+}
+
+// plugged demands, as a hypervisor would, that a running guest's interfaces that are PCI devices are devices of its host.
+func (d *Driver) plugged(host string, g *guest) error {
+	if g.Power != virt.Running || host != d.cfg.Host {
+		return nil
+	}
+	for _, v := range compute.DevicesOf(g.Spec.VIFs) {
+		address := ""
+		if g.Spec.Claim != nil {
+			address = g.Spec.Claim.Ports[v.PortID]
+		}
+		if !slices.ContainsFunc(d.cfg.devices(), func(h compute.HostDevice) bool { return h.Address == address }) {
+			return fault.New(fault.Conflict, "The port %s is no PCI device of host %s (%q).", v.PortID, host, address)
+		}
+	}
+	return nil
+}
+
+// Spec gives what a guest was made of, as it is now: what a look into a real hypervisor would show.
+func (d *Driver) Spec(ctx context.Context, id string) (*virt.Spec, error) {
+	g, err := d.present(ctx, d.cfg.DB, id)
+	if err != nil {
+		return nil, err
+	}
+	return &g.Spec, nil
 }
