@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"kilonova/internal/compute"
-	"kilonova/internal/compute/api/backend"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
 	"kilonova/internal/id"
@@ -141,21 +140,9 @@ func (c *creation) portNIC(ctx context.Context, e networkEntry) (*compute.NICReq
 	n := &compute.NICRequest{NetworkID: p.NetworkID, PortID: p.ID, Tag: e.Tag}
 	if p.VNICType != "normal" {
 		n.VNICType = p.VNICType
-		n.Device, err = c.portDevice(ctx, c.r, p)
+		n.Device, err = c.PortDevice(ctx, c.r, p)
 	}
 	return n, err
-}
-
-// portDevice gives what a port that is a PCI device asks of its host; nil: it is none that hosts have.
-func (a api) portDevice(ctx context.Context, r *httpapi.Request, p *network.Port) (*compute.PortDevice, error) {
-	if !network.IsDevice(p.VNICType) {
-		return nil, nil //nolint:nilnil // no device
-	}
-	n, err := a.Network.GetNetwork(ctx, backend.Internal(r), p.NetworkID)
-	if err != nil {
-		return nil, asInvalid(err, "Network %s could not be found.", p.NetworkID)
-	}
-	return &compute.PortDevice{PortID: p.ID, VNICType: p.VNICType, PhysicalNetwork: n.ProviderPhysical, Trusted: p.Trusted(), NUMAPolicy: p.NUMAPolicy}, nil
 }
 
 // freePort finds a port that no device has.

@@ -132,7 +132,7 @@ func (a api) attachInterface(r *httpapi.Request) (*httpapi.Reply, error) {
 		port, err = a.freePort(r.Context(), r, v.Port)
 		if err == nil {
 			input.PortID, input.NetworkID = port.ID, port.NetworkID
-			if input.Device, err = a.attachable(r, s, port); input.Device != nil {
+			if input.Device, err = a.Attachable(r, s, port); input.Device != nil {
 				input.VNICType = port.VNICType
 			}
 		}
@@ -157,18 +157,6 @@ func (a api) attachInterface(r *httpapi.Request) (*httpapi.Reply, error) {
 		port = p // as it is now that it is plugged
 	}
 	return body(map[string]any{"interfaceAttachment": attachment(port, []network.VIF{{PortID: port.ID, Tag: v.Tag}}, backend.Minor(r))})
-}
-
-// attachable judges whether a port of its type can be plugged into a server that is there, and gives what it asks of the host; nil: nothing.
-func (a api) attachable(r *httpapi.Request, s *compute.Server, p *network.Port) (*compute.PortDevice, error) {
-	if p.VNICType == "normal" || p.VNICType == "" {
-		return nil, nil //nolint:nilnil // an ordinary port
-	}
-	d, err := a.portDevice(r.Context(), r, p)
-	if err == nil && d == nil {
-		err = fault.New(fault.Invalid, "Failed to claim PCI device for %s during interface attach: no host has devices for ports of the type %s.", s.ID, p.VNICType)
-	}
-	return d, err
 }
 
 // newPort makes a port for a server on the network asked for, or the only one there is.
