@@ -24,7 +24,7 @@ import (
 )
 
 // patience bounds each wait. A boot takes some ten seconds under emulation on an idle machine.
-const patience = 4 * time.Minute
+const patience = 10 * time.Minute
 
 const cidr = "198.18.64.0/24"
 

@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds each wait. A boot takes some ten seconds under emulation on an idle machine.
-const patience = 4 * time.Minute
+const patience = 10 * time.Minute
 
 // The control plane is at control; hosts are at .1, .2 and .3. Floating addresses lie among them.
 const (
@@ -173,7 +173,7 @@ func (h *host) kill(t *testing.T) {
 	if err != nil {
 		return
 	}
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		left := 0
 		procs, _ := filepath.Glob("/proc/[0-9]*")
 		for _, p := range procs {

@@ -336,14 +336,16 @@ func (p *pinger) gap(t *testing.T) time.Duration {
 // hears tells whether the guest's own host gives it what a host has to give: an address, metadata, the gateway; and whether the other guest is reached.
 func (g *guest) hears(t *testing.T, other *guest, when string) {
 	t.Helper()
-	out := g.run(t, fmt.Sprintf(`ping -c 2 -W 5 %s >/dev/null && echo gateway
+	command := fmt.Sprintf(`ping -c 2 -W 5 %s >/dev/null && echo gateway
 ping -c 2 -W 5 %s >/dev/null && echo other
 timeout 20 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json | grep -o %s | head -1
 timeout 30 udhcpc -i $(ip -4 -o addr show scope global | awk '{print $2; exit}') -n -q -f -t 5 -T 2 -s /bin/true 2>&1 | grep -o 'lease of [0-9.]*' | head -1
-true`, gatewayOf(private), other.addr, g.id))
-	if want := "gateway\nother\n" + g.id + "\nlease of " + g.addr; out != want {
-		t.Errorf("%s, %s has\n%s\nand not\n%s", when, g.name, out, want)
-	}
+true`, gatewayOf(private), other.addr, g.id)
+	want := "gateway\nother\n" + g.id + "\nlease of " + g.addr
+	eventually(t, when+" "+g.name+" has all that its host gives", func() (string, bool) {
+		out := g.run(t, command)
+		return out, out == want
+	})
 	if c, err := net.DialTimeout("tcp", net.JoinHostPort(g.outside, "7"), 500*time.Millisecond); err == nil {
 		_ = c.Close()
 		t.Errorf("%s, a port of %s that no rule allows takes connections", when, g.name)

@@ -59,14 +59,14 @@ func live(t *testing.T, rover, home *guest, to string, block any) {
 	line := rover.session(t)
 	rover.write(t)
 	inside, outside := home.pings(t, rover), rover.ping(t)
-	time.Sleep(time.Second)
+	time.Sleep(3 * time.Second)
 	rover.act(t, "os-migrateLive", map[string]any{"host": to, "block_migration": block})
 	rover.at(t, to)
 	if s := rover.ended(t); s != "completed" {
 		t.Errorf("the migration is %s", s)
 	}
 	line.alive(t, "after the migration")
-	time.Sleep(time.Second)
+	time.Sleep(3 * time.Second)
 	t.Logf("longest silence: %v from a guest on another host, %v from outside through the floating address", inside.gap(t), outside.gap(t))
 	if now := rover.bootID(t); now != boot {
 		t.Error("the guest was booted anew")
@@ -96,7 +96,7 @@ func consoles(t *testing.T, rover, _ *guest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, "ws://"+u.Host+"/"+u.Query().Get("path"), &websocket.DialOptions{Subprotocols: []string{"binary"},
 		HTTPHeader: http.Header{"Origin": {u.Scheme + "://" + u.Host}}})

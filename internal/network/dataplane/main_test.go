@@ -84,8 +84,10 @@ func beGuest(what string) error {
 		fmt.Print(strings.TrimSpace(line))
 		return err
 	case "hold":
-		c, err := dialFrom(arg, patience)
-		if err != nil {
+		var c net.Conn
+		var err error
+		// A neighbour that was asked for in vain a moment ago is taken to be away for some seconds.
+		if !soon(func() bool { c, err = dialFrom(arg, 10*time.Second); return err == nil }) {
 			return err
 		}
 		go func() { _, _ = io.Copy(c, os.Stdin) }()
@@ -356,7 +358,7 @@ func holdFrom(t *testing.T, addr string) *held {
 
 func hold(t *testing.T, cmd *exec.Cmd, what string) *held {
 	t.Helper()
-	cmd.Env = append(os.Environ(), "DATAPLANE_GUEST="+what)
+	cmd.Env, cmd.Stderr = append(os.Environ(), "DATAPLANE_GUEST="+what), os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

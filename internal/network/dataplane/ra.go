@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,8 +13,9 @@ import (
 )
 
 const (
-	raEvery    = 200 * time.Second // between unsolicited advertisements (RFC 4861: at most 600)
-	raLifetime = 1800              // seconds that guests trust the router
+	raEvery    = 200 * time.Second      // between unsolicited advertisements (RFC 4861: at most 600)
+	raAgain    = 500 * time.Millisecond // after one that could not be sent
+	raLifetime = 1800                   // seconds that guests trust the router
 	typeRS     = 133
 	typeRA     = 134
 )
@@ -29,19 +31,34 @@ func (p *Plane) serveRA(bridge string, c *current) (func() error, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("router advertisements on %s: %w", bridge, err)
 	}
-	conn, err := net.FilePacketConn(f)
+	packets, err := net.FilePacketConn(f)
 	_ = f.Close()
 	if err != nil {
 		return nil, fmt.Errorf("router advertisements on %s: %w", bridge, err)
 	}
+	conn := packets.(*net.IPConn) //nolint:forcetypeassert // what a raw socket makes
 	all := &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: bridge}
-	send := func() {
-		if m := advertisement(c.view.Load(), c.mac); m != nil {
-			if _, err := conn.WriteTo(m, all); err != nil {
-				p.log.Debug("send a router advertisement", "bridge", bridge, "error", err) // no guest is up yet
-			}
+	// A router is known by the address that it speaks from: the one that is made from the gateway's MAC, which every host has, and not the metadata's. The kernel
+	// refuses it for a second or two while it makes sure that nobody else has it.
+	info := unix.Inet6Pktinfo{Ifindex: uint32(c.link)} //nolint:gosec // interface indexes are small
+	copy(info.Addr[:], net.ParseIP(linkLocal(c.mac.String())))
+	from := unix.PktInfo6(&info)
+	var again func(tries int)
+	again = func(tries int) {
+		m := advertisement(c.view.Load(), c.mac)
+		if m == nil {
+			return
+		}
+		_, _, err := conn.WriteMsgIP(m, from, all)
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		p.log.Debug("send a router advertisement", "bridge", bridge, "error", err) // no guest is up yet, or the address is new
+		if tries > 0 {
+			time.AfterFunc(raAgain, func() { again(tries - 1) })
 		}
 	}
+	send := func() { again(10) }
 	c.news.Store(&send)
 	stop := make(chan struct{})
 	go func() {
