@@ -75,7 +75,11 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		d.dialect = SQLite
 		path := strings.TrimPrefix(rest, "//")
 		d.path = path
-		if d.pool, err = sql.Open("sqlite", sqliteDSN(path)+"&_pragma=query_only(1)&_pragma=cache_size(-2000)"); err != nil {
+		layer, err := fileLayer()
+		if err != nil {
+			return nil, err
+		}
+		if d.pool, err = sql.Open("sqlite", sqliteDSN(path, layer)+"&_pragma=query_only(1)&_pragma=cache_size(-2000)"); err != nil {
 			return nil, fmt.Errorf("open database: %w", err)
 		}
 		// To read is to compute: more connections than processors only cost memory, but for a long list that others should not wait for.
@@ -83,7 +87,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		d.pool.SetMaxOpenConns(d.readers)
 		d.pool.SetMaxIdleConns(d.readers)
 		// The writer comes first: it creates the file and switches it to WAL.
-		if d.writer, err = newGroupWriter(ctx, path); err != nil {
+		if d.writer, err = newGroupWriter(ctx, path, layer); err != nil {
 			_ = d.pool.Close()
 			return nil, err
 		}

@@ -19,10 +19,13 @@ const (
 	fair      = 2   // Writes behind the scenes that a group with urgent ones takes along, so that neither kind waits for ever
 )
 
-func sqliteDSN(path string) string {
+func sqliteDSN(path, layer string) string {
 	v := url.Values{}
 	for _, p := range []string{"busy_timeout(15000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "mmap_size(268435456)", "temp_store(MEMORY)", "wal_autocheckpoint(4000)"} {
 		v.Add("_pragma", p)
+	}
+	if layer != "" {
+		v.Set("vfs", layer)
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + v.Encode()
 }
@@ -48,8 +51,8 @@ type job struct {
 	done chan struct{}
 }
 
-func newGroupWriter(ctx context.Context, path string) (*groupWriter, error) {
-	pool, err := sql.Open("sqlite", sqliteDSN(path)+"&_pragma=cache_size(-4000)")
+func newGroupWriter(ctx context.Context, path, layer string) (*groupWriter, error) {
+	pool, err := sql.Open("sqlite", sqliteDSN(path, layer)+"&_pragma=cache_size(-4000)")
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
