@@ -11,7 +11,7 @@ help:      ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/'
 
 build:     ## build bin/kilonova, one static binary
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/kilonova ./cmd/kilonova
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/kilonova ./cmd/kilonova
 
 up: build  ## install what is missing, start the cloud, boot a demo server, say what to type next
 	@scripts/up.sh

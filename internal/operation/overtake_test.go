@@ -151,7 +151,7 @@ func TestStepsAreFencedInTheDatabase(t *testing.T) {
 	}
 	<-begun
 	err = r.db.Write(t.Context(), func(tx *db.Tx) error { // as another engine does
-		_, err := tx.Exec(t.Context(), "UPDATE operations SET epoch = epoch + 1, owner = 'other', lease_until = ? WHERE id = ?", time.Now().Add(300*time.Millisecond).UnixMicro(), op)
+		_, err := tx.Exec(t.Context(), "UPDATE operations SET epoch = epoch + 1, owner = 'other', lease_until = ? WHERE id = ?", time.Now().Add(time.Hour).UnixMicro(), op)
 		return err
 	})
 	if err != nil {
@@ -161,6 +161,7 @@ func TestStepsAreFencedInTheDatabase(t *testing.T) {
 	if err := <-wrote; err == nil {
 		t.Error("the step wrote although another engine has its lease")
 	}
+	r.expire(op)
 	if rec := r.wait(e, op); rec.State != operation.Done || len(rec.Steps) == 0 {
 		t.Errorf("%s, %d steps", rec.State, len(rec.Steps))
 	}

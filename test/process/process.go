@@ -33,7 +33,7 @@ func Build(ctx context.Context, dir string) (string, error) {
 		return path, nil
 	}
 	out := filepath.Join(dir, "kilonova")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "kilonova/cmd/kilonova")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", out, "kilonova/cmd/kilonova")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w: %s", err, text)

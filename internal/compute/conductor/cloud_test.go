@@ -61,7 +61,7 @@ type cloud struct {
 const patience = 5 * time.Minute
 
 type options struct {
-	downTime time.Duration
+	downTime time.Duration // service_down_time; 0: a minute. Only storms shorten it: elsewhere a host dies by dies, and one that lives survives a pause of the machine
 	planner  func(c *scheduler.Config)
 	aliases  []compute.PCIAlias
 	flow     flow.Config

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -80,7 +79,7 @@ func (c *cloud) agree(what, server string, held int, ports ...network.Port) *com
 
 // TestPortsThatAreDevices: a port of the type direct is claimed, bound and told of its device, and follows its server wherever that goes.
 func TestPortsThatAreDevices(t *testing.T) {
-	c := newCloud(t, options{downTime: 3 * time.Second})
+	c := newCloud(t, options{})
 	kill := map[string]func(){"h1": c.host("h1", nics()), "h2": c.host("h2", nics())}
 	direct, tap, whole := c.devicePort("direct"), c.devicePort("macvtap"), c.devicePort("direct-physical")
 	s := c.record(nil)
@@ -140,8 +139,7 @@ func TestPortsThatAreDevices(t *testing.T) {
 	here := c.agree("unshelved", s.ID, 2, direct, tap).Host
 	c.ends(c.accept(compute.OpAttachNIC, s.ID, compute.NICInput{NICRequest: with(whole)[0]}), operation.Done)
 	c.agree("attached", s.ID, 3, direct, tap, whole)
-	kill[here]()
-	c.eventually("the host is down", func() bool { return c.con.Down(c.ctx, here) })
+	c.dies(here, kill[here])
 	c.ends(c.accept(compute.OpEvacuate, s.ID, compute.EvacuateInput{}), operation.Done)
 	c.agree("evacuated", s.ID, 3, direct, tap, whole)
 	c.ends(c.accept(compute.OpDelete, s.ID, nil), operation.Done)
