@@ -66,9 +66,11 @@ type Claim struct {
 	Cells []ClaimedCell `json:"cells,omitempty"`
 	// Emulator are the CPUs for the hypervisor's own threads, when they have some apart.
 	Emulator []int    `json:"emulator,omitempty"`
-	Devices  []string `json:"devices,omitempty"` // PCI addresses
+	Devices  []string `json:"devices,omitempty"` // PCI addresses, in the order in which the flavor asks for them
 	// Ports are the devices (PCI addresses) that are network interfaces, by port.
 	Ports map[string]string `json:"ports,omitempty"`
+	// Unmanaged are those of the devices that the operator binds to their driver himself (tag managed).
+	Unmanaged []string `json:"unmanaged,omitempty"`
 }
 
 // Addresses are all devices of the claim: those of the flavor and those of ports.

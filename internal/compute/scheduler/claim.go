@@ -119,6 +119,11 @@ func Take(r *Request, cells []compute.HostCell, devices []compute.HostDevice, cp
 		return nil, why, nil
 	}
 	take(claim, r.PCI, chosen)
+	for i := range devices {
+		if devices[i].Tags[compute.TagManaged] == "false" && slices.Contains(claim.Addresses(), devices[i].Address) {
+			claim.Unmanaged = append(claim.Unmanaged, devices[i].Address)
+		}
+	}
 	return claim, "", nil
 }
 
@@ -207,7 +212,6 @@ func take(c *compute.Claim, want []PCIRequest, chosen [][]string) {
 		}
 		c.Ports[want[i].ID] = addresses[0]
 	}
-	slices.Sort(c.Devices)
 }
 
 // pick chooses devices by address for each request; of a device and its functions it takes one or the other.

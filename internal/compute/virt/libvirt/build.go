@@ -205,6 +205,12 @@ func (d *Driver) buildDevices(x *definition.Domain, spec *virt.Spec, o *definiti
 		}
 	}
 	for _, v := range spec.VIFs {
+		if network.IsDevice(v.VNICType) {
+			if err := d.buildDevicePort(dev, spec, v); err != nil {
+				return err
+			}
+			continue
+		}
 		i, err := buildInterface(spec, v, o)
 		if err != nil {
 			return err

@@ -43,6 +43,12 @@ func (r deviceRef) find(x *definition.Domain) string {
 			return s
 		}
 	}
+	for _, h := range x.Devices.HostDevs {
+		if h.Alias != nil && h.Alias.Name == r.alias {
+			s, _ := definition.Encode(h)
+			return s
+		}
+	}
 	return ""
 }
 
@@ -161,11 +167,14 @@ func (d *Driver) AttachInterface(ctx context.Context, spec *virt.Spec, v network
 	if err != nil {
 		return err
 	}
-	i, err := buildInterface(spec, v, o)
+	text, err := d.portXML(spec, v, o)
 	if err != nil {
 		return err
 	}
-	err = d.plug(ctx, f, interfaceRef(v), func(*definition.Domain) (string, error) { return definition.Encode(i) })
+	if err := d.trustPorts(ctx, spec, v); err != nil {
+		return err
+	}
+	err = d.plug(ctx, f, interfaceRef(v), func(*definition.Domain) (string, error) { return text, nil })
 	if err != nil {
 		return d.explain(&virt.Spec{Name: spec.Name, VIFs: []network.VIF{v}}, err)
 	}

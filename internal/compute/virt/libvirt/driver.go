@@ -50,6 +50,8 @@ type Config struct {
 	DedicatedCPUs, SharedCPUs []int
 	// ReservedPages are memory pages that guests may not have, by NUMA node and size in KiB.
 	ReservedPages map[int]map[int64]int64
+	// Sys is where the kernel shows devices; "": /sys.
+	Sys string
 	// Devices says which PCI devices guests may have.
 	Devices     []compute.DeviceSpec
 	PCIePorts   int           // places for devices of guests on q35; 0: 16

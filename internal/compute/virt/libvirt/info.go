@@ -176,7 +176,7 @@ func (d *Driver) hardware(ctx context.Context, info *virt.HostInfo) error {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
 	info.NUMA = host.Cells(&now, d.c.DedicatedCPUs, d.c.SharedCPUs, d.c.ReservedPages)
-	info.PCI, err = host.Devices(os.DirFS("/sys"), d.c.Devices)
+	info.PCI, err = host.Devices(os.DirFS(d.sys()), d.c.Devices)
 	return err
 }
 

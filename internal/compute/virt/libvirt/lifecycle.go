@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"kilonova/internal/compute/virt"
@@ -117,6 +118,9 @@ func (d *Driver) bringUp(ctx context.Context, spec *virt.Spec, f found) error {
 // start defines the guest and starts it. A serial console's port that somebody took meanwhile is chosen anew.
 func (d *Driver) start(ctx context.Context, spec *virt.Spec, f found) error {
 	if err := d.defineSecrets(ctx, spec); err != nil {
+		return err
+	}
+	if err := d.trustPorts(ctx, spec, spec.VIFs...); err != nil {
 		return err
 	}
 	d.trimConsole(spec.ID)
@@ -322,6 +326,8 @@ func (d *Driver) Suspend(ctx context.Context, guest string) error {
 		return err
 	case !f.active():
 		return conflict("suspended", f.power)
+	case len(f.old.Devices.HostDevs) > 0 || slices.ContainsFunc(f.old.Devices.Interfaces, func(i definition.Interface) bool { return i.Type == "hostdev" }):
+		return fault.New(fault.Conflict, "The server has PCI devices of its host, whose state cannot be saved: it cannot be suspended.").WithHint("Pause or stop it instead.")
 	}
 	return d.rpc.ManagedSave(ctx, f.dom, 2) // 2: to run when it is restored, also when it was paused
 }

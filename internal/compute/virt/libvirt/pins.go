@@ -13,10 +13,15 @@ const (
 	targetPins   = "pins"   // elements vcpupin and emulatorpin
 	targetNUMA   = "numa"   // element numatune
 	targetCPUSet = "cpuset" // of the element vcpu
+	// targetDevices are the PCI devices that the guest gets there for those that it has, in their order, separated by commas.
+	targetDevices = "devices"
 )
 
 // placeTarget adds to a live migration's target where the guest is to lie on this host.
 func (d *Driver) placeTarget(spec *virt.Spec, t map[string]string) error {
+	if spec.Claim != nil && len(spec.Claim.Devices) > 0 {
+		t[targetDevices] = strings.Join(spec.Claim.Devices, ",")
+	}
 	if spec.Claim == nil || len(spec.Claim.Cells) == 0 {
 		t[targetCPUSet] = definition.JoinInts(d.c.SharedCPUs)
 		return nil
@@ -43,9 +48,11 @@ func (d *Driver) placeTarget(spec *virt.Spec, t map[string]string) error {
 }
 
 var (
-	pinElements  = regexp.MustCompile(`\s*<(vcpupin|emulatorpin)\b[^>]*/>`)
-	numaElement  = regexp.MustCompile(`(?s)<numatune>.*?</numatune>`)
-	vcpuPosition = regexp.MustCompile(`<vcpu placement='static'(?: cpuset='[^']*')?>`)
+	pinElements   = regexp.MustCompile(`\s*<(vcpupin|emulatorpin)\b[^>]*/>`)
+	numaElement   = regexp.MustCompile(`(?s)<numatune>.*?</numatune>`)
+	deviceElement = regexp.MustCompile(`(?s)<hostdev mode='subsystem' type='pci'.*?</hostdev>`)
+	deviceAddress = regexp.MustCompile(`(<source>\s*<address )domain='[^']*' bus='[^']*' slot='[^']*' function='[^']*'`)
+	vcpuPosition  = regexp.MustCompile(`<vcpu placement='static'(?: cpuset='[^']*')?>`)
 )
 
 // rewritePlace fits a definition's text to where the guest is to lie.
@@ -56,6 +63,9 @@ func rewritePlace(text string, target map[string]string) string {
 	if numa := target[targetNUMA]; numa != "" {
 		text = numaElement.ReplaceAllLiteralString(text, numa)
 	}
+	if list := target[targetDevices]; list != "" {
+		text = rewriteDevices(text, strings.Split(list, ","))
+	}
 	if set, told := target[targetCPUSet]; told {
 		if set != "" {
 			set = " cpuset='" + set + "'"
@@ -63,4 +73,18 @@ func rewritePlace(text string, target map[string]string) string {
 		text = vcpuPosition.ReplaceAllLiteralString(text, "<vcpu placement='static'"+set+">")
 	}
 	return text
+}
+
+// rewriteDevices gives the guest other PCI devices of the host in place of those that it has, in their order.
+func rewriteDevices(text string, addresses []string) string {
+	return deviceElement.ReplaceAllStringFunc(text, func(element string) string {
+		if len(addresses) == 0 {
+			return element
+		}
+		a := definition.Address(addresses[0])
+		if addresses = addresses[1:]; a == nil {
+			return element
+		}
+		return deviceAddress.ReplaceAllString(element, "${1}domain='"+a.Domain+"' bus='"+a.Bus+"' slot='"+a.Slot+"' function='"+a.Function+"'")
+	})
 }

@@ -354,11 +354,13 @@ type Alias struct {
 type Interface struct {
 	XMLName   xml.Name         `xml:"interface"`
 	Type      string           `xml:"type,attr"`
+	Managed   string           `xml:"managed,attr,omitempty"`
 	MAC       MAC              `xml:"mac"`
 	Source    InterfaceSource  `xml:"source"`
 	Target    *InterfaceTarget `xml:"target"`
 	Model     *InterfaceModel  `xml:"model"`
 	Driver    *InterfaceDriver `xml:"driver"`
+	VLAN      *VLAN            `xml:"vlan"`
 	Bandwidth *Bandwidth       `xml:"bandwidth"`
 	MTU       *MTU             `xml:"mtu"`
 	Alias     *Alias           `xml:"alias"`
@@ -371,7 +373,18 @@ type (
 	}
 	// InterfaceSource is the element <source>.
 	InterfaceSource struct {
-		Bridge string `xml:"bridge,attr,omitempty"`
+		Bridge  string      `xml:"bridge,attr,omitempty"`
+		Dev     string      `xml:"dev,attr,omitempty"`
+		Mode    string      `xml:"mode,attr,omitempty"`
+		Address *PCIAddress `xml:"address"`
+	}
+	// VLAN is the element <vlan>.
+	VLAN struct {
+		Tags []VLANTag `xml:"tag"`
+	}
+	// VLANTag is the element <tag>.
+	VLANTag struct {
+		ID int `xml:"id,attr"`
 	}
 	// InterfaceTarget is the element <target>.
 	InterfaceTarget struct {

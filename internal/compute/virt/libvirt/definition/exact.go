@@ -1,6 +1,7 @@
 package definition
 
 import (
+	"encoding/xml"
 	"fmt"
 	"maps"
 	"slices"
@@ -67,14 +68,17 @@ type Bound struct {
 
 // HostDev is the element <hostdev> of a PCI device.
 type HostDev struct {
+	XMLName xml.Name   `xml:"hostdev"`
 	Mode    string     `xml:"mode,attr"`
 	Type    string     `xml:"type,attr"`
 	Managed string     `xml:"managed,attr"`
 	Address PCIAddress `xml:"source>address"`
+	Alias   *Alias     `xml:"alias"`
 }
 
 // PCIAddress is the element <address>.
 type PCIAddress struct {
+	Type     string `xml:"type,attr,omitempty"`
 	Domain   string `xml:"domain,attr"`
 	Bus      string `xml:"bus,attr"`
 	Slot     string `xml:"slot,attr"`
@@ -99,10 +103,8 @@ func JoinInts(n []int) string {
 // beyond that.
 func (x *Domain) Settle(c *compute.Claim, o *Options) {
 	for _, d := range c.Devices {
-		part := func(from, to int) string { return "0x" + d[from:to] }
-		if n := len(d); n >= 12 { // 0000:0a:00.1
-			x.Devices.HostDevs = append(x.Devices.HostDevs, HostDev{Mode: "subsystem", Type: "pci", Managed: "yes",
-				Address: PCIAddress{Domain: part(0, n-8), Bus: part(n-7, n-5), Slot: part(n-4, n-2), Function: part(n-1, n)}})
+		if h := Device(d, c); h != nil {
+			x.Devices.HostDevs = append(x.Devices.HostDevs, *h)
 		}
 	}
 	if len(c.Cells) == 0 {
@@ -154,6 +156,42 @@ func (x *Domain) Settle(c *compute.Claim, o *Options) {
 	if o.Locked {
 		x.backing().Locked = &Present{}
 	}
+}
+
+// Device gives a guest a PCI device of its host; nil: the address is none. c is the claim that holds it.
+func Device(address string, c *compute.Claim) *HostDev {
+	a := Address(address)
+	if a == nil {
+		return nil
+	}
+	return &HostDev{Mode: "subsystem", Type: "pci", Managed: managed(address, c), Address: *a}
+}
+
+// DeviceInterface gives a guest a virtual function as an interface: the hypervisor sets its MAC and VLAN before.
+func DeviceInterface(address string, c *compute.Claim) *Interface {
+	a := Address(address)
+	if a == nil {
+		return nil
+	}
+	a.Type = "pci"
+	return &Interface{Type: "hostdev", Managed: managed(address, c), Source: InterfaceSource{Address: a}}
+}
+
+func managed(address string, c *compute.Claim) string {
+	if c != nil && slices.Contains(c.Unmanaged, address) {
+		return "no"
+	}
+	return "yes"
+}
+
+// Address reads a PCI address as 0000:0a:00.1; nil: it is none.
+func Address(text string) *PCIAddress {
+	n := len(text)
+	if n < 12 {
+		return nil
+	}
+	part := func(from, to int) string { return "0x" + text[from:to] }
+	return &PCIAddress{Domain: part(0, n-8), Bus: part(n-7, n-5), Slot: part(n-4, n-2), Function: part(n-1, n)}
 }
 
 // threads tells how many threads a core of the guest has, when all its CPUs are pinned to threads of the host's cores in like manner: 0, 1 on one core, 2, 3

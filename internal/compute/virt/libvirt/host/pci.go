@@ -11,13 +11,16 @@ import (
 	"kilonova/internal/compute"
 )
 
+// deviceDir is where sysfs shows PCI devices.
+const deviceDir = "bus/pci/devices"
+
 // Devices lists the PCI devices that the specifications mean, as the kernel shows them in sysfs (https://docs.kernel.org/PCI/sysfs-pci.html). sys is the
 // directory /sys.
 func Devices(sys fs.FS, specs []compute.DeviceSpec) ([]compute.HostDevice, error) {
 	if len(specs) == 0 {
 		return nil, nil
 	}
-	const dir = "bus/pci/devices"
+	const dir = deviceDir
 	entries, err := fs.ReadDir(sys, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // a host without PCI
@@ -100,4 +103,39 @@ func parentsOf(sys fs.FS, dir string, entries []fs.DirEntry) map[string]string {
 		}
 	}
 	return out
+}
+
+// InterfaceOf gives the network interface of a PCI device.
+func InterfaceOf(sys fs.FS, address string) (string, error) {
+	if names := interfaces(sys, deviceDir, address); len(names) > 0 {
+		return names[0], nil
+	}
+	return "", fmt.Errorf("PCI device %s has no network interface", address)
+}
+
+// FunctionOf gives the network interface of the card whose virtual function a PCI device is, and the function's number there.
+func FunctionOf(sys fs.FS, address string) (card string, n int, err error) {
+	to, err := fs.ReadLink(sys, path.Join(deviceDir, address, "physfn"))
+	if err != nil {
+		return "", 0, fmt.Errorf("PCI device %s is no virtual function: %w", address, err)
+	}
+	parent := path.Base(to)
+	if card, err = InterfaceOf(sys, parent); err != nil {
+		return "", 0, err
+	}
+	entries, err := fs.ReadDir(sys, path.Join(deviceDir, parent))
+	if err != nil {
+		return "", 0, err
+	}
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), "virtfn")
+		if !ok {
+			continue
+		}
+		if link, err := fs.ReadLink(sys, path.Join(deviceDir, parent, e.Name())); err == nil && path.Base(link) == address {
+			n, err = strconv.Atoi(number)
+			return card, n, err
+		}
+	}
+	return "", 0, fmt.Errorf("PCI device %s does not know its function %s", parent, address)
 }
