@@ -114,7 +114,7 @@ func TestPlaceAtTheDestination(t *testing.T) {
 	s := small()
 	s.Claim = &compute.Claim{Cells: []compute.ClaimedCell{{Node: 1, CPUs: []int{0, 1}, MemoryMB: 256, Pins: map[int]int{1: 7}, Float: []int{4}}}}
 	target := map[string]string{}
-	if err := d.placeTarget(s, target); err != nil {
+	if err := definition.PlaceTarget(s, d.c.SharedCPUs, target); err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(strings.Fields(d.rewrite(`<vcpu placement='static'>2</vcpu><cputune><shares>512</shares>
@@ -139,7 +139,7 @@ func TestPlaceAtTheDestination(t *testing.T) {
 	} {
 		d.c.SharedCPUs = c.shared
 		target := map[string]string{}
-		if err := d.placeTarget(small(), target); err != nil {
+		if err := definition.PlaceTarget(small(), d.c.SharedCPUs, target); err != nil {
 			t.Fatal(err)
 		}
 		if got := d.rewrite(c.in, guestID, target); got != c.want {

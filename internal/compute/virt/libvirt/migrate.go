@@ -129,7 +129,7 @@ func (d *Driver) LiveMigrationTarget(ctx context.Context, spec *virt.Spec) (map[
 			t[targetBridge+strings.ToLower(v.MAC)] = v.Bridge
 		}
 	}
-	if err := d.placeTarget(spec, t); err != nil {
+	if err := definition.PlaceTarget(spec, d.c.SharedCPUs, t); err != nil {
 		return nil, err
 	}
 	if exists(d.path(spec.ID, incomingMark)) && !exists(d.path(spec.ID, configDisk)) {
@@ -335,7 +335,7 @@ func (d *Driver) rewrite(text, guest string, target map[string]string) string {
 			text = rewriteBridge(text, mac, bridge)
 		}
 	}
-	return rewritePlace(text, target)
+	return definition.RewritePlace(text, target)
 }
 
 // rewriteBridge plugs the interface with the MAC into another bridge.

@@ -1,11 +1,10 @@
-package libvirt
+package definition
 
 import (
 	"regexp"
 	"strings"
 
 	"kilonova/internal/compute/virt"
-	"kilonova/internal/compute/virt/libvirt/definition"
 )
 
 // Where a guest's virtual CPUs and memory lie is a matter of the host: a guest that moves while it runs is told anew.
@@ -17,28 +16,28 @@ const (
 	targetDevices = "devices"
 )
 
-// placeTarget adds to a live migration's target where the guest is to lie on this host.
-func (d *Driver) placeTarget(spec *virt.Spec, t map[string]string) error {
+// PlaceTarget adds to a live migration's target where the guest is to lie on this host, whose CPUs for guests without pinned ones are shared (none: all).
+func PlaceTarget(spec *virt.Spec, shared []int, t map[string]string) error {
 	if spec.Claim != nil && len(spec.Claim.Devices) > 0 {
 		t[targetDevices] = strings.Join(spec.Claim.Devices, ",")
 	}
 	if spec.Claim == nil || len(spec.Claim.Cells) == 0 {
-		t[targetCPUSet] = definition.JoinInts(d.c.SharedCPUs)
+		t[targetCPUSet] = JoinInts(shared)
 		return nil
 	}
-	o, err := definition.ParseOptions(spec)
+	o, err := ParseOptions(spec)
 	if err != nil {
 		return err
 	}
-	x := &definition.Domain{}
+	x := &Domain{}
 	x.Settle(spec.Claim, o)
 	x.CPUTune.Sched = nil // it names the guest's CPUs only, and stays
-	pins, err := definition.Encode(x.CPUTune)
+	pins, err := Encode(x.CPUTune)
 	if err != nil {
 		return err
 	}
 	pins = strings.TrimSuffix(strings.TrimPrefix(pins, "<CPUTune>"), "</CPUTune>")
-	numa, err := definition.Encode(x.NUMATune)
+	numa, err := Encode(x.NUMATune)
 	if err != nil {
 		return err
 	}
@@ -55,8 +54,8 @@ var (
 	vcpuPosition  = regexp.MustCompile(`<vcpu placement='static'(?: cpuset='[^']*')?>`)
 )
 
-// rewritePlace fits a definition's text to where the guest is to lie.
-func rewritePlace(text string, target map[string]string) string {
+// RewritePlace fits a definition's text to where the guest is to lie.
+func RewritePlace(text string, target map[string]string) string {
 	if pins := target[targetPins]; pins != "" {
 		text = strings.Replace(pinElements.ReplaceAllString(text, ""), "</cputune>", pins+"</cputune>", 1)
 	}
@@ -81,7 +80,7 @@ func rewriteDevices(text string, addresses []string) string {
 		if len(addresses) == 0 {
 			return element
 		}
-		a := definition.Address(addresses[0])
+		a := Address(addresses[0])
 		if addresses = addresses[1:]; a == nil {
 			return element
 		}
