@@ -31,6 +31,9 @@ type Network struct {
 	SegmentationID                 *int     `json:",omitempty"`
 	IsDefault                      bool     `json:",omitempty"` // the external network that auto-allocated topologies use
 	ZoneHints                      []string `json:",omitempty"`
+	// Segmented tells that the network's segments have records of their own; Segments are these, oldest first.
+	Segmented bool      `json:",omitempty"`
+	Segments  []Segment `json:"-"`
 }
 
 // Subnet is an address range of a network.
@@ -46,6 +49,7 @@ type Subnet struct {
 	Standard
 	SubnetPoolID string   `json:",omitempty"`
 	ServiceTypes []string `json:",omitempty"`
+	SegmentID    string   `json:",omitempty"` // segment of the network that it is on; "": it is on all of the network
 }
 
 // Route is a host route.
@@ -89,6 +93,9 @@ type Port struct {
 	ExtraDHCP []DHCPOption   `json:",omitempty"`
 	// NUMAPolicy is numa_affinity_policy: required, preferred, legacy, socket; "": that of the server.
 	NUMAPolicy string `json:",omitempty"`
+
+	IPAllocation string `json:",omitempty"` // when it gets its addresses: AllocationImmediate, …
+	SegmentID    string `json:",omitempty"` // segment of its addresses; "": the network is not routed, or it has none
 }
 
 // DHCPOption is an option that a port's DHCP answers carry besides the usual ones (extension extra_dhcp_opt).
@@ -199,6 +206,20 @@ type AutoAllocator interface {
 	// AutoAllocate gives the id of the project's automatic network and makes it when it is not there.
 	AutoAllocate(ctx context.Context, c *auth.Caller) (networkID string, err error)
 }
+
+// Segmenter is a Service whose networks may have several segments.
+type Segmenter interface {
+	// SetPhysical keeps which physical networks a host is joined to, and so which segments.
+	SetPhysical(ctx context.Context, host string, physical []string) error
+	// RoutedSegments gives the segments that have subnets, in the order of their ids.
+	RoutedSegments(ctx context.Context) ([]RoutedSegment, error)
+	// SegmentsOf gives the segments on one of which a server must be that has a port: that of the port's addresses or, while it has none or portID is empty, those of
+	// the network that have subnets. None: the network is not routed.
+	SegmentsOf(ctx context.Context, networkID, portID string) ([]string, error)
+}
+
+// SegmentsSubject is where a Fanout tells that segments with subnets, or the hosts joined to them, changed.
+const SegmentsSubject = "network.segments"
 
 // ChangedSubject is where a Fanout tells agents that the data plane of hosts changed: the message is a host name, or empty for all.
 const ChangedSubject = "network.changed"

@@ -86,6 +86,32 @@ type Binding struct {
 	Profile                                 map[string]any
 }
 
+// Segment is a part of a network that hosts are joined to directly. Most networks have one; a routed network has several, each with subnets of its own and a router
+// of the physical network between them.
+type Segment struct {
+	ID, Name, NetworkID string
+	Type                string // flat, vxlan, local
+	Physical            string `json:",omitempty"` // physical network of a flat one
+	SegmentationID      *int   `json:",omitempty"`
+	Standard
+}
+
+// RoutedSegment is a segment that has subnets, as compute needs it: which hosts are joined to it, and how many IPv4 addresses it has.
+type RoutedSegment struct {
+	ID         string
+	Hosts      []string
+	Everywhere bool // every host is joined to it
+	// IPv4Total and IPv4Reserved count addresses: those of allocation pools and gateways, and of them what servers cannot have.
+	IPv4Total, IPv4Reserved int64
+}
+
+// When a port gets its addresses (Port.IPAllocation).
+const (
+	AllocationImmediate = ""         // when it is made
+	AllocationDeferred  = "deferred" // when it is bound to a host, because they depend on the host's segment
+	AllocationNone      = "none"     // never: it was asked for without
+)
+
 // Owners of ports that the service itself makes (device_owner).
 const (
 	OwnerRouterInterface = "network:router_interface"

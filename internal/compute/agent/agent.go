@@ -39,15 +39,16 @@ type Plane interface {
 
 // Config of an agent.
 type Config struct {
-	Host   string
-	NodeID string // uuid of the compute node, kept by the host for ever
-	Driver virt.Driver
-	Bus    bus.Bus
-	DB     *db.DB        // journal; Prepare has made the tables. Agents of several hosts may share one.
-	Images image.Service // where image data comes from and snapshots go to
-	Plane  Plane
-	Tunnel string // the host's address at which tunnels of networks end; "": networks do not reach other hosts
-	Dir    string // images/, config drives and snapshots in the making
+	Host     string
+	NodeID   string // uuid of the compute node, kept by the host for ever
+	Driver   virt.Driver
+	Bus      bus.Bus
+	DB       *db.DB        // journal; Prepare has made the tables. Agents of several hosts may share one.
+	Images   image.Service // where image data comes from and snapshots go to
+	Plane    Plane
+	Physical []string // physical networks that the host is joined to
+	Tunnel   string   // the host's address at which tunnels of networks end; "": networks do not reach other hosts
+	Dir      string   // images/, config drives and snapshots in the making
 	// ConfigDrive builds the config drive file of a server from the metadata input; nil: config drives are refused.
 	ConfigDrive func(ctx context.Context, metadata []byte, adminPass, path string) error
 	// Report is the interval of heartbeats; 0: 10 s. Look is how often the agent asks what is its own; 0: 5 min.
@@ -190,6 +191,9 @@ func (a *Agent) arrive(ctx, runCtx context.Context, serve func(subject, queue st
 		}
 		a.plane.now(runCtx)
 		a.wg.Go(func() { a.plane.loop(runCtx) })
+	}
+	if a.plane == nil && len(a.cfg.Physical) > 0 {
+		a.warn(ctx, "telling the physical networks of the host", a.call(ctx, command.TunnelSubject, command.HostTunnel{Host: a.cfg.Host, Physical: a.cfg.Physical}, nil))
 	}
 	if err := a.mine(ctx); err != nil {
 		a.log.Warn("what is mine could not be asked; it is asked again later", "error", err)

@@ -70,8 +70,8 @@ func (p *planeSync) sync(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.tunnels {
-		err := p.agent.call(ctx, command.TunnelSubject, command.HostTunnel{Host: p.agent.cfg.Host, Address: p.agent.cfg.Tunnel}, nil)
-		if p.tunnels = err == nil; err != nil && p.agent.cfg.Tunnel != "" {
+		err := p.agent.call(ctx, command.TunnelSubject, command.HostTunnel{Host: p.agent.cfg.Host, Address: p.agent.cfg.Tunnel, Physical: p.agent.cfg.Physical}, nil)
+		if p.tunnels = err == nil; err != nil && (p.agent.cfg.Tunnel != "" || len(p.agent.cfg.Physical) > 0) {
 			p.agent.log.Warn("the address of this host's tunnels was not taken; it is tried again", "error", err)
 			time.AfterFunc(5*time.Second, p.trigger)
 		}

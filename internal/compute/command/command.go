@@ -314,10 +314,11 @@ const (
 	FinishedSubject = "conductor.finished"
 )
 
-// HostTunnel tells where a host's tunnels end; Address is empty for a host that has none.
+// HostTunnel tells how a host is joined to others: where its tunnels end (empty for a host that has none), and to which physical networks it is joined.
 type HostTunnel struct {
-	Host    string `json:"host"`
-	Address string `json:"address"`
+	Host     string   `json:"host"`
+	Address  string   `json:"address"`
+	Physical []string `json:"physical,omitempty"`
 }
 
 // HostReport is an agent's report.

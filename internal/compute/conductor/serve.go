@@ -48,6 +48,14 @@ func (c *Conductor) serve() (stop func(), err error) {
 		return nil, err
 	}
 	stops = append(stops, s)
+	if s, err = c.cfg.Bus.Serve(network.SegmentsSubject, "", func(context.Context, string, []byte) ([]byte, error) {
+		c.rec.Kick("aggregates")
+		return nil, nil
+	}); err != nil {
+		stop()
+		return nil, err
+	}
+	stops = append(stops, s)
 	return stop, nil
 }
 
@@ -72,6 +80,11 @@ func (c *Conductor) tunnel(ctx context.Context, _ string, msg []byte) ([]byte, e
 	var t command.HostTunnel
 	if err := json.Unmarshal(msg, &t); err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, "The word of a host's tunnels cannot be read.")
+	}
+	if s, ok := c.cfg.Network.(network.Segmenter); ok {
+		if err := s.SetPhysical(ctx, t.Host, t.Physical); err != nil {
+			return nil, err
+		}
 	}
 	return nil, c.cfg.Network.SetTunnel(ctx, t.Host, t.Address)
 }

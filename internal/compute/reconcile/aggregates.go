@@ -13,8 +13,12 @@ import (
 // statusDisabled marks the providers of hosts that take no new servers.
 const statusDisabled = "COMPUTE_STATUS_DISABLED"
 
-// SyncAll brings the aggregates and the status trait of every host's provider in line with compute's records.
+// SyncAll brings the aggregates and the status trait of every host's provider in line with compute's records, and before that the aggregates that stand for segments in
+// line with the network service's.
 func (l *Loops) SyncAll(ctx context.Context) error {
+	if err := l.Segments(ctx); err != nil {
+		return err
+	}
 	hosts, err := l.cfg.Store.Hosts(ctx, l.cfg.Store.DB)
 	if err != nil {
 		return err

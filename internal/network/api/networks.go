@@ -1,6 +1,8 @@
 package api
 
 import (
+	"errors"
+
 	"kilonova/internal/fault"
 	"kilonova/internal/network"
 	"kilonova/internal/network/local"
@@ -16,6 +18,8 @@ func networks(a *API) *resource {
 			{name: "provider:network_type", when: both, kind: null(filled(32)), rule: true, hidden: true},
 			{name: "provider:physical_network", when: both, kind: null(filled(64)), rule: true, hidden: true},
 			{name: "provider:segmentation_id", when: both, kind: null(number(0, 1<<24)), rule: true, hidden: true},
+			{name: "segments", when: post, kind: null(partList), rule: true, hidden: true},
+			{name: "l2_adjacency", kind: boolean},
 			{name: "mtu", when: both, kind: null(number(0, 65535))},
 			{name: "port_security_enabled", when: both, kind: boolean, def: true, rule: true},
 			{name: "dns_domain", when: both, kind: text(255)}},
@@ -78,11 +82,13 @@ func (a *API) networkDoc(n *network.Network) doc {
 	if len(ids) > 0 {
 		zones = a.zones
 	}
-	return standard(doc{"id": n.ID, "name": n.Name, "admin_state_up": n.AdminStateUp, "status": "ACTIVE", "subnets": ids, "shared": n.Shared,
+	d := standard(doc{"id": n.ID, "name": n.Name, "admin_state_up": n.AdminStateUp, "status": "ACTIVE", "subnets": ids, "shared": n.Shared,
 		"router:external": n.External, "is_default": n.IsDefault, "mtu": n.MTU, "port_security_enabled": n.PortSecurity, "dns_domain": n.DNSDomain,
 		"availability_zone_hints": list(n.ZoneHints), "availability_zones": zones, "ipv4_address_scope": nil, "ipv6_address_scope": nil,
 		"provider:network_type": n.ProviderType, "provider:physical_network": orNull(n.ProviderPhysical), "provider:segmentation_id": numOrNull(n.SegmentationID),
 	}, n.ProjectID, &n.Standard)
+	showSegments(d, n)
+	return d
 }
 
 func createNetwork(_ *call, c *local.Change, in input) (string, error) {
@@ -90,12 +96,23 @@ func createNetwork(_ *call, c *local.Change, in input) (string, error) {
 	if err := setNetwork(n, in); err != nil {
 		return "", err
 	}
+	if err := setSegments(n, in); err != nil {
+		return "", err
+	}
+	if err := checkProvider(n); err != nil {
+		return "", err
+	}
 	err := c.CreateNetwork(n)
 	return n.ID, err
 }
 
 func updateNetwork(_ *call, c *local.Change, id string, in input) error {
-	_, err := c.UpdateNetwork(id, func(n *network.Network) error { return setNetwork(n, in) })
+	_, err := c.UpdateNetwork(id, func(n *network.Network) error {
+		if err := errors.Join(sameProvider(n, in), setNetwork(n, in)); err != nil || n.Segmented {
+			return err
+		}
+		return checkProvider(n)
+	})
 	return err
 }
 
@@ -122,7 +139,7 @@ func setNetwork(n *network.Network, in input) error {
 		}
 		n.MTU = *mtu
 	}
-	return checkProvider(n)
+	return nil
 }
 
 // checkProvider allows what hosts can do: a bridge of its own for each network, which may be carried between hosts by VXLAN, or one joined to a

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ func ports(a *API) *resource {
 			{name: "binding:vnic_type", when: both, kind: oneOf("normal", "macvtap", "direct", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "accelerator-direct", "accelerator-direct-physical", "remote-managed", "vdpa")},
 			{name: "binding:profile", when: both, kind: null(object), rule: true, hidden: true},
 			{name: "numa_affinity_policy", when: both, kind: null(oneOf("required", "preferred", "legacy", "socket"))},
+			{name: "ip_allocation", kind: text(16)},
 			{name: "binding:vif_type", kind: text(64), hidden: true},
 			{name: "binding:vif_details", kind: object, hidden: true}},
 		columns: map[string]string{"id": "id", "name": "name", "project_id": "project_id", "network_id": "network_id", "mac_address": "mac_address",
@@ -137,7 +139,7 @@ func (a *API) portDoc(p *network.Port, domain string) doc {
 	return standard(doc{"id": p.ID, "name": p.Name, "network_id": p.NetworkID, "mac_address": p.MAC, "admin_state_up": p.AdminStateUp, "status": p.Status,
 		"fixed_ips": list(p.FixedIPs), "device_id": p.DeviceID, "device_owner": p.DeviceOwner, "security_groups": list(p.SecurityGroups),
 		"allowed_address_pairs": pairs, "port_security_enabled": p.PortSecurity, "extra_dhcp_opts": list(p.ExtraDHCP), "dns_name": p.DNSName,
-		"dns_assignment": names, "binding:host_id": p.HostID, "binding:vnic_type": p.VNICType, "binding:profile": profile,
+		"dns_assignment": names, "ip_allocation": cmp.Or(p.IPAllocation, "immediate"), "binding:host_id": p.HostID, "binding:vnic_type": p.VNICType, "binding:profile": profile,
 		"binding:vif_type": p.VIFType, "binding:vif_details": details, "numa_affinity_policy": numa}, p.ProjectID, &p.Standard)
 }
 

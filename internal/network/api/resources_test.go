@@ -41,7 +41,7 @@ func TestNetworkLifeAndVisibility(t *testing.T) {
 		}
 	}
 	want := map[string]any{"id": id(n), "name": "n1", "admin_state_up": true, "status": "ACTIVE", "subnets": []any{}, "shared": false, "router:external": false,
-		"is_default": false, "mtu": 1500.0, "port_security_enabled": true, "dns_domain": "", "availability_zone_hints": []any{}, "availability_zones": []any{},
+		"is_default": false, "mtu": 1500.0, "port_security_enabled": true, "dns_domain": "", "availability_zone_hints": []any{}, "availability_zones": []any{}, "l2_adjacency": true,
 		"ipv4_address_scope": nil, "ipv6_address_scope": nil, "project_id": "p1", "tenant_id": "p1", "description": "", "tags": []any{}, "revision_number": 0.0,
 		"created_at": n["created_at"], "updated_at": n["created_at"]}
 	if diff := cmp.Diff(want, n); diff != "" {

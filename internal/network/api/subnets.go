@@ -25,7 +25,7 @@ func subnets(a *API) *resource {
 			{name: "use_default_subnetpool", when: post, kind: boolean},
 			{name: "prefixlen", when: post, kind: null(number(0, 128))},
 			{name: "service_types", when: both, kind: texts(filled(255)), rule: true},
-			{name: "segment_id", when: post, kind: absent("segments are not supported")},
+			{name: "segment_id", when: both, kind: null(uuid), rule: true, onlyIf: func(v any) bool { return v != nil }, hidden: true},
 			{name: "shared", kind: boolean}},
 		columns: map[string]string{"id": "id", "name": "name", "project_id": "project_id", "network_id": "network_id"},
 		list:    a.subnetDocs, create: createSubnet, update: updateSubnet, target: a.networkOwner, check: a.checkSubnet,
@@ -73,7 +73,7 @@ func subnetDoc(s *network.Subnet) doc {
 	return standard(doc{"id": s.ID, "name": s.Name, "network_id": s.NetworkID, "ip_version": s.Version, "cidr": s.CIDR, "gateway_ip": orNull(s.Gateway),
 		"allocation_pools": list(s.Pools), "dns_nameservers": list(s.DNS), "host_routes": list(s.Routes), "enable_dhcp": s.DHCP,
 		"ipv6_ra_mode": orNull(s.IPv6RAMode), "ipv6_address_mode": orNull(s.IPv6AddressMode), "subnetpool_id": orNull(s.SubnetPoolID),
-		"service_types": list(s.ServiceTypes), "segment_id": nil}, s.ProjectID, &s.Standard)
+		"service_types": list(s.ServiceTypes), "segment_id": orNull(s.SegmentID)}, s.ProjectID, &s.Standard)
 }
 
 func createSubnet(_ *call, c *local.Change, in input) (string, error) {
@@ -155,6 +155,7 @@ func setSubnet(s *network.Subnet, in input) {
 	in.set("name", &s.Name)
 	in.set("description", &s.Description)
 	in.set("gateway_ip", &s.Gateway)
+	in.set("segment_id", &s.SegmentID)
 	in.setFlag("enable_dhcp", &s.DHCP)
 	if v, ok := in["allocation_pools"].([]network.Pool); ok {
 		s.Pools = v

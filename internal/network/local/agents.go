@@ -105,6 +105,9 @@ func (c *Change) AddBinding(p *network.Port, b *network.Binding) error {
 	if has || p.HostID == b.Host {
 		return fault.New(fault.Conflict, "Binding for port %s on host %s already exists.", p.ID, b.Host).WithCode("PortBindingAlreadyExists")
 	}
+	if err := c.segments.Fits(c.ctx, c.tx, p, b.Host); err != nil {
+		return err
+	}
 	b.PortID, b.Status = p.ID, "INACTIVE"
 	b.VNICType, b.VIFType = vif(b.Host, b.VNICType)
 	if network.IsDevice(b.VNICType) {

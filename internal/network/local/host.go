@@ -132,6 +132,9 @@ func (s *Service) hostNetworks(ctx context.Context, host string, a *around) ([]n
 			return nil, err
 		}
 	}
+	if err := s.segments.Localize(ctx, s.db, host, a.networks); err != nil {
+		return nil, err
+	}
 	var out []network.HostNetwork
 	for _, nid := range ids {
 		n := a.networks[nid]

@@ -67,6 +67,7 @@ type Service struct {
 	pools    *documents.Table[network.SubnetPool]
 	scopes   *documents.Table[network.AddressScope]
 	rbac     *documents.Table[network.RBAC]
+	segments *segments.Book
 }
 
 var _ network.Service = (*Service)(nil)
@@ -114,14 +115,17 @@ func (s *Service) tables() {
 	s.networks = documents.New("network_networks", "Network", []string{"project_id", "name", "external"},
 		func(n *network.Network) string { return n.ID }, func(n *network.Network) *network.Standard { return &n.Standard },
 		func(n *network.Network) []any { return []any{n.ProjectID, n.Name, n.External} })
-	s.subnets = documents.New("network_subnets", "Subnet", []string{"project_id", "name", "network_id", "subnetpool_id"},
+	s.subnets = documents.New("network_subnets", "Subnet", []string{"project_id", "name", "network_id", "subnetpool_id", "segment_id"},
 		func(n *network.Subnet) string { return n.ID }, func(n *network.Subnet) *network.Standard { return &n.Standard },
-		func(n *network.Subnet) []any { return []any{n.ProjectID, n.Name, n.NetworkID, n.SubnetPoolID} })
+		func(n *network.Subnet) []any {
+			return []any{n.ProjectID, n.Name, n.NetworkID, n.SubnetPoolID, n.SegmentID}
+		})
 	s.ports = documents.New("network_ports", "Port", []string{"project_id", "name", "network_id", "mac_address", "device_id", "device_owner", "host", "status"},
 		func(p *network.Port) string { return p.ID }, func(p *network.Port) *network.Standard { return &p.Standard },
 		func(p *network.Port) []any {
 			return []any{p.ProjectID, p.Name, p.NetworkID, p.MAC, p.DeviceID, p.DeviceOwner, p.HostID, p.Status}
 		})
+	s.segments = segments.NewBook(s.networks, s.subnets, s.ports)
 	s.groups = documents.New("network_groups", "SecurityGroup", []string{"project_id", "name"},
 		func(g *network.Group) string { return g.ID }, func(g *network.Group) *network.Standard { return &g.Standard },
 		func(g *network.Group) []any { return []any{g.ProjectID, g.Name} })

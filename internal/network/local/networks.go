@@ -56,6 +56,9 @@ func (s *Service) complete(ctx context.Context, q db.Querier, nets []network.Net
 		n := at[sub.NetworkID]
 		n.Subnets = append(n.Subnets, sub)
 	}
+	if err := s.segments.Complete(ctx, q, nets); err != nil {
+		return err
+	}
 	type share struct{ object, target string }
 	shares, err := documents.Collect(ctx, q, "SELECT object_id, target FROM network_rbac WHERE action = 'access_as_shared' AND object_id IN (%)", ids,
 		func(scan func(...any) error) (v share, err error) { return v, scan(&v.object, &v.target) })
@@ -85,6 +88,9 @@ func (c *Change) CreateNetwork(n *network.Network) error {
 		return err
 	}
 	if err := c.segment(n, nil); err != nil {
+		return err
+	}
+	if err := c.segments.Start(c.ctx, c.tx, n); err != nil {
 		return err
 	}
 	if err := c.networks.Insert(c.ctx, c.tx, n); err != nil {
@@ -202,6 +208,11 @@ func (c *Change) DeleteNetwork(networkID string) error {
 	}
 	if err := c.releaseSegment(n); err != nil {
 		return err
+	}
+	if n.Segmented {
+		if err := c.segments.DeleteOf(c.ctx, c.tx, networkID); err != nil {
+			return err
+		}
 	}
 	return c.networks.Delete(c.ctx, c.tx, networkID)
 }

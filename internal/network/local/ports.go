@@ -14,6 +14,7 @@ import (
 	"kilonova/internal/network"
 	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
+	"kilonova/internal/network/segments"
 	"kilonova/internal/network/wake"
 )
 
@@ -67,7 +68,13 @@ func (c *Change) CreatePort(in *PortInput) (*network.Port, error) {
 	if err := c.bind(p); err != nil {
 		return nil, err
 	}
-	if p.FixedIPs, err = c.assign(p, subnets, p.FixedIPs, in.FixedSet, nil); err != nil {
+	if subnets, err = c.within(p, subnets, in.FixedSet); err != nil {
+		return nil, err
+	}
+	if p.FixedIPs, err = c.assign(p, subnets, p.FixedIPs, in.FixedSet || p.IPAllocation == network.AllocationDeferred, nil); err != nil {
+		return nil, err
+	}
+	if err := segments.Place(p, subnets); err != nil {
 		return nil, err
 	}
 	if !in.GroupsSet && p.PortSecurity && !strings.HasPrefix(p.DeviceOwner, "network:") {
@@ -223,6 +230,9 @@ func (c *Change) UpdatePort(portID string, change func(p *network.Port) error) (
 	if err := c.bind(p); err != nil {
 		return nil, err
 	}
+	if err := c.follow(p, &before); err != nil {
+		return nil, err
+	}
 	if err := c.readdress(p, before.FixedIPs); err != nil {
 		return nil, err
 	}
@@ -270,7 +280,13 @@ func (c *Change) readdress(p *network.Port, before []network.FixedIP) error {
 	if err != nil {
 		return err
 	}
+	if subnets, err = c.within(p, subnets, true); err != nil {
+		return err
+	}
 	if p.FixedIPs, err = c.assign(p, subnets, want, true, kept); err != nil {
+		return err
+	}
+	if err := segments.Place(p, subnets); err != nil {
 		return err
 	}
 	return c.floatingLost(p, drop)

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"kilonova/internal/auth"
@@ -129,7 +130,8 @@ func (s *Service) ReserveBinding(ctx context.Context, c *auth.Caller, portID, ho
 			return documents.NotFound("Port", portID)
 		}
 		err = ch.AddBinding(p, &network.Binding{Host: hostID, VNICType: p.VNICType, Profile: p.Profile})
-		if fault.KindOf(err) == fault.Conflict {
+		var e *fault.Error
+		if errors.As(err, &e) && e.Code == "PortBindingAlreadyExists" {
 			return nil // it is bound or reserved there already
 		}
 		return err

@@ -36,13 +36,18 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 	if s.ID == "" {
 		s.ID = id.UUID()
 	}
-	if _, err := c.networks.Lock(c.ctx, c.tx, s.NetworkID); err != nil {
+	n, err := c.networks.Lock(c.ctx, c.tx, s.NetworkID)
+	if err != nil {
 		return nil, err
 	}
 	others, err := c.subnets.List(c.ctx, c.tx, "network_id = ?", s.NetworkID)
 	if err != nil {
 		return nil, err
 	}
+	if err := c.segments.CheckSubnet(c.ctx, c.tx, n, s, others); err != nil {
+		return nil, err
+	}
+	c.dirty.Segments = c.dirty.Segments || s.SegmentID != ""
 	if s.SubnetPoolID != "" {
 		if err := c.cut(r); err != nil {
 			return nil, err
@@ -75,7 +80,7 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 		return nil, err
 	}
 	wake.Mark(&c.dirty.Networks, s.NetworkID)
-	if ipam.Automatic(s) {
+	if ipam.Automatic(s) && s.SegmentID == "" { // ports of a routed network get addresses of their segment when they come to a host
 		return s, c.addAutomatic(s)
 	}
 	return s, nil
@@ -120,6 +125,10 @@ func (c *Change) UpdateSubnet(subnetID string, change func(s *network.Subnet) er
 	if err := ipam.CheckPrefix(p, s); err != nil {
 		return nil, err
 	}
+	if err := c.segments.Associate(c.ctx, c.tx, &before, s); err != nil {
+		return nil, err
+	}
+	c.dirty.Segments = c.dirty.Segments || s.SegmentID != ""
 	if s.Gateway != before.Gateway {
 		if err := c.gatewayFree(&before); err != nil {
 			return nil, err
@@ -198,6 +207,7 @@ func (c *Change) DeleteSubnet(subnetID string) error {
 }
 
 func (c *Change) removeSubnet(s *network.Subnet) error {
+	c.dirty.Segments = c.dirty.Segments || s.SegmentID != ""
 	if err := c.dropPools(s.ID); err != nil {
 		return err
 	}

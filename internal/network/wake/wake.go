@@ -22,10 +22,11 @@ type Dirty struct {
 	Hosts    map[string]bool // these hosts themselves
 	Networks map[string]bool // every host with ports of these networks: leases or subnets changed
 	Groups   map[string]bool // every host with ports in these groups or in groups whose rules name them
+	Segments bool            // segments with subnets, or the hosts joined to them: nothing for agents, but for who mirrors them
 }
 
 // Empty tells that nothing changed.
-func (d *Dirty) Empty() bool { return len(d.Hosts)+len(d.Networks)+len(d.Groups) == 0 }
+func (d *Dirty) Empty() bool { return len(d.Hosts)+len(d.Networks)+len(d.Groups) == 0 && !d.Segments }
 
 // Mark adds keys to one of the sets of a Dirty; empty keys are left out.
 func Mark(m *map[string]bool, keys ...string) {
@@ -41,6 +42,7 @@ func Mark(m *map[string]bool, keys ...string) {
 }
 
 func (d *Dirty) merge(o *Dirty) {
+	d.Segments = d.Segments || o.Segments
 	for _, p := range []struct{ to, from *map[string]bool }{{&d.Hosts, &o.Hosts}, {&d.Networks, &o.Networks}, {&d.Groups, &o.Groups}} {
 		for k := range *p.from {
 			Mark(p.to, k)
@@ -144,6 +146,11 @@ func (n *Notifier) tell(ctx context.Context, d *Dirty) error {
 			return err
 		}
 		Mark(&d.Hosts, found...)
+	}
+	if d.Segments {
+		if err := n.bus.Fanout(ctx, network.SegmentsSubject, nil); err != nil {
+			return err
+		}
 	}
 	for h := range d.Hosts {
 		if err := n.bus.Fanout(ctx, network.ChangedSubject, []byte(h)); err != nil {

@@ -1,4 +1,5 @@
-// Package segments gives out VXLAN identifiers, each to one network at a time: the database's primary key says so.
+// Package segments keeps the segments of networks: the VXLAN identifiers, each given to one network at a time (the primary key says so), the records of networks that
+// have several segments, which hosts are joined to a segment, and from which of its subnets a port may have addresses.
 package segments
 
 import (
