@@ -14,6 +14,7 @@ import (
 	"kilonova/internal/compute/agent"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/fake"
+	"kilonova/internal/config"
 	"kilonova/internal/id"
 )
 
@@ -51,7 +52,7 @@ func (a *App) startAgents(ctx context.Context) error {
 	report := max(a.cfg.Compute.ReportInterval, time.Duration(len(names))*2*time.Millisecond)
 	var wg sync.WaitGroup
 	ready := make(chan struct{}, len(names))
-	for _, name := range names {
+	for i, name := range names {
 		node, err := a.nodeID(name)
 		if err != nil {
 			return err
@@ -69,6 +70,7 @@ func (a *App) startAgents(ctx context.Context) error {
 		if plane != nil {
 			cfg.Plane, cfg.Tunnel = plane, tunnelAddress(a.cfg)
 		}
+		cfg.Physical = physicalNetworks(a.cfg, i)
 		ag, err := agent.New(cfg)
 		if err != nil {
 			return err
@@ -105,6 +107,22 @@ func (a *App) startAgents(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// physicalNetworks are those to which the i-th host of this process is joined.
+func physicalNetworks(cfg *config.Config, i int) []string {
+	if cfg.Compute.Driver != "libvirt" {
+		if n := len(cfg.Compute.FakePhysical); n > 0 {
+			return cfg.Compute.FakePhysical[i%n : i%n+1]
+		}
+		return nil
+	}
+	var out []string
+	for _, s := range cfg.Network.Physical {
+		name, _, _ := strings.Cut(s, ":")
+		out = append(out, name)
+	}
+	return out
 }
 
 func fileName(s string) string {

@@ -22,6 +22,7 @@ func SchedulerConfig(cfg *config.Config) (scheduler.Config, error) {
 	c.MaxPlacementResults = q.MaxResults
 	c.LimitTenantsToPlacementAggregate, c.PlacementAggregateRequiredForTenants = q.TenantAggregate, q.TenantRequired
 	c.QueryPlacementForImageTypeSupport, c.EnableIsolatedAggregateFiltering, c.ImageMetadataPrefilter = q.ImageType, q.Isolated, q.ImageMetadata
+	c.QueryPlacementForRoutedNetworkAggregate = q.Routed
 	c.PCIInPlacement = o.PCIInPlacement
 	c.DisableFallbackPCPUQuery, c.TrackInstanceChanges = cfg.Workarounds.NoFallbackPCPU, o.TrackServers
 	c.MaxIOOpsPerHost, c.MaxInstancesPerHost, c.DefaultArchitecture = o.MaxIOOps, o.MaxInstances, o.Architecture

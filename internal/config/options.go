@@ -53,7 +53,7 @@ type Config struct {
 		Type      string   `opt:"tenant_network_types" default:"vxlan" help:"Type of networks that do not name one: vxlan (hosts with local_ip carry them to each other) or local (each host has its own)."`
 		VNIs      []string `opt:"vni_ranges" default:"1:16777215" help:"Ranges (FIRST:LAST) of the VXLAN identifiers of such networks."`
 		LocalIP   string   `opt:"local_ip" default:"" help:"Address of this host at which the VXLAN tunnels of networks end (UDP port 4789), on a network that only hosts reach; empty: [compute] my_ip. With neither, networks do not leave the host."`
-		Physical  []string `opt:"physical_interface_mappings" default:"" help:"Interfaces that join flat networks to physical ones: PHYSICAL_NETWORK:INTERFACE,…"`
+		Physical  []string `opt:"physical_interface_mappings" default:"" help:"Interfaces that join flat networks to physical ones: PHYSICAL_NETWORK:INTERFACE,… They tell which segments of routed networks the host is joined to."`
 		Outside   string   `opt:"public_interface" default:"" help:"Interface of this host that gets floating addresses; empty: that of the default route."`
 	} `section:"network"`
 	Placement struct {
@@ -71,6 +71,7 @@ type Config struct {
 		FakeThreads      int           `opt:"fake_cpu_threads" default:"1" help:"Threads of each of its cores."`
 		FakePages        []string      `opt:"fake_huge_pages" default:"" help:"Large pages of the whole host, KIBIBYTES:NUMBER: 2048:1024,1048576:8."`
 		FakeDevices      string        `opt:"fake_pci_devices" default:"" help:"PCI devices that it plays: a JSON object or a list of them with vendor_id, product_id, count, type, address, parent, node, tags."`
+		FakePhysical     []string      `opt:"fake_physical_networks" default:"" help:"Physical networks that its hosts are joined to, one each, dealt out in turn: with a,b the first host has a, the second b, the third a."`
 		FakeDB           string        `opt:"fake_hypervisor" default:"" help:"Database of the fake hypervisor; agents that shall migrate guests to each other share one. Empty: STATE/fake.db."`
 		Dir              string        `opt:"instances_path" default:"" help:"Directory of guests' disks and the image cache; empty: STATE/instances."`
 		VirtType         string        `opt:"virt_type" default:"" help:"kvm or qemu; empty: kvm where it works."`
@@ -121,6 +122,7 @@ type Config struct {
 		TenantAggregate bool `opt:"limit_tenants_to_placement_aggregate" default:"false" help:"Only hosts of aggregates whose metadata filter_tenant_id names the project, if there are any."`
 		TenantRequired  bool `opt:"placement_aggregate_required_for_tenants" default:"false" help:"With limit_tenants_to_placement_aggregate: projects that no aggregate names find no host."`
 		ImageType       bool `opt:"query_placement_for_image_type_support" default:"false" help:"Only hosts that say they can use the image's disk format."`
+		Routed          bool `opt:"query_placement_for_routed_network_aggregates" default:"false" help:"Servers on routed networks go only to hosts that are joined to a segment of these, and when they move to hosts of the segment of their addresses."`
 		Isolated        bool `opt:"enable_isolated_aggregate_filtering" default:"false" help:"Aggregates with trait:NAME=required take only servers that ask for those traits."`
 		ImageMetadata   bool `opt:"image_metadata_prefilter" default:"false" help:"Properties of the image that need devices of the host become required traits."`
 	} `section:"scheduler"`

@@ -214,9 +214,15 @@ type Segmenter interface {
 	// RoutedSegments gives the segments that have subnets, in the order of their ids.
 	RoutedSegments(ctx context.Context) ([]RoutedSegment, error)
 	// SegmentsOf gives the segments on one of which a server must be that has a port: that of the port's addresses or, while it has none or portID is empty, those of
-	// the network that have subnets. None: the network is not routed.
-	SegmentsOf(ctx context.Context, networkID, portID string) ([]string, error)
+	// the network that have subnets, or the one whose subnet has the address, if one is given. None: the network is not routed.
+	SegmentsOf(ctx context.Context, networkID, portID, address string) ([]string, error)
 }
+
+// Codes of the errors of binding a port of a routed network to a host.
+const (
+	CodeNoSegment    = "HostNotConnectedToAnySegment"  // the host is joined to none of the network's segments
+	CodeOtherSegment = "HostNotCompatibleWithFixedIps" // … or not to that of the port's addresses
+)
 
 // SegmentsSubject is where a Fanout tells that segments with subnets, or the hosts joined to them, changed.
 const SegmentsSubject = "network.segments"

@@ -42,7 +42,10 @@ func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error)
 		plan, err := c.plan(ctx, req)
 		if round == 0 && (hopeless(err) || err == nil && len(plan.Hosts) == 0) {
 			// Perhaps the hosts or aggregates that would do have only just come.
-			if err := errors.Join(c.hosts.load(ctx), c.rec.SyncAll(ctx)); err != nil {
+			if err := errors.Join(c.rec.SyncAll(ctx), c.hosts.load(ctx)); err != nil {
+				return nil, err
+			}
+			if req, err = c.request(ctx, w); err != nil {
 				return nil, err
 			}
 			plan, err = c.plan(ctx, req)
@@ -167,6 +170,9 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 	req.PCI = append(scheduler.PCIRequests(s.ID, wants, c.planner.Config().PCIInPlacement), scheduler.PortRequests(ports, policy)...)
 	for _, p := range ports {
 		req.Ports = append(req.Ports, scheduler.Port{ID: p.PortID, VNICType: p.VNICType})
+	}
+	if err := c.routed(ctx, w, req); err != nil {
+		return nil, err
 	}
 	if s.LaunchedOn != "" || len(w.Exclude) > 0 {
 		debts, err := c.owed.OfServer(ctx, c.cfg.DB, s.ID)

@@ -49,7 +49,7 @@ func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 		}
 	}
 	p, err := f.Placer.Place(ctx, Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Zone: in.Zone, Host: in.Host, Node: in.Node,
-		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: append(excluded(r), guarded(r)...), Ports: portDevices(s.ID, in.NICs)})
+		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: append(excluded(r), guarded(r)...), Ports: portDevices(s.ID, in.NICs), NICs: in.NICs})
 	if err != nil {
 		return f.exhausted(r, err)
 	}
@@ -157,6 +157,9 @@ func (f *flows) createPorts(ctx context.Context, r *operation.Run) error {
 	}
 	place := placeOf(r)
 	vifs, err := f.plug(ctx, r, s, place, in.NICs, in.SecurityGroups)
+	if offSegment(err) && in.ForceHost+in.ForceNode == "" {
+		return f.another(r, "schedule", place.Host, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -199,6 +202,12 @@ func (f *flows) plugOne(ctx context.Context, r *operation.Run, s *compute.Server
 	}
 	_, err := f.Network.CreatePort(ctx, caller(r), req)
 	return err
+}
+
+// offSegment tells whether ports cannot be on a host because of the segment of their routed network: on another host they may.
+func offSegment(err error) bool {
+	var e *fault.Error
+	return errors.As(err, &e) && (e.Code == network.CodeNoSegment || e.Code == network.CodeOtherSegment)
 }
 
 // portID is the id of a server's n-th port: that of the existing port, or one that is always the same for the position.

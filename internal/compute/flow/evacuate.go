@@ -91,7 +91,9 @@ func (f *flows) evacuateBuild(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	p := placeOf(r)
-	if err := f.bind(ctx, r, s, p); err != nil {
+	if err := f.bind(ctx, r, s, p); offSegment(err) && in.Host == "" {
+		return f.another(r, "schedule", p.Host, err)
+	} else if err != nil {
 		return err
 	}
 	meta, err := f.Metadata(ctx, s, nil)

@@ -62,6 +62,8 @@ type Want struct {
 	Ports []compute.PortDevice
 	// Running tells that the guest runs while it moves: the devices that its flavor asks for must bear that.
 	Running bool
+	// NICs are the interfaces that a new server asks for; one that moves has its own.
+	NICs []compute.NICRequest
 	// Migration is the uuid of the consumer that takes over what the server holds now; "" when it does not move.
 	Migration string
 }

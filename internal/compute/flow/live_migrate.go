@@ -94,6 +94,9 @@ func (f *flows) livePrepare(ctx context.Context, r *operation.Run) error {
 	// The destination wires the ports before the guest comes; until it has come they are bound here.
 	for _, v := range a.Spec.VIFs {
 		if err := f.Network.ReserveBinding(ctx, caller(r), v.PortID, p.Host); gone(err) != nil {
+			if offSegment(err) && in.Host == "" {
+				return f.another(r, "schedule", p.Host, err)
+			}
 			return err
 		}
 	}

@@ -71,16 +71,17 @@ type Config struct {
 
 // Loops runs the loops.
 type Loops struct {
-	cfg   Config
-	log   *slog.Logger
-	list  []loop
-	kicks map[string]chan struct{}
-	ctx   context.Context // ends with Run
-	wg    sync.WaitGroup
-	swept sync.Map // ended operations that the orphan sweep has looked at
-	turn  sync.Mutex
-	next  string          // server at which the interface cache goes on
-	up    map[string]bool // hosts as the last look found them
+	cfg    Config
+	log    *slog.Logger
+	list   []loop
+	kicks  map[string]chan struct{}
+	ctx    context.Context // ends with Run
+	wg     sync.WaitGroup
+	swept  sync.Map // ended operations that the orphan sweep has looked at
+	turn   sync.Mutex
+	mirror sync.Mutex      // one mirroring of segments at a time
+	next   string          // server at which the interface cache goes on
+	up     map[string]bool // hosts as the last look found them
 }
 
 type loop struct {

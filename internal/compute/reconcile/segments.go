@@ -26,10 +26,9 @@ func (l *Loops) Segments(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	want, err := s.RoutedSegments(ctx)
-	if err != nil {
-		return err
-	}
+	l.mirror.Lock()
+	defer l.mirror.Unlock()
+	// The aggregates first: one that another conductor makes meanwhile is not taken for one whose segment is gone.
 	aggs, err := l.cfg.Store.Aggregates(ctx, l.cfg.Store.DB)
 	if err != nil {
 		return err
@@ -40,6 +39,10 @@ func (l *Loops) Segments(ctx context.Context) error {
 			have[segment] = &aggs[i]
 		}
 	}
+	want, err := s.RoutedSegments(ctx)
+	if err != nil {
+		return err
+	}
 	if len(want)+len(have) == 0 {
 		return nil
 	}
@@ -49,13 +52,21 @@ func (l *Loops) Segments(ctx context.Context) error {
 	}
 	var errs []error
 	for i := range want {
-		errs = append(errs, l.mirrorSegment(ctx, &want[i], have[want[i].ID], hosts))
+		errs = append(errs, meanwhile(l.mirrorSegment(ctx, &want[i], have[want[i].ID], hosts)))
 		delete(have, want[i].ID)
 	}
 	for _, segment := range slices.Sorted(maps.Keys(have)) {
-		errs = append(errs, l.forgetSegment(ctx, segment, have[segment]))
+		errs = append(errs, meanwhile(l.forgetSegment(ctx, segment, have[segment])))
 	}
 	return errors.Join(errs...)
+}
+
+// meanwhile makes success of what fails because another conductor did it, or the opposite, at the same time: the next look sees what is left to do.
+func meanwhile(err error) error {
+	if errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
 }
 
 func (l *Loops) mirrorSegment(ctx context.Context, s *network.RoutedSegment, a *compute.Aggregate, hosts []compute.Host) error {

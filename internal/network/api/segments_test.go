@@ -208,10 +208,10 @@ func TestAddressesFollowTheSegment(t *testing.T) {
 		}
 	}
 	for _, tc := range []struct {
-		network, port string
-		want          []string
-	}{{network: net, want: segments[:]}, {port: id(named), want: segments[1:]}, {network: id(p)}} {
-		got, err := c.svc.SegmentsOf(t.Context(), tc.network, tc.port)
+		network, port, address string
+		want                   []string
+	}{{network: net, want: segments[:]}, {port: id(named), want: segments[1:]}, {network: id(p)}, {network: net, address: "10.1.0.9", want: segments[:1]}} {
+		got, err := c.svc.SegmentsOf(t.Context(), tc.network, tc.port, tc.address)
 		want := slices.Sorted(slices.Values(tc.want))
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("segments of %v: %v %v", tc, got, err)

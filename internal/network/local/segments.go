@@ -78,7 +78,7 @@ func (s *Service) RoutedSegments(ctx context.Context) ([]network.RoutedSegment, 
 }
 
 // SegmentsOf implements network.Segmenter.
-func (s *Service) SegmentsOf(ctx context.Context, networkID, portID string) ([]string, error) {
+func (s *Service) SegmentsOf(ctx context.Context, networkID, portID, address string) ([]string, error) {
 	if portID != "" {
 		p, err := s.portByID(ctx, s.db, portID)
 		switch {
@@ -89,7 +89,7 @@ func (s *Service) SegmentsOf(ctx context.Context, networkID, portID string) ([]s
 		}
 		networkID = p.NetworkID
 	}
-	return s.segments.SegmentsOf(ctx, s.db, networkID)
+	return s.segments.SegmentsOf(ctx, s.db, networkID, address)
 }
 
 // Segments lists the segments of all networks, or of those that f selects.

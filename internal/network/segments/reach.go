@@ -133,7 +133,7 @@ func (b *Book) Eligible(ctx context.Context, q db.Querier, subnets []network.Sub
 			WithCode("HostConnectedToMultipleSegments")
 	case len(out) == 0:
 		return nil, false, fault.New(fault.Conflict, "Host %s is not connected to any segments on routed provider network '%s'.  It should be connected to one.", p.HostID, p.NetworkID).
-			WithCode("HostNotConnectedToAnySegment")
+			WithCode(network.CodeNoSegment)
 	}
 	return out, false, nil
 }
@@ -168,7 +168,7 @@ func (b *Book) Fits(ctx context.Context, q db.Querier, p *network.Port, host str
 		return nil
 	}
 	return fault.New(fault.Conflict, "Host %s is not connected to a segment where the existing fixed_ips on port %s will function given the routed network topology.", host, p.ID).
-		WithCode("HostNotCompatibleWithFixedIps")
+		WithCode(network.CodeOtherSegment)
 }
 
 // CheckSubnet judges the segment of a new subnet, or the one that a subnet shall get: it is one of the network's, and of all subnets of a network or of none.

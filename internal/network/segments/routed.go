@@ -13,11 +13,24 @@ import (
 	"kilonova/internal/network/ipam"
 )
 
-// SegmentsOf gives the segments of a network that have subnets.
-func (b *Book) SegmentsOf(ctx context.Context, q db.Querier, networkID string) ([]string, error) {
-	ids, err := documents.Strings(ctx, q, "SELECT DISTINCT segment_id FROM network_subnets WHERE segment_id > '' AND network_id IN (%)", []string{networkID})
+// SegmentsOf gives the segments of a network that have subnets, or have one with an address if that is given.
+func (b *Book) SegmentsOf(ctx context.Context, q db.Querier, networkID, address string) ([]string, error) {
+	subnets, err := b.subnets.List(ctx, q, "network_id = ? AND segment_id > ''", networkID)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for i := range subnets {
+		p, err := ipam.Prefix(&subnets[i])
+		if err != nil {
+			return nil, err
+		}
+		if a, err := ipam.ParseAddr(address); address == "" || err == nil && p.Contains(a) {
+			ids = append(ids, subnets[i].SegmentID)
+		}
+	}
 	slices.Sort(ids)
-	return ids, err
+	return slices.Compact(ids), nil
 }
 
 // Routed gives the segments that have subnets, in the order of their ids.
