@@ -13,6 +13,7 @@ import (
 	"kilonova/internal/network"
 	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
+	"kilonova/internal/network/joints"
 	"kilonova/internal/network/wake"
 )
 
@@ -115,11 +116,11 @@ func (s *Service) hostNetworks(ctx context.Context, host string, a *around) ([]n
 			leases[p.NetworkID] = append(leases[p.NetworkID], a.leases(p)...)
 		}
 	}
-	joined, err := s.routing(ctx, members)
+	joined, err := joints.FindRouters(ctx, s.db, s.routers, s.ports, members)
 	if err != nil {
 		return nil, err
 	}
-	ends, err := s.tunnels(ctx, host, a, members)
+	ends, err := joints.FindTunnels(ctx, s.db, host, a.networks, members)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +129,7 @@ func (s *Service) hostNetworks(ctx context.Context, host string, a *around) ([]n
 		if ids, members, err = s.addPeers(ctx, a, joined, members); err != nil {
 			return nil, err
 		}
-		if ends, err = s.tunnels(ctx, host, a, members); err != nil {
+		if ends, err = joints.FindTunnels(ctx, s.db, host, a.networks, members); err != nil {
 			return nil, err
 		}
 	}
@@ -139,12 +140,12 @@ func (s *Service) hostNetworks(ctx context.Context, host string, a *around) ([]n
 	for _, nid := range ids {
 		n := a.networks[nid]
 		h := network.HostNetwork{ID: nid, Bridge: n.Bridge, MTU: n.MTU, Domain: strings.TrimSuffix(n.DNSDomain, "."), Subnets: n.Subnets,
-			Leases: leases[nid], Peers: joined.peers[nid], Routes: joined.routes[nid], Gateway: n.ProviderType != TypeFlat, Physical: n.ProviderPhysical}
-		ends.join(n, &h)
+			Leases: leases[nid], Peers: joined.Peers[nid], Routes: joined.Routes[nid], Gateway: n.ProviderType != TypeFlat, Physical: n.ProviderPhysical}
+		ends.Join(n, &h)
 		if h.Domain == "" {
 			h.Domain = s.cfg.DNSDomain
 		}
-		if masked, routed := joined.snat[nid]; h.Gateway && (masked || !routed) {
+		if masked, routed := joined.SNAT[nid]; h.Gateway && (masked || !routed) {
 			h.NAT = true
 		}
 		slices.SortFunc(h.Leases, func(x, y network.Lease) int { return strings.Compare(x.Address, y.Address) })
@@ -169,67 +170,6 @@ func (a *around) leases(p *network.Port) []network.Lease {
 		out = append(out, l)
 	}
 	return out
-}
-
-// joinery is what routers do for networks, by network.
-type joinery struct {
-	peers  map[string][]string        // the other networks that the same routers join
-	snat   map[string]bool            // there is a router; it hides the network behind its gateway
-	routes map[string][]network.Route // static routes
-}
-
-// routing finds what routers do for the networks whose router interfaces are among the given ports.
-func (s *Service) routing(ctx context.Context, members []network.Port) (*joinery, error) {
-	out := &joinery{peers: map[string][]string{}, snat: map[string]bool{}, routes: map[string][]network.Route{}}
-	var routerIDs []string
-	for i := range members {
-		if members[i].DeviceOwner == network.OwnerRouterInterface && !slices.Contains(routerIDs, members[i].DeviceID) {
-			routerIDs = append(routerIDs, members[i].DeviceID)
-		}
-	}
-	if len(routerIDs) == 0 {
-		return out, nil
-	}
-	routers, err := s.routers.In(ctx, s.db, "id", routerIDs)
-	if err != nil {
-		return nil, err
-	}
-	ifs, err := s.ports.In(ctx, s.db, "device_id", routerIDs)
-	if err != nil {
-		return nil, err
-	}
-	nets := map[string][]string{} // router -> networks
-	for i := range ifs {
-		if ifs[i].DeviceOwner == network.OwnerRouterInterface {
-			nets[ifs[i].DeviceID] = append(nets[ifs[i].DeviceID], ifs[i].NetworkID)
-		}
-	}
-	slices.SortFunc(routers, func(a, b network.Router) int { return strings.Compare(a.ID, b.ID) })
-	for i := range routers {
-		r := &routers[i]
-		if !r.AdminStateUp {
-			for _, n := range nets[r.ID] {
-				if _, known := out.snat[n]; !known {
-					out.snat[n] = false // joined to a router, so that nothing else leads out
-				}
-			}
-			continue
-		}
-		for _, n := range nets[r.ID] {
-			out.snat[n] = out.snat[n] || r.Gateway != nil && r.Gateway.SNAT
-			out.routes[n] = append(out.routes[n], r.Routes...)
-			for _, o := range nets[r.ID] {
-				if o != n {
-					out.peers[n] = append(out.peers[n], o)
-				}
-			}
-		}
-	}
-	for n := range out.peers {
-		slices.Sort(out.peers[n])
-		out.peers[n] = slices.Compact(out.peers[n])
-	}
-	return out, nil
 }
 
 func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostGroup, error) {
