@@ -1,6 +1,7 @@
 package operation_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ type rig struct {
 	flows  func(*world) []operation.Flow
 	stops  []func()
 	inject func(context.Context, operation.Point, string, *operation.Run) error
+	limit  time.Duration // of undos, and of what can only go forward; 0: an hour, which no pause of the machine uses up
 }
 
 func newRig(t *testing.T, flows func(*world) []operation.Flow) *rig {
@@ -86,7 +88,7 @@ func newRig(t *testing.T, flows func(*world) []operation.Flow) *rig {
 // engine starts one more engine on the same database, as another process would. Its leases do not end by themselves, however long the machine pauses: expire ends them.
 func (r *rig) engine(inject func(context.Context, operation.Point, string, *operation.Run) error) *operation.Engine {
 	e, err := operation.New(r.t.Context(), operation.Config{DB: r.db, Owner: "t", Lease: time.Hour, Sweep: 20 * time.Millisecond,
-		Pause: time.Millisecond, UndoLimit: 50 * time.Millisecond, Unknown: 50 * time.Millisecond, Inject: inject})
+		Pause: time.Millisecond, UndoLimit: cmp.Or(r.limit, time.Hour), Unknown: 50 * time.Millisecond, Inject: inject})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -349,6 +351,7 @@ func TestTakeOverGoesOnWhenAnUndoFails(t *testing.T) {
 		}
 		return []operation.Flow{f, {Kind: "delete", Removes: true, Steps: []operation.Step{{Name: "gone", Do: w.do("gone")}}}}
 	})
+	r.limit = 50 * time.Millisecond
 	e := r.engine(nil)
 	if _, err := r.accept(e, operation.Spec{Kind: "make", Object: "s1"}); err != nil {
 		t.Fatal(err)
@@ -381,6 +384,7 @@ func TestPastNoReturnGoesForwardOrNeedsAttention(t *testing.T) {
 		}
 		return []operation.Flow{f}
 	})
+	r.limit = 50 * time.Millisecond
 	e := r.engine(nil)
 	op, err := r.accept(e, operation.Spec{Kind: "make", Object: "s1"})
 	if err != nil {
