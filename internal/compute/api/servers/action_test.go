@@ -171,6 +171,15 @@ func TestLocking(t *testing.T) {
 	if w.server(s.ID).VMState != compute.VMError {
 		t.Fatal("not reset")
 	}
+	if op := w.last(); op.Kind != "resetState" || !op.Finished {
+		t.Fatal(op)
+	}
+	// What waited to be confirmed or reverted cannot be any more: it is confirmed.
+	resized := w.boot(func(s *compute.Server) { s.VMState, s.OldFlavor = compute.VMResized, &s.Flavor })
+	w.call("admin", "POST", "/servers/"+resized.ID+"/action", `{"os-resetState":{"state":"active"}}`, 1, 202)
+	if op := w.last(); op.Kind != compute.OpConfirmResize || op.Object != resized.ID || op.Finished || w.server(resized.ID).VMState != compute.VMActive {
+		t.Fatal(op)
+	}
 }
 
 func TestImagesOfServers(t *testing.T) {

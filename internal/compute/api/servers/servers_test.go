@@ -2,6 +2,7 @@ package servers_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -215,7 +216,7 @@ func TestSoftDelete(t *testing.T) {
 	w := newWorld(t, func(o *backend.Options) { o.ReclaimInterval = time.Hour })
 	s := w.boot()
 	w.call("member", "DELETE", "/servers/"+s.ID, "", 1, 204)
-	if got := w.last(); got.Kind != compute.OpSoftDelete || got.TaskState != "soft-deleting" {
+	if got := w.last(); got.Kind != compute.OpSoftDelete || got.TaskState != "soft-deleting" || !got.TakeOver || !slices.Equal(got.Yields, []string{compute.OpDelete}) {
 		t.Fatal(got)
 	}
 	soft := w.boot(func(s *compute.Server) { s.VMState = compute.VMSoftDeleted })
