@@ -127,6 +127,9 @@ func (f *flows) liveRollback(ctx context.Context, r *operation.Run) error {
 		}
 	}
 	err = f.send(ctx, r, p.Host, command.RollbackLive, "/undo", a, nil)
+	if errors.Is(err, fault.Conflict) { // it came after all
+		return errors.Join(f.liveLook(ctx, r), unlessMoved(r, err))
+	}
 	if errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, p.Host) {
 		return f.owe(ctx, r, p.Host, command.Destroy, command.DestroyArgs{}, "a live migration to the host was undone while it was down")
 	}
@@ -202,6 +205,14 @@ func (f *flows) liveStays(ctx context.Context, r *operation.Run) error {
 	return f.plugDevicesBack(ctx, r, s, from(r))
 }
 
+// unlessMoved gives err unless liveLook has found the guest at the destination.
+func unlessMoved(r *operation.Run, err error) error {
+	if passed(r) {
+		return nil
+	}
+	return err
+}
+
 func (f *flows) liveUndone(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
 	if !passed(r) {
 		return f.keepFault(ctx, tx, r, cause)
@@ -212,23 +223,48 @@ func (f *flows) liveUndone(ctx context.Context, tx *db.Tx, r *operation.Run, cau
 	return f.liveDone(ctx, tx, r)
 }
 
-// hasMoved tells whether the guest left the source for the destination. Of two hosts one that is up is enough: the guest is there or it is not. It fails with
-// fault.Unavailable while neither can be asked.
+// hasMoved tells whether the guest left the source for the destination. The source is asked first: once it has answered, no command that could still send the guest away
+// runs there. It fails with fault.Unavailable while that cannot be told: neither host can be asked, or the guest is on its way.
 func (f *flows) hasMoved(ctx context.Context, r *operation.Run, src, dst string) (bool, error) {
-	var g virt.GuestState
-	err := f.try(ctx, r, dst, command.QueryGuest, struct{}{}, &g)
-	dead := errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, dst)
-	switch {
-	case errors.Is(err, fault.NotFound), err == nil && g.Power != virt.Running:
-		return false, nil
-	case err != nil && !dead:
+	here, err := f.where(ctx, r, src)
+	if err != nil {
 		return false, err
 	}
-	err = f.try(ctx, r, src, command.QueryGuest, struct{}{}, nil)
-	if errors.Is(err, fault.NotFound) || !dead && errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, src) {
-		return true, nil
+	there, err := f.where(ctx, r, dst)
+	if err != nil {
+		return false, err
 	}
-	return false, err
+	switch {
+	case here.down && there.down:
+		return false, fault.New(fault.Unavailable, "Neither host %s nor host %s answers: it cannot be told where instance %s is.", src, dst, r.Object)
+	case there.down:
+		return !here.found, nil
+	case here.down:
+		return there.power == virt.Running, nil
+	case there.power == virt.Running && (here.power == virt.Running || here.power == virt.Paused):
+		return false, fault.New(fault.Unavailable, "Instance %s is on its way from host %s to host %s.", r.Object, src, dst)
+	}
+	return there.found && (!here.found || there.power == virt.Running), nil
+}
+
+type sighting struct {
+	found, down bool
+	power       virt.PowerState
+}
+
+// where looks for the server's guest on a host.
+func (f *flows) where(ctx context.Context, r *operation.Run, host string) (sighting, error) {
+	var g virt.GuestState
+	err := f.try(ctx, r, host, command.QueryGuest, struct{}{}, &g)
+	switch {
+	case err == nil:
+		return sighting{found: true, power: g.Power}, nil
+	case errors.Is(err, fault.NotFound):
+		return sighting{}, nil
+	case errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, host):
+		return sighting{down: true}, nil
+	}
+	return sighting{}, err
 }
 
 // liveMoved records the new host as soon as the guest is there.
