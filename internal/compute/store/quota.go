@@ -45,29 +45,40 @@ const addTo = "UPDATE compute_quota_usage SET instances = instances + ?, cores =
 
 const zeroUsage = "INSERT INTO compute_quota_usage (project_id, user_id, instances, cores, ram, server_groups, key_pairs) VALUES (?, ?, 0, 0, 0, 0, 0)"
 
-// addUsage changes the counters of a project and of the user in it.
+// addUsage changes the counters of a project and of the user in it. Key pairs belong to the user alone: their project is "".
 func addUsage(ctx context.Context, tx *db.Tx, project, user string, u Usage) error {
-	if u == (Usage{}) {
+	if u == (Usage{}) || user == "" {
 		return nil
 	}
-	if project != "" && user != "" && tx.Dialect() == db.SQLite { // the server databases lock the two in order
-		n, err := tx.Exec(ctx, addTo+"project_id = ? AND user_id IN ('', ?)", u.Instances, u.Cores, u.RAM, u.ServerGroups, u.KeyPairs, project, user)
-		if err != nil || n == 2 {
-			return err
-		}
-		if n == 1 { // one of them is not there: what was added is taken back
-			if _, err := tx.Exec(ctx, addTo+"project_id = ? AND user_id IN ('', ?)", -u.Instances, -u.Cores, -u.RAM, -u.ServerGroups, -u.KeyPairs, project, user); err != nil {
-				return err
-			}
-		}
+	keys := [][2]string{{project, user}}
+	if project != "" {
+		keys = [][2]string{{project, ""}, {project, user}} // the project's row always comes first
 	}
-	for _, key := range [][2]string{{project, ""}, {project, user}} {
-		if key == [2]string{"", ""} || key[0] != "" && key[1] == "" && user == "" {
-			continue
-		}
-		if err := addUsageRow(ctx, tx, key[0], key[1], u); err != nil {
+	if tx.Dialect() == db.SQLite { // which locks no rows and so takes both in one statement
+		return addUsageRows(ctx, tx, keys, u)
+	}
+	for _, k := range keys {
+		if err := addUsageRow(ctx, tx, k[0], k[1], u); err != nil {
 			return fmt.Errorf("quota use: %w", err)
 		}
+	}
+	return nil
+}
+
+// addUsageRows makes those of the rows that are not there.
+func addUsageRows(ctx context.Context, tx *db.Tx, keys [][2]string, u Usage) error {
+	const row = "(?, ?, ?, ?, ?, ?, ?)"
+	rows, args := row, make([]any, 0, 14)
+	if len(keys) == 2 {
+		rows = row + ", " + row
+	}
+	for _, k := range keys {
+		args = append(args, k[0], k[1], u.Instances, u.Cores, u.RAM, u.ServerGroups, u.KeyPairs)
+	}
+	if _, err := tx.Exec(ctx, "INSERT INTO compute_quota_usage (project_id, user_id, instances, cores, ram, server_groups, key_pairs) VALUES "+rows+
+		" ON CONFLICT (project_id, user_id) DO UPDATE SET instances = instances + excluded.instances, cores = cores + excluded.cores, ram = ram + excluded.ram,"+
+		" server_groups = server_groups + excluded.server_groups, key_pairs = key_pairs + excluded.key_pairs", args...); err != nil {
+		return fmt.Errorf("quota use: %w", err)
 	}
 	return nil
 }

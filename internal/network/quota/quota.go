@@ -3,6 +3,7 @@ package quota
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
@@ -152,15 +153,20 @@ func (b *Book) Use(ctx context.Context, tx *db.Tx, project, resource string, n i
 
 // QuotaOf is how many more of a resource a project may have; -1: unlimited.
 func (b *Book) QuotaOf(ctx context.Context, project, resource string) (int, error) {
-	q, err := b.Quotas(ctx, project)
-	if err != nil {
-		return 0, err
+	var own sql.NullInt64
+	var used int64
+	if err := b.db.QueryRow(ctx, "SELECT (SELECT hard_limit FROM network_quotas WHERE project_id = ? AND resource = ?), COALESCE((SELECT used FROM network_usages WHERE project_id = ? AND resource = ?), 0)",
+		project, resource, project, resource).Scan(&own, &used); err != nil {
+		return 0, fmt.Errorf("read quota: %w", err)
 	}
-	u := q[resource]
-	if u.Limit < 0 {
+	limit := b.QuotaDefaults()[resource]
+	if own.Valid {
+		limit = own.Int64
+	}
+	if limit < 0 {
 		return -1, nil
 	}
-	return int(max(0, u.Limit-u.Used)), nil
+	return int(max(0, limit-used)), nil
 }
 
 func pairs(ctx context.Context, q db.Querier, stmt string, args ...any) (map[string]int64, error) {
