@@ -51,6 +51,7 @@ func fakeHost(cfg *config.Config) (fake.Config, error) {
 	}
 	for _, d := range list {
 		for range max(d.Count, 1) {
+			d.VendorID, d.ProductID = strings.ToLower(d.VendorID), strings.ToLower(d.ProductID)
 			out.Devices = append(out.Devices, d.HostDevice)
 		}
 	}
