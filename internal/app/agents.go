@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 
 	"kilonova/internal/compute/agent"
 	"kilonova/internal/compute/virt"
@@ -43,70 +41,83 @@ func (a *App) startAgents(ctx context.Context) error {
 	if err := agent.Prepare(ctx, journal); err != nil {
 		return err
 	}
-	driver, err := a.openDriver(ctx, dir)
+	cfg := agent.Config{Bus: a.bus, DB: journal, Images: a.parts.images, Dir: dir, Report: a.cfg.Compute.ReportInterval, ResumeGuests: a.cfg.Compute.ResumeGuests,
+		Monitors: a.cfg.Compute.Monitors, ConfigDrive: a.configDrive, ImageAge: a.cfg.Compute.ImageAge, PCIInPlacement: a.cfg.PCI.ReportInPlacement}
+	names := a.hostNames()
+	if a.cfg.Compute.Driver == "fake" {
+		drivers, err := a.openFake(ctx, names)
+		if err != nil {
+			return err
+		}
+		if len(names) > 1 {
+			return a.startFleet(ctx, cfg, drivers)
+		}
+		return a.startAgent(ctx, cfg, names[0], drivers[0])
+	}
+	driver, plane, err := a.openLibvirt(ctx, dir)
 	if err != nil {
 		return err
 	}
-	names := a.hostNames()
-	// Heartbeats of many simulated hosts are spread so that their sum stays small.
-	report := max(a.cfg.Compute.ReportInterval, time.Duration(len(names))*2*time.Millisecond)
-	var wg sync.WaitGroup
-	ready := make(chan struct{}, len(names))
-	for i, name := range names {
-		node, err := a.nodeID(name)
-		if err != nil {
-			return err
-		}
-		d, plane, err := driver(name)
-		if err != nil {
-			return err
-		}
-		cfg := agent.Config{Host: name, NodeID: node, Driver: d, Bus: a.bus, DB: journal, Images: a.parts.images, Dir: dir, Report: report,
-			ResumeGuests: a.cfg.Compute.ResumeGuests, Monitors: a.cfg.Compute.Monitors, ConfigDrive: a.configDrive, ImageAge: a.cfg.Compute.ImageAge,
-			PCIInPlacement: a.cfg.PCI.ReportInPlacement}
-		if a.cfg.Compute.Driver == "libvirt" {
-			cfg.MaxBuilds = a.cfg.Compute.MaxBuilds
-		}
-		if plane != nil {
-			cfg.Plane, cfg.Tunnel = plane, tunnelAddress(a.cfg)
-		}
-		cfg.Physical = physicalNetworks(a.cfg, i)
-		ag, err := agent.New(cfg)
-		if err != nil {
-			return err
-		}
-		a.mu.Lock()
-		a.onLink = append(a.onLink, ag.Reconnected)
-		a.agents = append(a.agents, ag)
-		a.mu.Unlock()
-		wg.Add(1)
-		a.background("agent "+name, func(ctx context.Context) error {
-			var once sync.Once
-			defer once.Do(wg.Done)
-			return ag.Run(ctx, func() { once.Do(wg.Done); ready <- struct{}{} })
-		})
+	cfg.MaxBuilds = a.cfg.Compute.MaxBuilds
+	if plane != nil {
+		cfg.Plane, cfg.Tunnel = plane, tunnelAddress(a.cfg)
 	}
+	return a.startAgent(ctx, cfg, names[0], driver)
+}
+
+// startAgent starts the agent of one host.
+func (a *App) startAgent(ctx context.Context, cfg agent.Config, name string, driver virt.Driver) error {
+	node, err := a.nodeID(name)
+	if err != nil {
+		return err
+	}
+	cfg.Host, cfg.NodeID, cfg.Driver, cfg.Physical = name, node, driver, physicalNetworks(a.cfg, 0)
+	ag, err := agent.New(cfg)
+	if err != nil {
+		return err
+	}
+	return a.runAgents(ctx, "agent "+name, ag, ag)
+}
+
+// startFleet starts the agents of several fake hosts.
+func (a *App) startFleet(ctx context.Context, cfg agent.Config, drivers []*fake.Driver) error {
+	nodes, err := a.nodeIDs(drivers)
+	if err != nil {
+		return err
+	}
+	hosts := make([]agent.Host, len(drivers))
+	for i, d := range drivers {
+		hosts[i] = agent.Host{Name: d.Host(), NodeID: nodes[i], Driver: d, Physical: physicalNetworks(a.cfg, i)}
+	}
+	fleet, err := agent.NewFleet(cfg, hosts)
+	if err != nil {
+		return err
+	}
+	return a.runAgents(ctx, "agents", fleet, fleet.Agents()...)
+}
+
+// runAgents runs the agents of this process. Where a conductor is, too, it waits until they are registered.
+func (a *App) runAgents(ctx context.Context, name string, r interface {
+	Reconnected()
+	Run(ctx context.Context, ready func()) error
+}, agents ...*agent.Agent) error {
+	a.mu.Lock()
+	a.onLink = append(a.onLink, r.Reconnected)
+	a.agents = agents
+	a.mu.Unlock()
+	ready := make(chan struct{})
+	a.background(name, func(ctx context.Context) error { return r.Run(ctx, func() { close(ready) }) })
 	if !a.has(Conductor) {
-		return nil // it registers when a conductor is there
+		return nil // they register when a conductor is there
 	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
 	select {
-	case <-done:
+	case <-ready:
+		return nil
 	case err := <-a.failed:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if len(ready) != len(names) {
-		select {
-		case err := <-a.failed:
-			return err
-		case <-time.After(time.Second):
-			return errors.New("a host could not be registered")
-		}
-	}
-	return nil
 }
 
 // physicalNetworks are those to which the i-th host of this process is joined.
@@ -150,11 +161,33 @@ func (a *App) nodeID(host string) (string, error) {
 	return node, nil
 }
 
-// openDriver gives the constructor of a host's driver and data plane.
-func (a *App) openDriver(ctx context.Context, dir string) (func(host string) (virt.Driver, agent.Plane, error), error) {
-	if a.cfg.Compute.Driver != "fake" {
-		return a.openLibvirt(ctx, dir)
+// nodeIDs are the uuids that several hosts of this process keep for ever: those that they have in files of their own, the others follow from the process's own and their names.
+func (a *App) nodeIDs(hosts []*fake.Driver) ([]string, error) {
+	seed, err := a.nodeID(a.cfg.Compute.Host)
+	if err != nil {
+		return nil, err
 	}
+	files, err := os.ReadDir(filepath.Join(a.cfg.Default.StateDir, "nodes"))
+	if err != nil {
+		return nil, fmt.Errorf("node ids: %w", err)
+	}
+	kept := map[string]bool{}
+	for _, f := range files {
+		kept[f.Name()] = true
+	}
+	out := make([]string, len(hosts))
+	for i, h := range hosts {
+		if !kept[fileName(h.Host())] {
+			out[i] = id.Derived("compute node", seed, h.Host())
+		} else if out[i], err = a.nodeID(h.Host()); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// openFake gives the drivers of fake hosts.
+func (a *App) openFake(ctx context.Context, names []string) ([]*fake.Driver, error) {
 	path := a.cfg.Compute.FakeDB
 	if path == "" {
 		path = filepath.Join(a.cfg.Default.StateDir, "fake.db")
@@ -166,14 +199,10 @@ func (a *App) openDriver(ctx context.Context, dir string) (func(host string) (vi
 	if err := fake.Prepare(ctx, hyper); err != nil {
 		return nil, err
 	}
-	size, err := fakeHost(a.cfg)
+	cfg, err := fakeHost(a.cfg)
 	if err != nil {
 		return nil, err
 	}
-	size.DB = hyper
-	return func(host string) (virt.Driver, agent.Plane, error) {
-		one := size
-		one.Host = host
-		return fake.New(one), nil, nil
-	}, nil
+	cfg.DB = hyper
+	return fake.NewHosts(cfg, names...), nil
 }

@@ -70,13 +70,13 @@ func planeConfig(cfg *config.Config) (dataplane.Config, error) {
 	return c, nil
 }
 
-// openLibvirt gives the constructor of this host's libvirt driver and data plane. A libvirtd is started when none answers; it and the guests outlive this process.
-func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (virt.Driver, agent.Plane, error), error) {
+// openLibvirt gives this host's libvirt driver and data plane; nil: it has none. A libvirtd is started when none answers; it and the guests outlive this process.
+func (a *App) openLibvirt(ctx context.Context, dir string) (virt.Driver, agent.Plane, error) {
 	socket := a.cfg.Compute.LibvirtSocket
 	if socket == "" {
 		var err error
 		if _, socket, err = libvirt.EnsureDaemon(ctx, daemonConfig(a.cfg)); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	cc := a.cfg.Compute
@@ -84,7 +84,7 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (v
 		Machine: cc.MachineType, CPUMode: cc.CPUMode, CPUModel: cc.CPUModel, DiskCache: cc.DiskCache, SPICE: a.cfg.Console.SPICE, PCIePorts: cc.PCIePorts, RNGDevice: cc.RNGDevice,
 		MemoryStats: cc.MemoryStats, MigrationBandwidth: uint64(cc.MigrationSpeed)}
 	if err := hardware(a.cfg, &lc); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if ip := a.cfg.Compute.MyIP; ip != "" {
 		lc.MigrationURI, lc.MigrationAddress = "qemu+tcp://"+ip+"/system", ip
@@ -94,32 +94,28 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (func(host string) (v
 	}
 	d, err := libvirt.New(ctx, lc)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	a.onStop("libvirt driver", func(context.Context) error { return d.Close() })
-	var plane *dataplane.Plane
-	if a.cfg.Network.DataPlane {
-		pc, err := planeConfig(a.cfg)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.MkdirAll(pc.StateDir, 0o700); err != nil {
-			return nil, fmt.Errorf("data plane: %w", err)
-		}
-		if pc.Metadata, err = a.guestMetadata(); err != nil {
-			return nil, err
-		}
-		if plane, err = dataplane.New(pc); err != nil {
-			return nil, err
-		}
-		a.onStop("data plane", func(context.Context) error { return plane.Close(false) })
+	if !a.cfg.Network.DataPlane {
+		return d, nil, nil
 	}
-	return func(string) (virt.Driver, agent.Plane, error) {
-		if plane == nil {
-			return d, nil, nil
-		}
-		return d, plane, nil
-	}, nil
+	pc, err := planeConfig(a.cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.MkdirAll(pc.StateDir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("data plane: %w", err)
+	}
+	if pc.Metadata, err = a.guestMetadata(); err != nil {
+		return nil, nil, err
+	}
+	plane, err := dataplane.New(pc)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.onStop("data plane", func(context.Context) error { return plane.Close(false) })
+	return d, plane, nil
 }
 
 // hardware reads the options that say which CPUs, pages, devices and ports guests may have.

@@ -26,6 +26,8 @@ type Bus interface {
 	// Serve answers subject until stop is called. Servers with the same queue name share the messages; with an empty
 	// queue name each gets every message. Each message runs in its own goroutine.
 	Serve(subject, queue string, h Handler) (stop func(), err error)
+	// ServeEach is Serve for many subjects with one handler, which costs little for each of them. The queue name is not empty.
+	ServeEach(subjects []string, queue string, h Handler) (stop func(), err error)
 	// Close ends all servers and waits for their handlers.
 	Close() error
 }

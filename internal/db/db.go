@@ -269,6 +269,27 @@ func (t *Tx) Exec(ctx context.Context, q string, args ...any) (int64, error) {
 	return r.RowsAffected()
 }
 
+// Insert adds rows: args are their values, row after row. Few statements, and always the same ones, add many rows.
+func (t *Tx) Insert(ctx context.Context, table string, columns []string, args ...any) error {
+	n := len(columns)
+	for len(args) > 0 {
+		rows := 1
+		for _, many := range []int{64, 8} {
+			if len(args) >= many*n {
+				rows = many
+				break
+			}
+		}
+		one := "(" + In(n) + ")"
+		q := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " + one + strings.Repeat(", "+one, rows-1)
+		if _, err := t.Exec(ctx, q, args[:rows*n]...); err != nil {
+			return err
+		}
+		args = args[rows*n:]
+	}
+	return nil
+}
+
 // Query reads rows inside the transaction. Close them before the next statement.
 func (t *Tx) Query(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
 	return t.on.QueryContext(ctx, rebind(t.dialect, q), bind(args)...)

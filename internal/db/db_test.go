@@ -3,6 +3,7 @@ package db_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -161,5 +162,34 @@ func TestChangedNamesOnlyWhatDiffers(t *testing.T) {
 	}
 	if set, args := db.Changed([]string{"a"}, []any{true}, []any{true}); set != "" || args != nil {
 		t.Fatal(set, args)
+	}
+}
+
+func TestInsertAddsEveryRow(t *testing.T) {
+	for _, n := range []int{0, 1, 8, 71, 64 + 8 + 3, 200} {
+		d := open(t)
+		ctx := t.Context()
+		var args []any
+		for i := range n {
+			args = append(args, fmt.Sprintf("k%03d", i), i%2 == 0)
+		}
+		if err := d.Write(ctx, func(tx *db.Tx) error { return tx.Insert(ctx, "t", []string{"k", "flag"}, args...) }); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := d.Query(ctx, "SELECT k, flag FROM t ORDER BY k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for ; rows.Next(); got++ {
+			var k string
+			var flag bool
+			if err := rows.Scan(&k, &flag); err != nil || k != fmt.Sprintf("k%03d", got) || flag != (got%2 == 0) {
+				t.Fatalf("row %d is %s %v: %v", got, k, flag, err)
+			}
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil || got != n {
+			t.Fatalf("%d rows of %d: %v", got, n, err)
+		}
 	}
 }

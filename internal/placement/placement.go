@@ -112,6 +112,19 @@ type Rejection struct {
 	Nearest    string // the nearest miss: "compute-3 has 2 of 4"
 }
 
+// HostReport is what a host has, for Registrar.
+type HostReport struct {
+	UUID, Name      string
+	Inventory       map[string]Inventory
+	Traits, Managed []string // as for Service.Report
+}
+
+// Registrar is what an implementation is that takes the reports of many hosts at once.
+type Registrar interface {
+	// Register does what EnsureProvider and Report would for each host, and gives an error for each.
+	Register(ctx context.Context, hosts []HostReport) []error
+}
+
 // Service is what compute uses.
 type Service interface {
 	// Candidates answers from an in-memory snapshot that is never older than the last commit of this process and at most a second

@@ -50,20 +50,12 @@ type Bus struct {
 	mu     sync.Mutex
 	closed bool
 
-	count   int            // subscriptions made
-	shared  chan *nats.Msg // of the subscriptions beyond the first few; nil: there are none
-	binding sync.Mutex
-	served  sync.Map // *nats.Subscription -> func(*nats.Msg) of those
+	// direct are the subjects of ServeEach where nobody else can be on the bus: their handlers are called without a message.
+	direct map[string]*group
 }
 
-const (
-	// alone is how many subscriptions have a goroutine of their own. A process that plays thousands of hosts has all others share one.
-	alone = 32
-	// startWithin is how long the server inside this process may take to start and to note a subscription: only a machine that stands still needs long.
-	startWithin = time.Minute
-	// backlog is how many messages wait for that one; what does not fit is lost, which the bus is allowed to.
-	backlog = 1 << 15
-)
+// startWithin is how long the server inside this process may take to start and to note a subscription: only a machine that stands still needs long.
+const startWithin = time.Minute
 
 var _ bus.Bus = (*Bus)(nil)
 
@@ -89,6 +81,9 @@ func Open(cfg Config, reconnected func()) (*Bus, error) {
 			return nil, err
 		}
 		b.server = srv
+		if cfg.Listen == "" {
+			b.direct = map[string]*group{}
+		}
 		opts = append(opts, nats.InProcessServer(srv))
 	}
 	conn, err := nats.Connect(url, opts...)
@@ -137,6 +132,9 @@ func (b *Bus) Call(ctx context.Context, subject string, msg []byte) ([]byte, err
 		ctx, cancel = context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 	}
+	if reply := b.hand(subject, msg); reply != nil {
+		return await(ctx, subject, reply)
+	}
 	m, err := b.conn.RequestWithContext(ctx, subject, msg)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
@@ -149,13 +147,28 @@ func (b *Bus) Call(ctx context.Context, subject string, msg []byte) ([]byte, err
 		if err := json.Unmarshal([]byte(h), &w); err != nil {
 			return nil, fmt.Errorf("call %s: %w", subject, err)
 		}
-		return nil, fault.New(w.Kind, "%s", w.Text).WithCode(w.Code)
+		return nil, w.fault()
 	}
 	return m.Data, nil
 }
 
+func (w *wireError) fault() error { return fault.New(w.Kind, "%s", w.Text).WithCode(w.Code) }
+
+// wireOf is what of an error crosses the bus.
+func wireOf(err error) *wireError {
+	w := &wireError{Kind: fault.KindOf(err), Text: fault.PublicText(err)}
+	var f *fault.Error
+	if errors.As(err, &f) {
+		w.Code = f.Code
+	}
+	return w
+}
+
 // Cast implements bus.Bus.
 func (b *Bus) Cast(_ context.Context, subject string, msg []byte) error {
+	if b.hand(subject, msg) != nil {
+		return nil
+	}
 	return b.conn.Publish(subject, msg)
 }
 
@@ -166,100 +179,97 @@ func (b *Bus) Fanout(_ context.Context, subject string, msg []byte) error {
 
 // Serve implements bus.Bus.
 func (b *Bus) Serve(subject, queue string, h bus.Handler) (func(), error) {
-	ctx, cancel := context.WithCancel(b.ctx)
-	var wg sync.WaitGroup
-	handle := func(m *nats.Msg) {
-		b.mu.Lock()
-		if b.closed || ctx.Err() != nil {
-			b.mu.Unlock()
-			return
-		}
-		b.wg.Add(1)
-		wg.Add(1)
-		b.mu.Unlock()
-		go func() {
-			defer b.wg.Done()
-			defer wg.Done()
-			b.answer(ctx, m, h)
-		}()
-	}
-	sub, err := b.subscribe(subject, queue, handle)
+	g := b.group(h)
+	sub, err := b.conn.QueueSubscribe(subject, queue, g.take)
 	if err != nil {
-		cancel()
+		g.cancel()
 		return nil, fmt.Errorf("serve %s: %w", subject, err)
 	}
+	_ = sub.SetPendingLimits(-1, -1)
+	if err := b.flush(); err != nil {
+		g.cancel()
+		return nil, fmt.Errorf("serve %s: %w", subject, err)
+	}
+	return func() {
+		b.unsubscribe(sub)
+		g.end()
+	}, nil
+}
+
+// unsubscribe ends subscriptions and waits, if it can be reached, until the server knows: whoever calls then is told that nobody serves.
+func (b *Bus) unsubscribe(subs ...*nats.Subscription) {
+	for _, s := range subs {
+		_ = s.Unsubscribe()
+	}
+	if b.conn.IsConnected() {
+		_ = b.flush()
+	}
+}
+
+// flush waits until an embedded server knows of all subscriptions. Another one may be out of reach just now: it is told once it is there.
+func (b *Bus) flush() error {
 	within := startWithin
 	if b.server == nil {
 		within = 5 * time.Second // one that is away at the moment takes the subscription when it is back
 	}
 	if err := b.conn.FlushTimeout(within); err != nil && b.server != nil {
-		cancel()
-		return nil, fmt.Errorf("serve %s: %w", subject, err)
+		return err
 	}
-	return func() {
-		_ = sub.Unsubscribe()
-		b.served.Delete(sub)
-		cancel()
-		wg.Wait()
-	}, nil
+	return nil
 }
 
-// subscribe has handle called for each message of a subject, one after the other.
-func (b *Bus) subscribe(subject, queue string, handle nats.MsgHandler) (*nats.Subscription, error) {
-	b.mu.Lock()
-	b.count++
-	if b.count > alone && b.shared == nil && !b.closed {
-		b.shared = make(chan *nats.Msg, backlog)
-		b.wg.Go(b.dispatch)
-	}
-	shared := b.shared
-	b.mu.Unlock()
-	if shared == nil {
-		sub, err := b.conn.QueueSubscribe(subject, queue, handle)
-		if err == nil {
-			_ = sub.SetPendingLimits(-1, -1)
-		}
-		return sub, err
-	}
-	b.binding.Lock() // a message that is there before the handler is waits for it
-	defer b.binding.Unlock()
-	sub, err := b.conn.ChanQueueSubscribe(subject, queue, shared)
-	if err == nil {
-		b.served.Store(sub, handle)
-	}
-	return sub, err
+// group is a handler and the messages that it is at.
+type group struct {
+	bus    *Bus
+	h      bus.Handler
+	ctx    context.Context // ends with the serving
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 }
 
-// dispatch hands out what comes for the subscriptions that share a channel, until the bus is closed.
-func (b *Bus) dispatch() {
-	for {
-		select {
-		case <-b.ctx.Done():
-			return
-		case m := <-b.shared:
-			h, ok := b.served.Load(m.Sub)
-			if !ok {
-				b.binding.Lock()
-				h, ok = b.served.Load(m.Sub)
-				b.binding.Unlock()
-			}
-			if ok {
-				h.(nats.MsgHandler)(m) //nolint:forcetypeassert // subscribe stores nothing else
-			}
-		}
-	}
+func (b *Bus) group(h bus.Handler) *group {
+	g := &group{bus: b, h: h}
+	g.ctx, g.cancel = context.WithCancel(b.ctx)
+	return g
 }
 
-func (b *Bus) answer(ctx context.Context, m *nats.Msg, h bus.Handler) {
-	out, err := func() (out []byte, err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				slog.Error("bus handler panicked", "subject", m.Subject, "panic", p, "stack", string(debug.Stack()))
-				err = fault.New(fault.Internal, "The handler of %s failed.", m.Subject)
-			}
-		}()
-		return h(ctx, m.Subject, m.Data)
+func (g *group) end() {
+	g.cancel()
+	g.wg.Wait()
+}
+
+// run calls f in a goroutine that ending waits for; false: it has ended.
+func (g *group) run(f func()) bool {
+	g.bus.mu.Lock()
+	defer g.bus.mu.Unlock()
+	if g.bus.closed || g.ctx.Err() != nil {
+		return false
+	}
+	g.bus.wg.Add(1)
+	g.wg.Add(1)
+	go func() {
+		defer g.bus.wg.Done()
+		defer g.wg.Done()
+		f()
 	}()
+	return true
+}
+
+func (g *group) take(m *nats.Msg) { g.run(func() { g.answer(m) }) }
+
+// handle calls the handler. What it panics with becomes an error.
+func (g *group) handle(subject string, msg []byte) (out []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			slog.Error("bus handler panicked", "subject", subject, "panic", p, "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, "The handler of %s failed.", subject)
+		}
+	}()
+	return g.h(g.ctx, subject, msg)
+}
+
+func (g *group) answer(m *nats.Msg) {
+	out, err := g.handle(m.Subject, m.Data)
 	if m.Reply == "" {
 		if err != nil {
 			slog.Warn("bus message failed", "subject", m.Subject, "error", err)
@@ -269,16 +279,11 @@ func (b *Bus) answer(ctx context.Context, m *nats.Msg, h bus.Handler) {
 	r := nats.NewMsg(m.Reply)
 	r.Data = out
 	if err != nil {
-		w := wireError{Kind: fault.KindOf(err), Text: fault.PublicText(err)}
-		var f *fault.Error
-		if errors.As(err, &f) {
-			w.Code = f.Code
-		}
-		text, _ := json.Marshal(w) // plain strings always encode
+		text, _ := json.Marshal(wireOf(err)) // plain strings always encode
 		r.Header.Set(errorHeader, string(text))
 		r.Data = nil
 	}
-	if err := m.RespondMsg(r); err != nil && ctx.Err() == nil {
+	if err := m.RespondMsg(r); err != nil && g.ctx.Err() == nil {
 		slog.Warn("bus answer not sent", "subject", m.Subject, "error", err)
 	}
 }

@@ -1,11 +1,7 @@
 package nats_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"runtime"
-	"sync"
 	"testing"
 
 	"kilonova/internal/bus"
@@ -58,49 +54,26 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-// TestManySubjects: a process may serve thousands of subjects; those beyond the first few share a goroutine, and each call still reaches its own handler.
-func TestManySubjects(t *testing.T) {
-	b, err := nats.Open(nats.Config{Name: "many"}, nil)
+// TestServedTwiceInOneProcess: where handlers are called directly, a subject has one.
+func TestServedTwiceInOneProcess(t *testing.T) {
+	b, err := nats.Open(nats.Config{Name: "twice"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
-	const n = 300
-	before := runtime.NumGoroutine()
-	stops := make([]func(), n)
-	for i := range n {
-		stops[i], err = b.Serve(fmt.Sprintf("many.%d", i), "q", func(_ context.Context, subject string, msg []byte) ([]byte, error) {
-			return append([]byte(subject+" "), msg...), nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+	stop, err := b.ServeEach([]string{"a", "b"}, "q", bustest.Echo)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if more := runtime.NumGoroutine() - before; more > 100 {
-		t.Errorf("%d goroutines for %d idle subjects", more, n)
+	if _, err := b.ServeEach([]string{"c", "b"}, "q", bustest.Echo); err == nil {
+		t.Fatal("b is served twice")
 	}
-	call := func(i int) error {
-		subject := fmt.Sprintf("many.%d", i)
-		out, err := b.Call(t.Context(), subject, []byte("x"))
-		if err == nil && string(out) != subject+" x" {
-			return fmt.Errorf("%s answered %q", subject, out)
-		}
-		return err
+	if _, err := b.Call(t.Context(), "c", nil); !errors.Is(err, bus.ErrNoResponder) {
+		t.Fatalf("c of the refused: %v", err)
 	}
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			if err := call(i); err != nil {
-				t.Error(err)
-			}
-		})
+	stop()
+	if stop, err = b.ServeEach([]string{"c", "b"}, "q", bustest.Echo); err != nil {
+		t.Fatal(err)
 	}
-	wg.Wait()
-	stops[n-1]()
-	if err := call(n - 1); !errors.Is(err, bus.ErrNoResponder) {
-		t.Errorf("a subject that nobody serves any more: %v", err)
-	}
-	if err := call(0); err != nil {
-		t.Error(err)
-	}
+	stop()
 }

@@ -68,12 +68,14 @@ type Config struct {
 
 // Agent is one host's agent.
 type Agent struct {
-	cfg   Config
-	log   *slog.Logger
-	start string
-	cache *imageCache
-	plane *planeSync
-	cpu   *cpuMonitor // nil: not measured
+	host, node string
+	driver     virt.Driver
+	physical   []string
+	cfg        *Config // of this host, or of all hosts of a Fleet: what is the host's own is above
+	start      string
+	cache      *imageCache
+	plane      *planeSync
+	cpu        *cpuMonitor // nil: not measured
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -83,7 +85,7 @@ type Agent struct {
 	looked   bool            // a conductor has said once what is mine
 	ctx      context.Context // ends with Run; commands live in it
 	wg       sync.WaitGroup
-	again    chan struct{} // look at everything now
+	again    chan struct{} // look at everything now; nil: the fleet does
 	builds   chan struct{} // holds a place for each guest that is being made; nil: any number
 }
 
@@ -98,42 +100,74 @@ func Prepare(ctx context.Context, d *db.DB) error {
 
 // New makes an agent. Nothing happens before Run.
 func New(cfg Config) (*Agent, error) {
-	if cfg.Host == "" || !id.IsUUID(cfg.NodeID) || cfg.Driver == nil || cfg.Bus == nil || cfg.DB == nil {
-		return nil, errors.New("agent: host, node id, driver, bus and journal are required")
+	if err := cfg.complete(); err != nil {
+		return nil, err
 	}
-	for _, d := range []struct {
-		v *time.Duration
-		d time.Duration
-	}{{&cfg.Report, 10 * time.Second}, {&cfg.Look, 5 * time.Minute}, {&cfg.ImageAge, 24 * time.Hour}} {
-		if *d.v == 0 {
-			*d.v = d.d
-		}
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.Default()
-	}
-	a := &Agent{cfg: cfg, log: cfg.Log.With("host", cfg.Host), start: id.Secret(8), entries: map[string]*entry{}, imports: map[string]*incoming{}, starting: map[string]bool{},
-		again: make(chan struct{}, 1)}
-	if _, without := cfg.Driver.(virt.ImageLess); !without {
-		if cfg.Images == nil || cfg.Dir == "" {
-			return nil, errors.New("agent: this driver needs images and a directory")
-		}
-		a.cache = newImageCache(cfg.Dir, cfg.Images, auth.Internal(""))
-	}
-	if cfg.MaxBuilds > 0 {
-		a.builds = make(chan struct{}, cfg.MaxBuilds)
-	}
-	for _, m := range cfg.Monitors {
-		if m != MonitorCPU {
-			return nil, fmt.Errorf("agent: there is no monitor %q; %s is", m, MonitorCPU)
-		}
-		a.cpu = &cpuMonitor{path: "/proc/stat"}
+	a := &Agent{again: make(chan struct{}, 1)}
+	if err := a.init(&cfg, Host{Name: cfg.Host, NodeID: cfg.NodeID, Driver: cfg.Driver, Physical: cfg.Physical}, id.Secret(8)); err != nil {
+		return nil, err
 	}
 	if cfg.Plane != nil {
 		a.plane = &planeSync{agent: a, kick: make(chan struct{}, 1), told: map[string]bool{}}
 	}
 	return a, nil
 }
+
+// complete puts defaults in, and judges what is not a host's own.
+func (c *Config) complete() error {
+	if c.Bus == nil || c.DB == nil {
+		return errors.New("agent: bus and journal are required")
+	}
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{{&c.Report, 10 * time.Second}, {&c.Look, 5 * time.Minute}, {&c.ImageAge, 24 * time.Hour}} {
+		if *d.v == 0 {
+			*d.v = d.d
+		}
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	for _, m := range c.Monitors {
+		if m != MonitorCPU {
+			return fmt.Errorf("agent: there is no monitor %q; %s is", m, MonitorCPU)
+		}
+	}
+	return nil
+}
+
+// Host is what is a host's own.
+type Host struct {
+	Name   string
+	NodeID string // uuid of the compute node, kept by the host for ever
+	Driver virt.Driver
+	// Physical are the physical networks that the host is joined to.
+	Physical []string
+}
+
+// init makes an agent of a host. start tells this process from others that claim the host.
+func (a *Agent) init(cfg *Config, h Host, start string) error {
+	if h.Name == "" || !id.IsUUID(h.NodeID) || h.Driver == nil {
+		return errors.New("agent: host, node id and driver are required")
+	}
+	a.cfg, a.host, a.node, a.driver, a.physical, a.start = cfg, h.Name, h.NodeID, h.Driver, h.Physical, start
+	if _, without := h.Driver.(virt.ImageLess); !without {
+		if cfg.Images == nil || cfg.Dir == "" {
+			return errors.New("agent: this driver needs images and a directory")
+		}
+		a.cache = newImageCache(cfg.Dir, cfg.Images, auth.Internal(""))
+	}
+	if cfg.MaxBuilds > 0 {
+		a.builds = make(chan struct{}, cfg.MaxBuilds)
+	}
+	if len(cfg.Monitors) > 0 {
+		a.cpu = &cpuMonitor{path: "/proc/stat"}
+	}
+	return nil
+}
+
+func (a *Agent) log() *slog.Logger { return a.cfg.Log.With("host", a.host) }
 
 // Reconnected makes the agent look at everything again; the bus calls it after a reconnection.
 func (a *Agent) Reconnected() {
@@ -159,13 +193,13 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	serve := func(subject, queue string, h bus.Handler) error {
 		stop, err := a.cfg.Bus.Serve(subject, queue, h)
 		if err != nil {
-			return fmt.Errorf("agent %s: %w", a.cfg.Host, err)
+			return fmt.Errorf("agent %s: %w", a.host, err)
 		}
 		stops = append(stops, stop)
 		return nil
 	}
 	var err error
-	if a.apart(func() { err = a.arrive(ctx, runCtx, serve) }); err != nil {
+	if apart(func() { err = a.arrive(ctx, runCtx, serve) }); err != nil {
 		return err
 	}
 	if ready != nil {
@@ -182,7 +216,7 @@ func (a *Agent) arrive(ctx, runCtx context.Context, serve func(subject, queue st
 	}
 	if a.cfg.Dir != "" {
 		if err := os.RemoveAll(a.snapshotsDir()); err != nil {
-			return fmt.Errorf("agent %s: half-made snapshots: %w", a.cfg.Host, err)
+			return fmt.Errorf("agent %s: half-made snapshots: %w", a.host, err)
 		}
 	}
 	if a.plane != nil {
@@ -192,25 +226,30 @@ func (a *Agent) arrive(ctx, runCtx context.Context, serve func(subject, queue st
 		a.plane.now(runCtx)
 		a.wg.Go(func() { a.plane.loop(runCtx) })
 	}
-	if a.plane == nil && len(a.cfg.Physical) > 0 {
-		a.warn(ctx, "telling the physical networks of the host", a.call(ctx, command.TunnelSubject, command.HostTunnel{Host: a.cfg.Host, Physical: a.cfg.Physical}, nil))
-	}
+	a.joins(ctx)
 	if err := a.mine(ctx); err != nil {
-		a.log.Warn("what is mine could not be asked; it is asked again later", "error", err)
+		a.log().Warn("what is mine could not be asked; it is asked again later", "error", err)
 	}
-	if err := serve(command.Subject(a.cfg.Host), "agent", a.serve); err != nil {
+	if err := serve(command.Subject(a.host), "agent", a.serve); err != nil {
 		return err
 	}
-	if err := serve(transferSubject(a.cfg.Host), "agent", a.receive); err != nil {
+	if err := serve(transferSubject(a.host), "agent", a.receive); err != nil {
 		return err
 	}
-	if w, ok := a.cfg.Driver.(virt.Watcher); ok {
+	if w, ok := a.driver.(virt.Watcher); ok {
 		a.wg.Go(func() { a.watch(runCtx, w) })
 	}
 	return nil
 }
 
-// loop reports and looks at its times. What it does runs in goroutines that end: a process that plays thousands of hosts keeps only the small stacks of those that wait.
+// joins tells of the physical networks that a host without a data plane is joined to.
+func (a *Agent) joins(ctx context.Context) {
+	if a.plane == nil && len(a.physical) > 0 {
+		a.warn(ctx, "telling the physical networks of the host", a.call(ctx, command.TunnelSubject, command.HostTunnel{Host: a.host, Physical: a.physical}, nil))
+	}
+}
+
+// loop reports and looks at its times. What it does runs in goroutines that end, so that the stack of the one that waits stays small.
 func (a *Agent) loop(ctx context.Context) {
 	tick := time.NewTicker(min(a.cfg.Report, a.cfg.Look))
 	defer tick.Stop()
@@ -223,16 +262,16 @@ func (a *Agent) loop(ctx context.Context) {
 		case now := <-tick.C:
 			if due(&reported, now, a.cfg.Report) {
 				n++
-				a.apart(func() { a.warn(ctx, "report", a.report(ctx, n%6 == 0)) })
+				apart(func() { a.warn(ctx, "report", a.report(ctx, n%6 == 0)) })
 			}
 			if due(&looked, now, a.cfg.Look) {
-				a.apart(func() { a.lookAround(ctx) })
+				apart(func() { a.lookAround(ctx) })
 			}
 			if due(&pruned, now, time.Hour) {
-				a.apart(func() { a.pruneAll(ctx) })
+				apart(func() { a.pruneAll(ctx) })
 			}
 		case <-a.again:
-			a.apart(func() {
+			apart(func() {
 				a.warn(ctx, "report", a.report(ctx, true))
 				a.lookAround(ctx)
 			})
@@ -250,7 +289,7 @@ func due(last *time.Time, now time.Time, every time.Duration) bool {
 }
 
 // apart runs f in a goroutine of its own and waits for it.
-func (a *Agent) apart(f func()) {
+func apart(f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -261,7 +300,7 @@ func (a *Agent) apart(f func()) {
 
 func (a *Agent) warn(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil {
-		a.log.Warn(what+" failed; it is tried again", "error", err)
+		a.log().Warn(what+" failed; it is tried again", "error", err)
 	}
 }
 

@@ -21,6 +21,7 @@ type entry struct {
 	epoch   int64
 	results map[string]command.Reply // of commands done, by key
 	running *running
+	dropped bool // another entry has taken its place, or will
 }
 
 type running struct {
@@ -36,6 +37,14 @@ func (e *entry) idle() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.running == nil
+}
+
+// drop takes an entry out of use when nothing runs: the journal has what is in it.
+func (e *entry) drop() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dropped = e.running == nil
+	return e.dropped
 }
 
 func (a *Agent) entry(ctx context.Context, server string) (*entry, error) {
@@ -54,8 +63,26 @@ func (a *Agent) entry(ctx context.Context, server string) (*entry, error) {
 	if old := a.entries[server]; old != nil {
 		return old, nil
 	}
+	if a.entries == nil {
+		a.entries = map[string]*entry{}
+	}
 	a.entries[server] = e
 	return e, nil
+}
+
+// hold gives the entry of a server, locked.
+func (a *Agent) hold(ctx context.Context, server string) (*entry, error) {
+	for {
+		e, err := a.entry(ctx, server)
+		if err != nil {
+			return nil, err
+		}
+		e.mu.Lock()
+		if !e.dropped {
+			return e, nil
+		}
+		e.mu.Unlock()
+	}
 }
 
 // serve answers one message on the host's command subject.
@@ -109,14 +136,13 @@ func (a *Agent) do(ctx context.Context, c *command.Command) (command.Reply, erro
 		return command.Reply{}, fault.New(fault.Invalid, "The command names no operation, step or server.")
 	}
 	key := fmt.Sprintf("%s/%s/%d", c.Operation, c.Step, c.Attempt)
-	e, err := a.entry(ctx, c.Server)
-	if err != nil {
-		return command.Reply{}, err
-	}
 	patience := time.NewTimer(command.Wait)
 	defer patience.Stop()
 	for {
-		e.mu.Lock()
+		e, err := a.hold(ctx, c.Server)
+		if err != nil {
+			return command.Reply{}, err
+		}
 		if c.Epoch < e.epoch {
 			defer e.mu.Unlock()
 			return command.Reply{Err: command.FailureOf(a.stale(c, e.epoch))}, nil
@@ -161,14 +187,13 @@ func (a *Agent) do(ctx context.Context, c *command.Command) (command.Reply, erro
 // fence sees to it that no command with an epoch below c's acts on the server any more, or ever will: what c then finds stays so. A command that runs is cut
 // off, one of c's own epoch is awaited. It gives false when that takes long: the caller asks again.
 func (a *Agent) fence(ctx context.Context, c *command.Command) (settled bool, err error) {
-	e, err := a.entry(ctx, c.Server)
-	if err != nil {
-		return false, err
-	}
 	patience := time.NewTimer(command.Wait)
 	defer patience.Stop()
 	for {
-		e.mu.Lock()
+		e, err := a.hold(ctx, c.Server)
+		if err != nil {
+			return false, err
+		}
 		if c.Epoch < e.epoch {
 			defer e.mu.Unlock()
 			return false, a.stale(c, e.epoch)
@@ -197,7 +222,7 @@ func (a *Agent) fence(ctx context.Context, c *command.Command) (settled bool, er
 }
 
 func (a *Agent) stale(c *command.Command, seen int64) error {
-	return fault.New(fault.Conflict, "Epoch %d of server %s is stale: %d has been seen on host %s.", c.Epoch, c.Server, seen, a.cfg.Host).WithCode("stale-epoch")
+	return fault.New(fault.Conflict, "Epoch %d of server %s is stale: %d has been seen on host %s.", c.Epoch, c.Server, seen, a.host).WithCode("stale-epoch")
 }
 
 func leave(e *entry, run *running, mine bool) {
@@ -215,7 +240,7 @@ func (a *Agent) execute(ctx context.Context, e *entry, run *running, c *command.
 	out, err := func() (out json.RawMessage, err error) {
 		defer func() {
 			if p := recover(); p != nil {
-				a.log.Error("command panicked", "verb", c.Verb, "server", c.Server, "panic", p, "stack", string(debug.Stack()))
+				a.log().Error("command panicked", "verb", c.Verb, "server", c.Server, "panic", p, "stack", string(debug.Stack()))
 				err = fault.New(fault.Internal, "The driver failed at %s.", c.Verb)
 			}
 		}()
@@ -234,9 +259,9 @@ func (a *Agent) execute(ctx context.Context, e *entry, run *running, c *command.
 		return out, a.end(context.WithoutCancel(ctx), c, run.key, out, keep)
 	}()
 	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = fault.Wrap(errors.Join(cause, err), fault.Unavailable, "The command %s was interrupted on host %s.", c.Verb, a.cfg.Host)
+		err = fault.Wrap(errors.Join(cause, err), fault.Unavailable, "The command %s was interrupted on host %s.", c.Verb, a.host)
 	}
-	a.log.Debug("command", "verb", c.Verb, "server", c.Server, "operation", c.Operation, "step", c.Step, "epoch", c.Epoch, "request", c.RequestID, "took", time.Since(began), "error", err)
+	a.log().Debug("command", "verb", c.Verb, "server", c.Server, "operation", c.Operation, "step", c.Step, "epoch", c.Epoch, "request", c.RequestID, "took", time.Since(began), "error", err)
 	e.mu.Lock()
 	run.reply = command.Reply{Done: true, Data: out}
 	if err != nil {
@@ -259,7 +284,7 @@ func (a *Agent) execute(ctx context.Context, e *entry, run *running, c *command.
 // tellFinished reports a command that nobody was waiting for any more until a conductor has acknowledged it, for a while: after that the operation's lease has
 // run out and its next owner asks by itself.
 func (a *Agent) tellFinished(c *command.Command) {
-	msg, err := json.Marshal(command.Finished{Host: a.cfg.Host, Operation: c.Operation, Step: c.Step})
+	msg, err := json.Marshal(command.Finished{Host: a.host, Operation: c.Operation, Step: c.Step})
 	if err != nil {
 		return
 	}

@@ -114,7 +114,7 @@ func (c *imageCache) fetch(ctx context.Context, image string) (cachedImage, erro
 
 // pruneImages removes image files that no kept guest uses and nobody asked for within ImageAge, and what broken downloads left.
 func (a *Agent) pruneImages(ctx context.Context) error {
-	rows, err := a.cfg.DB.Query(ctx, "SELECT spec FROM agent_servers WHERE host = ? AND gone = 0", a.cfg.Host)
+	rows, err := a.cfg.DB.Query(ctx, "SELECT spec FROM agent_servers WHERE host = ? AND gone = 0", a.host)
 	if err != nil {
 		return fmt.Errorf("prune images: %w", err)
 	}
@@ -150,7 +150,7 @@ func (a *Agent) pruneImages(ctx context.Context) error {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("prune images: %w", err)
 		}
-		a.log.Info("unused image removed from the cache", "file", f.Name())
+		a.log().Info("unused image removed from the cache", "file", f.Name())
 	}
 	return nil
 }

@@ -18,14 +18,14 @@ const keepEpochs = 16
 // load reads what the journal has of a server.
 func (a *Agent) load(ctx context.Context, server string) (*entry, error) {
 	e := &entry{results: map[string]command.Reply{}}
-	err := a.cfg.DB.QueryRow(ctx, "SELECT epoch FROM agent_servers WHERE host = ? AND server = ?", a.cfg.Host, server).Scan(&e.epoch)
+	err := a.cfg.DB.QueryRow(ctx, "SELECT epoch FROM agent_servers WHERE host = ? AND server = ?", a.host, server).Scan(&e.epoch)
 	if db.IsNoRows(err) {
 		return e, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	rows, err := a.cfg.DB.Query(ctx, "SELECT command, result FROM agent_commands WHERE host = ? AND server = ? AND done = 1", a.cfg.Host, server)
+	rows, err := a.cfg.DB.Query(ctx, "SELECT command, result FROM agent_commands WHERE host = ? AND server = ? AND done = 1", a.host, server)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
@@ -49,7 +49,7 @@ type kept struct {
 func (a *Agent) kept(ctx context.Context, server string) (kept, error) {
 	var k kept
 	var spec, meta string
-	err := a.cfg.DB.QueryRow(ctx, "SELECT spec, metadata FROM agent_servers WHERE host = ? AND server = ?", a.cfg.Host, server).Scan(&spec, &meta)
+	err := a.cfg.DB.QueryRow(ctx, "SELECT spec, metadata FROM agent_servers WHERE host = ? AND server = ?", a.host, server).Scan(&spec, &meta)
 	if db.IsNoRows(err) || err == nil && spec == "" {
 		return k, nil
 	}
@@ -73,7 +73,7 @@ func (a *Agent) begin(ctx context.Context, c *command.Command, key string) error
 			return err
 		}
 		_, err := tx.Exec(ctx, db.Upsert(tx.Dialect(), "agent_commands", []string{"host", "server", "command"}, []string{"epoch", "verb", "done", "result", "updated"}),
-			a.cfg.Host, c.Server, key, c.Epoch, string(c.Verb), 0, "", clock.Micros(clock.Now()))
+			a.host, c.Server, key, c.Epoch, string(c.Verb), 0, "", clock.Micros(clock.Now()))
 		if err != nil {
 			return fmt.Errorf("journal: %w", err)
 		}
@@ -87,10 +87,10 @@ func (a *Agent) raise(ctx context.Context, c *command.Command) error {
 }
 
 func (a *Agent) raiseTx(ctx context.Context, tx *db.Tx, c *command.Command) error {
-	n, err := tx.Exec(ctx, "UPDATE agent_servers SET epoch = CASE WHEN epoch < ? THEN ? ELSE epoch END WHERE host = ? AND server = ?", c.Epoch, c.Epoch, a.cfg.Host, c.Server)
+	n, err := tx.Exec(ctx, "UPDATE agent_servers SET epoch = CASE WHEN epoch < ? THEN ? ELSE epoch END WHERE host = ? AND server = ?", c.Epoch, c.Epoch, a.host, c.Server)
 	if err == nil && n == 0 {
 		// A server that was only looked for is gone again when nothing comes of it.
-		_, err = tx.Exec(ctx, "INSERT INTO agent_servers (host, server, epoch, spec, metadata, gone) VALUES (?, ?, ?, '', '', ?)", a.cfg.Host, c.Server, c.Epoch, goneSince(c))
+		_, err = tx.Exec(ctx, "INSERT INTO agent_servers (host, server, epoch, spec, metadata, gone) VALUES (?, ?, ?, '', '', ?)", a.host, c.Server, c.Epoch, goneSince(c))
 	}
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
@@ -111,7 +111,7 @@ func (a *Agent) end(ctx context.Context, c *command.Command, key string, result 
 	now := clock.Micros(clock.Now())
 	return a.cfg.DB.Write(ctx, func(tx *db.Tx) error {
 		if _, err := tx.Exec(ctx, "UPDATE agent_commands SET done = 1, result = ?, updated = ? WHERE host = ? AND server = ? AND command = ?",
-			string(result), now, a.cfg.Host, c.Server, key); err != nil {
+			string(result), now, a.host, c.Server, key); err != nil {
 			return fmt.Errorf("journal: %w", err)
 		}
 		if keep == nil {
@@ -127,30 +127,41 @@ func (a *Agent) end(ctx context.Context, c *command.Command, key string, result 
 			gone = 0
 		}
 		if _, err := tx.Exec(ctx, "UPDATE agent_servers SET spec = ?, metadata = ?, gone = ? WHERE host = ? AND server = ?",
-			string(spec), string(keep.Metadata), gone, a.cfg.Host, c.Server); err != nil {
+			string(spec), string(keep.Metadata), gone, a.host, c.Server); err != nil {
 			return fmt.Errorf("journal: %w", err)
 		}
-		_, err := tx.Exec(ctx, "DELETE FROM agent_commands WHERE host = ? AND server = ? AND epoch < ?", a.cfg.Host, c.Server, c.Epoch-keepEpochs)
+		_, err := tx.Exec(ctx, "DELETE FROM agent_commands WHERE host = ? AND server = ? AND epoch < ?", a.host, c.Server, c.Epoch-keepEpochs)
 		return err
 	})
 }
 
 // prune forgets results that nobody will ask for again, and servers that are long gone.
 func (a *Agent) prune(ctx context.Context) error {
+	err := prune(ctx, a.cfg.DB, a.host)
+	a.forgetIdle()
+	return err
+}
+
+func prune(ctx context.Context, d *db.DB, hosts ...string) error {
 	old := clock.Micros(clock.Now().Add(-24 * time.Hour))
-	err := a.cfg.DB.Write(ctx, func(tx *db.Tx) error {
-		if _, err := tx.Exec(ctx, "DELETE FROM agent_commands WHERE host = ? AND updated < ?", a.cfg.Host, old); err != nil {
+	in := "host IN (" + db.In(len(hosts)) + ")"
+	args := append(db.Args(hosts), old)
+	return d.Write(ctx, func(tx *db.Tx) error {
+		if _, err := tx.Exec(ctx, "DELETE FROM agent_commands WHERE "+in+" AND updated < ?", args...); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "DELETE FROM agent_servers WHERE host = ? AND gone <> 0 AND gone < ?", a.cfg.Host, old)
+		_, err := tx.Exec(ctx, "DELETE FROM agent_servers WHERE "+in+" AND gone <> 0 AND gone < ?", args...)
 		return err
 	})
+}
+
+// forgetIdle drops what is in memory of servers that the agent is not busy with.
+func (a *Agent) forgetIdle() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for server, e := range a.entries {
-		if e.idle() {
+		if e.drop() {
 			delete(a.entries, server)
 		}
 	}
-	return err
 }

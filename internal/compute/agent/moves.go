@@ -237,6 +237,9 @@ func (a *Agent) transferOf(d virt.DiskMover, t *transfer) (*incoming, error) {
 	}
 	r, w := io.Pipe()
 	in := &incoming{w: w, done: make(chan error, 1), used: time.Now()}
+	if a.imports == nil {
+		a.imports = map[string]*incoming{}
+	}
 	a.imports[t.ID] = in
 	a.wg.Go(func() {
 		err := d.ImportDisk(a.ctx, t.Server, t.Name, r)

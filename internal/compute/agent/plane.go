@@ -26,7 +26,7 @@ type planeSync struct {
 
 // changed takes the network service's fan-out: the message is a host name, or empty for all hosts.
 func (p *planeSync) changed(_ context.Context, _ string, msg []byte) ([]byte, error) {
-	if len(msg) == 0 || string(msg) == p.agent.cfg.Host {
+	if len(msg) == 0 || string(msg) == p.agent.host {
 		p.trigger()
 	}
 	return nil, nil
@@ -48,7 +48,7 @@ func (p *planeSync) now(ctx context.Context) {
 	}
 	p.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
-		p.agent.log.Warn("the data plane could not be brought up to date; it is tried again", "error", err)
+		p.agent.log().Warn("the data plane could not be brought up to date; it is tried again", "error", err)
 		time.AfterFunc(2*time.Second, p.trigger)
 	}
 	p.tell(ctx)
@@ -70,14 +70,14 @@ func (p *planeSync) sync(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.tunnels {
-		err := p.agent.call(ctx, command.TunnelSubject, command.HostTunnel{Host: p.agent.cfg.Host, Address: p.agent.cfg.Tunnel, Physical: p.agent.cfg.Physical}, nil)
-		if p.tunnels = err == nil; err != nil && (p.agent.cfg.Tunnel != "" || len(p.agent.cfg.Physical) > 0) {
-			p.agent.log.Warn("the address of this host's tunnels was not taken; it is tried again", "error", err)
+		err := p.agent.call(ctx, command.TunnelSubject, command.HostTunnel{Host: p.agent.host, Address: p.agent.cfg.Tunnel, Physical: p.agent.physical}, nil)
+		if p.tunnels = err == nil; err != nil && (p.agent.cfg.Tunnel != "" || len(p.agent.physical) > 0) {
+			p.agent.log().Warn("the address of this host's tunnels was not taken; it is tried again", "error", err)
 			time.AfterFunc(5*time.Second, p.trigger)
 		}
 	}
 	var state network.HostState
-	if err := p.agent.call(ctx, command.HostNetworkSubject, []byte(p.agent.cfg.Host), &state); err != nil {
+	if err := p.agent.call(ctx, command.HostNetworkSubject, []byte(p.agent.host), &state); err != nil {
 		return err
 	}
 	parts, err := network.Parts(p.agent.cfg.Plane.Apply(ctx, &state))
@@ -118,10 +118,10 @@ func (p *planeSync) ready(v network.VIF) error {
 		p.trigger()
 	}
 	if err := p.broken[v.NetworkID]; err != nil {
-		return fault.Wrap(err, fault.Internal, "The network of port %s could not be made on host %s.", v.PortID, p.agent.cfg.Host)
+		return fault.Wrap(err, fault.Internal, "The network of port %s could not be made on host %s.", v.PortID, p.agent.host)
 	}
 	if !p.have[v.PortID] {
-		return fault.New(fault.Unavailable, "Port %s is not bound to host %s.", v.PortID, p.agent.cfg.Host)
+		return fault.New(fault.Unavailable, "Port %s is not bound to host %s.", v.PortID, p.agent.host)
 	}
 	return nil
 }
@@ -130,12 +130,12 @@ func (p *planeSync) ready(v network.VIF) error {
 func (p *planeSync) tell(ctx context.Context, only ...network.VIF) {
 	news, err := p.news(only)
 	if err != nil {
-		p.agent.log.Warn("which ports work could not be seen; it is looked again", "error", err)
+		p.agent.log().Warn("which ports work could not be seen; it is looked again", "error", err)
 		return
 	}
 	for _, port := range news {
 		if err := p.agent.call(ctx, command.PortStatusSubject, command.PortStatus{PortID: port, Status: "ACTIVE"}, nil); err != nil {
-			p.agent.log.Warn("a port's status was not reported; it is tried again", "port", port, "error", err)
+			p.agent.log().Warn("a port's status was not reported; it is tried again", "port", port, "error", err)
 			time.AfterFunc(5*time.Second, p.trigger)
 			return
 		}

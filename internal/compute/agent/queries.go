@@ -12,10 +12,10 @@ import (
 // queries is the literal list of what an agent can be asked without a journal: questions, and calls that act at once and may be repeated.
 var queries = map[command.Verb]func(a *Agent, ctx context.Context, c *command.Command) (any, error){
 	command.QueryGuest: func(a *Agent, ctx context.Context, c *command.Command) (any, error) {
-		return a.cfg.Driver.Guest(ctx, c.Server)
+		return a.driver.Guest(ctx, c.Server)
 	},
 	command.QueryGuests: func(a *Agent, ctx context.Context, _ *command.Command) (any, error) {
-		return a.cfg.Driver.Guests(ctx)
+		return a.driver.Guests(ctx)
 	},
 	command.QueryConsoleLog: func(a *Agent, ctx context.Context, c *command.Command) (any, error) {
 		var args command.ConsoleLogArgs
@@ -48,12 +48,12 @@ var queries = map[command.Verb]func(a *Agent, ctx context.Context, c *command.Co
 		return d.Diagnostics(ctx, c.Server)
 	},
 	command.QueryUptime: func(a *Agent, ctx context.Context, _ *command.Command) (any, error) {
-		i, err := a.cfg.Driver.Info(ctx)
+		i, err := a.driver.Info(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if i.Uptime == "" {
-			return nil, fault.New(fault.NotImplemented, "The hypervisor of host %s does not tell its uptime.", a.cfg.Host)
+			return nil, fault.New(fault.NotImplemented, "The hypervisor of host %s does not tell its uptime.", a.host)
 		}
 		return command.UptimeResult{Uptime: i.Uptime}, nil
 	},
@@ -84,7 +84,7 @@ var queries = map[command.Verb]func(a *Agent, ctx context.Context, c *command.Co
 		for _, image := range args.ImageIDs {
 			a.wg.Go(func() {
 				if _, err := a.cache.get(a.ctx, image); err != nil {
-					a.log.Warn("image was not cached", "image", image, "error", err)
+					a.log().Warn("image was not cached", "image", image, "error", err)
 					failed <- image
 					return
 				}

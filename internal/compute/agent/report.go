@@ -62,7 +62,7 @@ func (a *Agent) register(ctx context.Context, patient bool) error {
 			return err
 		}
 		if !errors.Is(err, fault.Unavailable) {
-			a.log.Warn("the host could not be registered; it is tried again", "error", err)
+			a.log().Warn("the host could not be registered; it is tried again", "error", err)
 		}
 		select {
 		case <-time.After(pause):
@@ -74,18 +74,25 @@ func (a *Agent) register(ctx context.Context, patient bool) error {
 
 // report is the heartbeat; full adds what the host has.
 func (a *Agent) report(ctx context.Context, full bool) error {
-	r := command.HostReport{Host: a.cfg.Host, NodeID: a.cfg.NodeID, Start: a.start}
-	if full {
-		info, err := a.cfg.Driver.Info(ctx)
-		if err != nil {
-			r.Trouble = err.Error()
-			return errors.Join(fmt.Errorf("look at the host: %w", err), a.send(ctx, r))
-		}
-		a.cpu.measure(info)
-		info.PCIPlacement = a.cfg.PCIInPlacement
-		r.Info, r.Traits = info, Traits(a.cfg.Driver, info)
+	r, err := a.looks(ctx, full)
+	return errors.Join(err, a.send(ctx, r))
+}
+
+// looks makes a report. It carries the error, too, with which the hypervisor did not tell what the host has.
+func (a *Agent) looks(ctx context.Context, full bool) (command.HostReport, error) {
+	r := command.HostReport{Host: a.host, NodeID: a.node, Start: a.start}
+	if !full {
+		return r, nil
 	}
-	return a.send(ctx, r)
+	info, err := a.driver.Info(ctx)
+	if err != nil {
+		r.Trouble = err.Error()
+		return r, fmt.Errorf("look at the host: %w", err)
+	}
+	a.cpu.measure(info)
+	info.PCIPlacement = a.cfg.PCIInPlacement
+	r.Info, r.Traits = info, Traits(a.driver, info)
+	return r, nil
 }
 
 // send gives a report to a conductor.
@@ -105,6 +112,10 @@ func (a *Agent) send(ctx context.Context, r command.HostReport) error {
 
 // call asks a conductor.
 func (a *Agent) call(ctx context.Context, subject string, args, out any) error {
+	return call(ctx, a.cfg.Bus, subject, args, out)
+}
+
+func call(ctx context.Context, b bus.Bus, subject string, args, out any) error {
 	msg, ok := args.([]byte)
 	if !ok {
 		var err error
@@ -114,7 +125,7 @@ func (a *Agent) call(ctx context.Context, subject string, args, out any) error {
 	}
 	one, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	raw, err := a.cfg.Bus.Call(one, subject, msg)
+	raw, err := b.Call(one, subject, msg)
 	if errors.Is(err, bus.ErrNoResponder) {
 		return fault.Wrap(err, fault.Unavailable, "No conductor answers.")
 	}
@@ -129,26 +140,38 @@ func (a *Agent) call(ctx context.Context, subject string, args, out any) error {
 
 // mine asks what becomes of the guests that are here, and does it. The first answer also says which of them shall run: those are started.
 func (a *Agent) mine(ctx context.Context) error {
-	guests, err := a.cfg.Driver.Guests(ctx)
+	guests, err := a.driver.Guests(ctx)
 	if err != nil {
 		return fmt.Errorf("list guests: %w", err)
 	}
-	req := command.MineRequest{Host: a.cfg.Host, Guests: guests, Epochs: map[string]int64{}, Resume: !a.looked && a.cfg.ResumeGuests}
+	req := a.question(guests)
+	var reply command.MineReply
+	if err := a.call(ctx, command.MineSubject, req, &reply); err != nil {
+		return err
+	}
+	a.settle(&req, &reply)
+	return nil
+}
+
+// question asks what becomes of guests.
+func (a *Agent) question(guests []virt.GuestState) command.MineRequest {
+	req := command.MineRequest{Host: a.host, Guests: guests, Epochs: map[string]int64{}, Resume: !a.looked && a.cfg.ResumeGuests}
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	req.Starting = slices.Sorted(maps.Keys(a.starting))
 	for server, e := range a.entries {
 		e.mu.Lock()
 		req.Epochs[server] = e.epoch
 		e.mu.Unlock()
 	}
-	a.mu.Unlock()
-	var reply command.MineReply
-	if err := a.call(ctx, command.MineSubject, req, &reply); err != nil {
-		return err
-	}
+	return req
+}
+
+// settle does what the answer says.
+func (a *Agent) settle(req *command.MineRequest, reply *command.MineReply) {
 	a.looked = true
 	power := map[string]virt.PowerState{}
-	for _, g := range guests {
+	for _, g := range req.Guests {
 		power[g.ID] = g.Power
 	}
 	for _, s := range reply.Servers {
@@ -163,9 +186,8 @@ func (a *Agent) mine(ctx context.Context) error {
 		delete(power, s.ID)
 	}
 	for server := range power {
-		a.log.Warn("a guest is here that the cloud does not know; it is left alone", "server", server)
+		a.log().Warn("a guest is here that the cloud does not know; it is left alone", "server", server)
 	}
-	return nil
 }
 
 func (a *Agent) destroyOwed(s command.MineServer) {
@@ -175,15 +197,18 @@ func (a *Agent) destroyOwed(s command.MineServer) {
 		err = r.Err.Error()
 	}
 	if err != nil {
-		a.log.Warn("a guest that should not be here could not be removed; it is tried again later", "server", s.ID, "error", err)
+		a.log().Warn("a guest that should not be here could not be removed; it is tried again later", "server", s.ID, "error", err)
 		return
 	}
-	a.log.Info("a guest that should not be here was removed", "server", s.ID)
+	a.log().Info("a guest that should not be here was removed", "server", s.ID)
 }
 
 // resume starts a guest that ran when the host went down. It is a command like another: one with a higher epoch cuts it off.
 func (a *Agent) resume(s command.MineServer) {
 	a.mu.Lock()
+	if a.starting == nil {
+		a.starting = map[string]bool{}
+	}
 	a.starting[s.ID] = true
 	a.mu.Unlock()
 	a.wg.Go(func() {
@@ -192,7 +217,7 @@ func (a *Agent) resume(s command.MineServer) {
 		delete(a.starting, s.ID)
 		a.mu.Unlock()
 		if err != nil && a.ctx.Err() == nil {
-			a.log.Warn("a guest could not be started again", "server", s.ID, "error", err)
+			a.log().Warn("a guest could not be started again", "server", s.ID, "error", err)
 		}
 	})
 }
@@ -237,14 +262,14 @@ func (a *Agent) watch(ctx context.Context, w virt.Watcher) {
 			if e != nil && !e.idle() {
 				return // the command that is running tells the outcome
 			}
-			if err := a.call(ctx, command.GuestSubject, command.GuestReport{Host: a.cfg.Host, ID: g.ID, Power: g.Power}, nil); err != nil && ctx.Err() == nil {
-				a.log.Warn("a guest's change was not reported; the next look tells it", "server", g.ID, "error", err)
+			if err := a.call(ctx, command.GuestSubject, command.GuestReport{Host: a.host, ID: g.ID, Power: g.Power}, nil); err != nil && ctx.Err() == nil {
+				a.log().Warn("a guest's change was not reported; the next look tells it", "server", g.ID, "error", err)
 			}
 		})
 		if ctx.Err() != nil {
 			return
 		}
-		a.log.Warn("watching the hypervisor ended; it begins again", "error", err)
+		a.log().Warn("watching the hypervisor ended; it begins again", "error", err)
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():

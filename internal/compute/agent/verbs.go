@@ -65,15 +65,15 @@ func bind(c *command.Command, v any) error {
 
 // ability gives what the driver has of an ability, or fault.NotImplemented.
 func ability[A any](a *Agent, what string) (A, error) {
-	d, ok := a.cfg.Driver.(A)
+	d, ok := a.driver.(A)
 	if !ok {
-		return d, fault.New(fault.NotImplemented, "The hypervisor of host %s cannot %s.", a.cfg.Host, what)
+		return d, fault.New(fault.NotImplemented, "The hypervisor of host %s cannot %s.", a.host, what)
 	}
 	return d, nil
 }
 
 func (a *Agent) power(ctx context.Context, server string) (any, error) {
-	g, err := a.cfg.Driver.Guest(ctx, server)
+	g, err := a.driver.Guest(ctx, server)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func spawn(a *Agent, ctx context.Context, c *command.Command) (any, *kept, error
 	if err := a.plug(ctx, s); err != nil {
 		return nil, nil, err
 	}
-	if err := a.cfg.Driver.Spawn(ctx, s); err != nil {
+	if err := a.driver.Spawn(ctx, s); err != nil {
 		return nil, nil, err
 	}
 	a.wired(ctx, s.VIFs)
@@ -184,7 +184,7 @@ func spawn(a *Agent, ctx context.Context, c *command.Command) (any, *kept, error
 
 // rebuild destroys the disks and spawns anew.
 func rebuild(a *Agent, ctx context.Context, c *command.Command) (any, *kept, error) {
-	if err := a.cfg.Driver.Destroy(ctx, c.Server, false); err != nil && !errors.Is(err, fault.NotFound) {
+	if err := a.driver.Destroy(ctx, c.Server, false); err != nil && !errors.Is(err, fault.NotFound) {
 		return nil, nil, err
 	}
 	return spawn(a, ctx, c)
@@ -197,7 +197,7 @@ func (a *Agent) configDrive(ctx context.Context, args *command.SpawnArgs) error 
 		return nil
 	}
 	if a.cfg.ConfigDrive == nil {
-		return fault.New(fault.NotImplemented, "Host %s cannot make config drives.", a.cfg.Host)
+		return fault.New(fault.NotImplemented, "Host %s cannot make config drives.", a.host)
 	}
 	dir := a.serverDir(args.Spec.ID)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -216,7 +216,7 @@ func destroy(a *Agent, ctx context.Context, c *command.Command) (any, *kept, err
 	if err := bind(c, &args); err != nil {
 		return nil, nil, err
 	}
-	if err := a.cfg.Driver.Destroy(ctx, c.Server, args.KeepDisks); err != nil && !errors.Is(err, fault.NotFound) {
+	if err := a.driver.Destroy(ctx, c.Server, args.KeepDisks); err != nil && !errors.Is(err, fault.NotFound) {
 		return nil, nil, err
 	}
 	if a.cfg.Dir != "" && a.cache != nil {
@@ -235,7 +235,7 @@ func powerOff(a *Agent, ctx context.Context, c *command.Command) (any, *kept, er
 	if err := bind(c, &args); err != nil {
 		return nil, nil, err
 	}
-	if err := a.cfg.Driver.PowerOff(ctx, c.Server, args.Grace); err != nil {
+	if err := a.driver.PowerOff(ctx, c.Server, args.Grace); err != nil {
 		return nil, nil, err
 	}
 	return command.GuestResult{Power: virt.Shutdown}, nil, nil
@@ -248,7 +248,7 @@ func reboot(a *Agent, ctx context.Context, c *command.Command) (any, *kept, erro
 	}
 	k, err := a.complete(ctx, c.Server, &args.Spec)
 	if err == nil {
-		err = a.cfg.Driver.Reboot(ctx, &args.Spec, args.Hard, args.Grace)
+		err = a.driver.Reboot(ctx, &args.Spec, args.Hard, args.Grace)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -290,7 +290,7 @@ func rescue(a *Agent, ctx context.Context, c *command.Command) (any, *kept, erro
 
 // snapshotsDir is where this host's snapshots are made; whatever is in it when the agent starts was left by one that was killed.
 func (a *Agent) snapshotsDir() string {
-	return filepath.Join(a.cfg.Dir, "snapshots", url.PathEscape(a.cfg.Host))
+	return filepath.Join(a.cfg.Dir, "snapshots", url.PathEscape(a.host))
 }
 
 // snapshot makes the file and uploads it. An image that is active already was uploaded by an earlier try.

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"kilonova/internal/bus"
@@ -296,6 +297,10 @@ const SharedDisks = "shared_disks"
 const (
 	// RegisterSubject: HostReport -> RegisterReply. At start, after each reconnection and every report interval (it is the heartbeat).
 	RegisterSubject = "conductor.register"
+	// ReportsSubject: HostReports -> ReportsReply. What RegisterSubject is, for many hosts of one process.
+	ReportsSubject = "conductor.reports"
+	// MineManySubject: []MineRequest -> []MineReply, in the same order. What MineSubject is, for many hosts of one process.
+	MineManySubject = "conductor.mine-many"
 	// MineSubject: MineRequest -> MineReply. "What is mine": at start and on each reconnection, and every few minutes.
 	MineSubject = "conductor.mine"
 	// GuestSubject: GuestReport -> nothing. A guest changed its power state without being asked to.
@@ -330,6 +335,55 @@ type HostReport struct {
 	Traits []string       `json:"traits,omitempty"` // all traits the agent manages, abilities included
 	// Trouble says why the hypervisor could not be asked for Info; "" when it was not to be asked, or answered.
 	Trouble string `json:"trouble,omitempty"`
+}
+
+// HostReports are the reports of many hosts for which one process speaks.
+type HostReports struct {
+	Start string       `json:"start"`
+	Kinds []HostKind   `json:"kinds,omitempty"` // hosts of a kind are described once
+	Hosts []KindReport `json:"hosts"`
+}
+
+// HostKind describes hosts that differ in their names only.
+type HostKind struct {
+	Info   virt.HostInfo `json:"info"`
+	Traits []string      `json:"traits"`
+}
+
+// KindReport is HostReport of one of many hosts.
+type KindReport struct {
+	Host     string `json:"host"`
+	NodeID   string `json:"node_id"`
+	Hostname string `json:"hostname,omitempty"` // takes the place of the kind's; "": the host's name
+	Kind     int    `json:"kind,omitempty"`     // counted from 1; 0: a bare heartbeat
+	Trouble  string `json:"trouble,omitempty"`
+}
+
+// Each gives the reports one by one. It fails when one names a kind that is not there.
+func (r *HostReports) Each() ([]HostReport, error) {
+	out := make([]HostReport, len(r.Hosts))
+	for i, h := range r.Hosts {
+		out[i] = HostReport{Host: h.Host, NodeID: h.NodeID, Start: r.Start, Trouble: h.Trouble}
+		if h.Kind == 0 {
+			continue
+		}
+		if h.Kind < 0 || h.Kind > len(r.Kinds) {
+			return nil, fault.New(fault.Invalid, "The report of host %s names kind %d of %d.", h.Host, h.Kind, len(r.Kinds))
+		}
+		kind := r.Kinds[h.Kind-1]
+		if kind.Info.Hostname = h.Hostname; h.Hostname == "" {
+			kind.Info.Hostname = h.Host
+		}
+		kind.Info.PCI = slices.Clip(kind.Info.PCI) // who adds to one host's adds to no other's
+		out[i].Info, out[i].Traits = &kind.Info, slices.Clip(kind.Traits)
+	}
+	return out, nil
+}
+
+// ReportsReply tells the hosts of which the conductor has more to say than that it heard them.
+type ReportsReply struct {
+	Refused map[string]string   `json:"refused,omitempty"` // another live agent has the name
+	Failed  map[string]*Failure `json:"failed,omitempty"`
 }
 
 // RegisterReply tells the agent what the cloud thinks of it.

@@ -19,7 +19,6 @@ import (
 	"kilonova/internal/compute/store"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/db"
-	"kilonova/internal/fault"
 )
 
 // beatEvery is how often heartbeats are written down: far less than service_down_time, far more than they come.
@@ -316,6 +315,20 @@ func (t *hostTable) alive(h *host, now time.Time) bool {
 	return !h.ForcedDown && now.Sub(h.seen) <= t.downFor
 }
 
+// living gives the hosts that are alive, in order.
+func (t *hostTable) living(now time.Time) []string {
+	t.mu.RLock()
+	out := make([]string, 0, len(t.byName))
+	for n, h := range t.byName {
+		if t.alive(h, now) {
+			out = append(out, n)
+		}
+	}
+	t.mu.RUnlock()
+	slices.Sort(out)
+	return out
+}
+
 // down tells whether a host is given up. A conductor that has just started may not have heard of a host that lives: it waits as long as for a
 // heartbeat.
 func (t *hostTable) down(h *host, now time.Time) bool {
@@ -342,12 +355,13 @@ func (t *hostTable) beat(ctx context.Context, log *slog.Logger) {
 	}
 }
 
+// writeBeats writes those that are due, by one statement for the hosts that were heard of at the same moment.
 func (t *hostTable) writeBeats(ctx context.Context) error {
-	due := map[string]time.Time{}
+	due := map[time.Time][]string{}
 	t.mu.RLock()
 	for name, h := range t.byName {
 		if h.seen.Sub(h.written) >= beatEvery {
-			due[name] = h.seen
+			due[h.seen] = append(due[h.seen], name)
 		}
 	}
 	t.mu.RUnlock()
@@ -355,8 +369,8 @@ func (t *hostTable) writeBeats(ctx context.Context) error {
 		return nil
 	}
 	err := t.store.DB.Write(ctx, func(tx *db.Tx) error {
-		for name, seen := range due {
-			if err := t.store.Heartbeat(ctx, tx, name, store.ComputeBinary, seen); err != nil && fault.KindOf(err) != fault.NotFound {
+		for seen, names := range due {
+			if err := t.store.Heartbeats(ctx, tx, names, seen); err != nil {
 				return err
 			}
 		}
@@ -365,8 +379,14 @@ func (t *hostTable) writeBeats(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for name, seen := range due {
-		t.change(name, func(h *host) { h.written = seen })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for seen, names := range due {
+		for _, name := range names {
+			if h := t.byName[name]; h != nil {
+				h.written = seen
+			}
+		}
 	}
 	return nil
 }
@@ -394,13 +414,7 @@ func (c *Conductor) Alive(ctx context.Context) []string {
 	if err := c.hosts.fresh(ctx); err != nil {
 		c.log.Warn("hosts could not be read", "error", err)
 	}
-	var out []string
-	for _, n := range c.hosts.names() {
-		if h, ok := c.hosts.get(n); ok && c.hosts.alive(&h, clock.Now()) {
-			out = append(out, n)
-		}
-	}
-	return out
+	return c.hosts.living(clock.Now())
 }
 
 // Built implements flow.Placer. The count is on the host's record, where every conductor and scheduler reads it with the rest. A success is written only when

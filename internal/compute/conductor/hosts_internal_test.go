@@ -1,11 +1,16 @@
 package conductor
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"kilonova/internal/clock"
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/store"
+	"kilonova/internal/db"
+	"kilonova/internal/db/dbtest"
+	"kilonova/internal/id"
 )
 
 // TestPutWhileReading: a host that reports while the hosts are read is neither lost nor put back to what it was before; the next reading has the last word.
@@ -32,5 +37,55 @@ func TestPutWhileReading(t *testing.T) {
 	h1, _ = table.get("h1")
 	if _, ok := table.get("h2"); ok || h1.Version != 1 {
 		t.Errorf("after the next reading: the deleted host is there: %v; version %d", ok, h1.Version)
+	}
+}
+
+// Heartbeats are written when they are old enough, those of one moment together, and never for a host that was not heard of.
+func TestBeatsAreWritten(t *testing.T) {
+	ctx := t.Context()
+	s, err := store.New(ctx, dbtest.Open(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := clock.Now().Truncate(time.Second)
+	table := newHostTable(s, time.Minute, began)
+	for i := range 30 {
+		h := compute.Host{Name: fmt.Sprintf("h%d", i), NodeID: id.UUID(), LastSeen: began, Info: []byte("{}")}
+		if err := s.DB.Write(ctx, func(tx *db.Tx) error { return s.SaveHost(ctx, tx, &h, h.Name) }); err != nil {
+			t.Fatal(err)
+		}
+		table.put(h)
+	}
+	seen := map[string]time.Time{}
+	for i := range 30 {
+		after := []time.Duration{0, beatEvery / 2, beatEvery, 2 * beatEvery}[i%4]
+		name := fmt.Sprintf("h%d", i)
+		table.change(name, func(h *host) { h.seen = began.Add(after) })
+		seen[name] = began
+		if after >= beatEvery {
+			seen[name] = began.Add(after)
+		}
+	}
+	for range 2 { // the second time there is nothing to do
+		if err := table.writeBeats(ctx); err != nil {
+			t.Fatal(err)
+		}
+		states, err := s.HostStates(ctx, s.DB)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range seen {
+			if got := states[name].LastSeen; !got.Equal(want) {
+				t.Errorf("%s was heard of at %v, want %v", name, got, want)
+			}
+		}
+		for name := range seen {
+			if h, _ := table.get(name); h.seen.Sub(h.written) >= beatEvery {
+				t.Errorf("%s is due still", name)
+			}
+		}
+	}
+	if got := len(table.living(began.Add(time.Minute + beatEvery))); got != 14 {
+		t.Errorf("%d hosts live, want those that were heard of last", got)
 	}
 }

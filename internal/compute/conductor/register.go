@@ -41,7 +41,7 @@ func (c *Conductor) register(ctx context.Context, _ string, msg []byte) ([]byte,
 	known := c.hosts.change(rep.Host, func(h *host) { h.seen = now })
 	if rep.Info == nil {
 		if !known {
-			return nil, fault.New(fault.Unavailable, "Host %s has not registered yet: a full report is needed first.", rep.Host)
+			return nil, unregistered(rep.Host)
 		}
 		c.inTrouble(ctx, rep)
 	} else if err := c.fullReport(ctx, rep); err != nil {
@@ -84,25 +84,67 @@ func (c *Conductor) inTrouble(ctx context.Context, rep command.HostReport) {
 }
 
 func (c *Conductor) fullReport(ctx context.Context, rep command.HostReport) error {
+	return c.fullReports(ctx, []command.HostReport{rep})[0]
+}
+
+// fullReports writes down what hosts report of themselves, where it is new, and tells placement. It gives an error for each.
+func (c *Conductor) fullReports(ctx context.Context, reps []command.HostReport) []error {
+	errs := make([]error, len(reps))
 	now := clock.Now()
-	old, known := c.hosts.get(rep.Host)
-	if err := c.judgeDevices(ctx, rep, old.info); err != nil {
-		return err
+	var recs []compute.Host
+	var names []string // of their nodes
+	var of []int       // their reports
+	for i, rep := range reps {
+		old, known := c.hosts.get(rep.Host)
+		if errs[i] = c.judgeDevices(ctx, rep, old.info); errs[i] != nil {
+			continue
+		}
+		if known && old.NodeID == rep.NodeID && !old.ForcedDown && now.Sub(old.written) <= beatEvery && lasting(old.info) == lasting(rep.Info) {
+			continue
+		}
+		var info []byte
+		if info, errs[i] = json.Marshal(rep.Info); errs[i] != nil {
+			continue
+		}
+		recs = append(recs, compute.Host{Name: rep.Host, NodeID: rep.NodeID, Info: info, LastSeen: now, Version: serviceVersion})
+		names, of = append(names, rep.Info.Hostname), append(of, i)
 	}
-	info, err := json.Marshal(rep.Info)
+	for from := 0; from < len(recs); from += savedAtOnce {
+		to := min(from+savedAtOnce, len(recs))
+		if err := c.saveHosts(ctx, recs[from:to], names[from:to]); err != nil {
+			for _, i := range of[from:to] {
+				errs[i] = err
+			}
+			continue
+		}
+		for _, i := range of[from:to] {
+			c.takeover(reps[i])
+			c.hosts.change(reps[i].Host, func(h *host) { h.seen = now })
+		}
+	}
+	c.reportProviders(ctx, reps, errs)
+	return errs
+}
+
+// savedAtOnce is how many hosts one transaction writes: others wait for it.
+const savedAtOnce = 100
+
+func (c *Conductor) saveHosts(ctx context.Context, recs []compute.Host, names []string) error {
+	saved := recs
+	err := c.cfg.DB.Write(ctx, func(tx *db.Tx) (err error) {
+		if len(recs) == 1 {
+			return c.cfg.Store.SaveHost(ctx, tx, &recs[0], names[0])
+		}
+		saved, err = c.cfg.Store.SaveHosts(ctx, tx, recs, names)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if !known || old.NodeID != rep.NodeID || old.ForcedDown || lasting(old.info) != lasting(rep.Info) || now.Sub(old.written) > beatEvery {
-		rec := compute.Host{Name: rep.Host, NodeID: rep.NodeID, Info: info, LastSeen: now, Version: serviceVersion}
-		if err := c.cfg.DB.Write(ctx, func(tx *db.Tx) error { return c.cfg.Store.SaveHost(ctx, tx, &rec, rep.Info.Hostname) }); err != nil {
-			return err
-		}
-		c.hosts.put(rec)
-		c.takeover(rep)
-		c.hosts.change(rep.Host, func(h *host) { h.seen = now })
+	for _, r := range saved {
+		c.hosts.put(r)
 	}
-	return c.reportProvider(ctx, rep)
+	return nil
 }
 
 // lasting is what of a host's description is worth a write when it changes.
@@ -116,36 +158,77 @@ func lasting(i *virt.HostInfo) string {
 	return string(b)
 }
 
-// reportProvider tells placement what the host has, when that is new or some minutes old.
-func (c *Conductor) reportProvider(ctx context.Context, rep command.HostReport) error {
-	h, ok := c.hosts.get(rep.Host)
-	if !ok {
-		return nil
+// reportProviders tells placement what hosts have, when that is new or some minutes old. Reports that have failed already are passed over.
+func (c *Conductor) reportProviders(ctx context.Context, reps []command.HostReport, errs []error) {
+	var news []placement.HostReport
+	var told []string // of each
+	var of []int      // their reports
+	for i, rep := range reps {
+		h, ok := c.hosts.get(rep.Host)
+		if errs[i] != nil || !ok {
+			continue
+		}
+		inv := inventoryOf(rep.Info, c.cfg.Inventory)
+		traits := append(slices.Clone(rep.Traits), "COMPUTE_NODE", "OWNER_NOVA")
+		slices.Sort(traits)
+		traits = slices.Compact(traits)
+		// Each host tells again after some minutes, not all at the same moment: somebody may have changed the provider meanwhile.
+		shift := time.Duration(h.NodeNumber%600) * time.Second
+		print := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, placed(rep.Info), clock.Now().Add(shift).Truncate(10*time.Minute))
+		if h.reported == print {
+			continue
+		}
+		report := placement.HostReport{UUID: rep.NodeID, Name: rep.Info.Hostname, Inventory: inv, Traits: traits}
+		if n := len(news); n > 0 && slices.Equal(traits, news[n-1].Traits) {
+			report.Managed = news[n-1].Managed
+		} else {
+			report.Managed = managed(traits)
+		}
+		news, told, of = append(news, report), append(told, print), append(of, i)
 	}
-	inv := inventoryOf(rep.Info, c.cfg.Inventory)
-	traits := append(slices.Clone(rep.Traits), "COMPUTE_NODE", "OWNER_NOVA")
-	slices.Sort(traits)
-	traits = slices.Compact(traits)
-	// Each host tells again after some minutes, not all at the same moment: somebody may have changed the provider meanwhile.
-	shift := time.Duration(h.NodeNumber%600) * time.Second
-	told := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, placed(rep.Info), clock.Now().Add(shift).Truncate(10*time.Minute))
-	if h.reported == told {
-		return nil
+	var synced []string
+	for k, err := range c.registerProviders(ctx, news) {
+		rep := reps[of[k]]
+		if err == nil {
+			err = c.reportDevices(ctx, rep)
+		}
+		if errs[of[k]] = err; err == nil {
+			synced = append(synced, rep.Host)
+		}
 	}
-	if _, err := c.cfg.Placement.EnsureProvider(ctx, rep.NodeID, rep.Info.Hostname); err != nil {
-		return fmt.Errorf("provider of %s: %w", rep.Host, err)
+	if len(synced) == 0 {
+		return
 	}
-	if err := c.cfg.Placement.Report(ctx, rep.NodeID, inv, traits, managed(traits)); err != nil {
-		return fmt.Errorf("inventory of %s: %w", rep.Host, err)
+	err := c.rec.SyncHosts(ctx, synced...)
+	for k, i := range of {
+		if errs[i] == nil {
+			if errs[i] = err; err == nil {
+				c.hosts.change(reps[i].Host, func(h *host) { h.reported = told[k] })
+			}
+		}
 	}
-	if err := c.reportDevices(ctx, rep); err != nil {
-		return err
+}
+
+// registerProviders gives an error for each report.
+func (c *Conductor) registerProviders(ctx context.Context, news []placement.HostReport) []error {
+	if r, ok := c.cfg.Placement.(placement.Registrar); ok && len(news) > 1 {
+		errs := r.Register(ctx, news)
+		for i, err := range errs {
+			if err != nil {
+				errs[i] = fmt.Errorf("provider of %s: %w", news[i].Name, err)
+			}
+		}
+		return errs
 	}
-	if err := c.rec.SyncHost(ctx, rep.Host); err != nil {
-		return err
+	errs := make([]error, len(news))
+	for i, h := range news {
+		if _, err := c.cfg.Placement.EnsureProvider(ctx, h.UUID, h.Name); err != nil {
+			errs[i] = fmt.Errorf("provider of %s: %w", h.Name, err)
+		} else if err := c.cfg.Placement.Report(ctx, h.UUID, h.Inventory, h.Traits, h.Managed); err != nil {
+			errs[i] = fmt.Errorf("inventory of %s: %w", h.Name, err)
+		}
 	}
-	c.hosts.change(rep.Host, func(h *host) { h.reported = told })
-	return nil
+	return errs
 }
 
 // placed gives the devices that placement is told of.

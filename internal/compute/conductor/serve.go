@@ -26,7 +26,9 @@ func (c *Conductor) serve() (stop func(), err error) {
 	}
 	for subject, h := range map[string]bus.Handler{
 		command.RegisterSubject:    c.register,
+		command.ReportsSubject:     c.reports,
 		command.MineSubject:        c.mine,
+		command.MineManySubject:    c.mineMany,
 		command.GuestSubject:       c.guest,
 		command.HostNetworkSubject: c.network,
 		command.PortStatusSubject:  c.portStatus,

@@ -11,8 +11,10 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"kilonova/internal/clock"
@@ -104,6 +106,29 @@ const columns = "SELECT host, server_id, operation_id, epoch, verb, args, reason
 // OfHost gives what a host owes.
 func (b *Book) OfHost(ctx context.Context, q db.Querier, host string) ([]Debt, error) {
 	return read(ctx, q, columns+" WHERE host = ? ORDER BY created_at, server_id", host)
+}
+
+// Debtors gives those of the hosts that owe something.
+func (b *Book) Debtors(ctx context.Context, q db.Querier, hosts ...string) (map[string]bool, error) {
+	out := map[string]bool{}
+	for part := range slices.Chunk(hosts, 500) {
+		rows, err := q.Query(ctx, "SELECT DISTINCT host FROM compute_owed WHERE host IN ("+db.In(len(part))+")", db.Args(part)...)
+		if err != nil {
+			return nil, fmt.Errorf("read debtors: %w", err)
+		}
+		for rows.Next() {
+			var host string
+			if err := rows.Scan(&host); err != nil {
+				_ = rows.Close()
+				return nil, fmt.Errorf("read debtors: %w", err)
+			}
+			out[host] = true
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return nil, fmt.Errorf("read debtors: %w", err)
+		}
+	}
+	return out, nil
 }
 
 // OfServer gives what any host owes for a server.

@@ -64,3 +64,14 @@ func TestSettleKeepsANewerDebt(t *testing.T) {
 		t.Errorf("all debts: %v, %v; want that of h2", all, err)
 	}
 }
+
+func TestDebtors(t *testing.T) {
+	d, b := book(t)
+	add(t, d, b, Debt{Host: "h1", Server: "s1", Epoch: 1, Verb: command.Destroy})
+	add(t, d, b, Debt{Host: "h1", Server: "s2", Epoch: 1, Verb: command.Destroy})
+	add(t, d, b, Debt{Host: "h3", Server: "s1", Epoch: 1, Verb: command.Destroy})
+	got, err := b.Debtors(t.Context(), d, "h1", "h2")
+	if err != nil || len(got) != 1 || !got["h1"] {
+		t.Fatal(got, err)
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"kilonova/internal/compute"
-	"kilonova/internal/fault"
 	"kilonova/internal/placement"
 )
 
@@ -19,11 +18,37 @@ func (l *Loops) SyncAll(ctx context.Context) error {
 	if err := l.Segments(ctx); err != nil {
 		return err
 	}
-	hosts, err := l.cfg.Store.Hosts(ctx, l.cfg.Store.DB)
+	states, err := l.cfg.Store.HostStates(ctx, l.cfg.Store.DB)
 	if err != nil {
 		return err
 	}
-	providers, err := l.cfg.Placement.Providers(ctx)
+	return l.syncStates(ctx, states)
+}
+
+// SyncHosts is SyncAll for some hosts.
+func (l *Loops) SyncHosts(ctx context.Context, names ...string) error {
+	for part := range slices.Chunk(names, 500) {
+		states, err := l.cfg.Store.HostStates(ctx, l.cfg.Store.DB, part...)
+		if err != nil {
+			return err
+		}
+		if len(states) == 0 {
+			continue
+		}
+		nodes := make([]string, 0, len(states))
+		for _, h := range states {
+			nodes = append(nodes, h.NodeID)
+		}
+		if err := l.syncStates(ctx, states, nodes...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncStates syncs hosts whose providers are named; all, when none is.
+func (l *Loops) syncStates(ctx context.Context, states map[string]*compute.Host, nodes ...string) error {
+	providers, err := l.cfg.Placement.Providers(ctx, nodes...)
 	if err != nil {
 		return err
 	}
@@ -31,30 +56,10 @@ func (l *Loops) SyncAll(ctx context.Context) error {
 	for i := range providers {
 		byID[providers[i].UUID] = &providers[i]
 	}
-	return l.sync(ctx, hosts, byID)
+	return l.sync(ctx, states, byID)
 }
 
-// SyncHost is SyncAll for one host.
-func (l *Loops) SyncHost(ctx context.Context, name string) error {
-	h, err := l.cfg.Store.Host(ctx, l.cfg.Store.DB, name)
-	if errors.Is(err, fault.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	ps, err := l.cfg.Placement.Providers(ctx, h.NodeID)
-	if err != nil {
-		return err
-	}
-	byID := map[string]*placement.Provider{}
-	for i := range ps {
-		byID[ps[i].UUID] = &ps[i]
-	}
-	return l.sync(ctx, []compute.Host{*h}, byID)
-}
-
-func (l *Loops) sync(ctx context.Context, hosts []compute.Host, providers map[string]*placement.Provider) error {
+func (l *Loops) sync(ctx context.Context, hosts map[string]*compute.Host, providers map[string]*placement.Provider) error {
 	aggs, err := l.cfg.Store.Aggregates(ctx, l.cfg.Store.DB)
 	if err != nil {
 		return err
@@ -71,7 +76,7 @@ func (l *Loops) sync(ctx context.Context, hosts []compute.Host, providers map[st
 		if p == nil {
 			continue // it registers first
 		}
-		errs = append(errs, l.syncOne(ctx, &h, p, want[h.Name], aggs))
+		errs = append(errs, l.syncOne(ctx, h, p, want[h.Name], aggs))
 	}
 	return errors.Join(errs...)
 }

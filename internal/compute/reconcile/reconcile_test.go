@@ -385,7 +385,7 @@ func TestAggregatesAndStatusReachPlacement(t *testing.T) {
 	yes := true
 	b.write(func(tx *db.Tx) error { return b.store.SetServiceState(t.Context(), tx, h.ServiceID, &yes, nil, nil) })
 	b.write(func(tx *db.Tx) error { return b.store.RemoveAggregateHost(t.Context(), tx, a.ID, "h1") })
-	b.must(b.loops.SyncHost(t.Context(), "h1"))
+	b.must(b.loops.SyncHosts(t.Context(), "h1"))
 	if diff := cmp.Diff([]string{foreign}, b.place.list[0].Aggregates); diff != "" {
 		t.Error(diff)
 	}

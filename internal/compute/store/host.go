@@ -299,7 +299,7 @@ func (s *Store) ServerImages(ctx context.Context, q db.Querier) ([]ServerImage, 
 
 // HostStates gives the operational state of compute hosts (all when none is named) by name, without their description and zone.
 func (s *Store) HostStates(ctx context.Context, q db.Querier, hosts ...string) (map[string]*compute.Host, error) {
-	query, args := "SELECT host, disabled, forced_down, last_seen FROM compute_services WHERE service_binary = ?", []any{ComputeBinary}
+	query, args := "SELECT host, node_id, disabled, forced_down, last_seen FROM compute_services WHERE service_binary = ?", []any{ComputeBinary}
 	if len(hosts) > 0 {
 		query, args = query+" AND host IN ("+db.In(len(hosts))+")", append(args, db.Args(hosts)...)
 	}
@@ -308,7 +308,7 @@ func (s *Store) HostStates(ctx context.Context, q db.Querier, hosts ...string) (
 		h := &compute.Host{Binary: ComputeBinary}
 		var disabled, forced int
 		var seen int64
-		err := scan(&h.Name, &disabled, &forced, &seen)
+		err := scan(&h.Name, &h.NodeID, &disabled, &forced, &seen)
 		h.Disabled, h.ForcedDown, h.LastSeen = disabled != 0, forced != 0, clock.FromMicros(seen)
 		out[h.Name] = h
 		return err

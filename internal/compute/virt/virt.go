@@ -132,6 +132,12 @@ type RescueSpec struct {
 	ImageProps map[string]string `json:"image_props,omitempty"`
 }
 
+// Neighbour is what drivers are whose hosts live in one hypervisor: one of them tells what Guests of each would.
+type Neighbour interface {
+	// GuestsOf gives the guests of the hosts that have any.
+	GuestsOf(ctx context.Context, hosts []string) (map[string][]GuestState, error)
+}
+
 // The abilities. Each is one interface; a driver has those that its hypervisor has.
 type (
 	// Pauser freezes and thaws a guest in memory.

@@ -34,6 +34,7 @@ type snapshot struct {
 	mu     sync.Mutex
 	usage  map[string]usage    // newest noted usage by provider
 	dirty  map[string]struct{} // to be read again
+	fresh  []candidate.Record  // made by committed transactions, as they are in the tables
 	noted  atomic.Bool
 	polled atomic.Int64 // when other processes' changes were last looked for, microseconds
 
@@ -75,6 +76,14 @@ func (s *snapshot) touched(uuids ...string) {
 	s.noted.Store(true)
 }
 
+// made notes providers that a committed transaction has made.
+func (s *snapshot) made(records []candidate.Record) {
+	s.mu.Lock()
+	s.fresh = append(s.fresh, records...)
+	s.mu.Unlock()
+	s.noted.Store(true)
+}
+
 // view gives the snapshot with every commit of this process in it. fresh looks for other processes' commits in any case, otherwise at most
 // once a second.
 func (s *snapshot) view(ctx context.Context, fresh bool) (*candidate.View, error) {
@@ -99,9 +108,13 @@ func (s *snapshot) update(ctx context.Context, poll bool) error {
 	}
 	s.noted.Store(false)
 	s.mu.Lock()
-	moved, dirty := s.usage, s.dirty
-	s.usage, s.dirty = map[string]usage{}, map[string]struct{}{}
+	moved, dirty, fresh := s.usage, s.dirty, s.fresh
+	s.usage, s.dirty, s.fresh = map[string]usage{}, map[string]struct{}{}, nil
 	s.mu.Unlock()
+	if len(fresh) > 0 {
+		v = v.Apply(fresh, nil)
+		s.now.Store(v)
+	}
 	for uuid, u := range moved {
 		if !v.SetUsed(uuid, u.version, u.generation, u.used) {
 			dirty[uuid] = struct{}{}

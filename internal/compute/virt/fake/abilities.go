@@ -158,7 +158,7 @@ func (d *Driver) FinishResize(ctx context.Context, spec *virt.Spec) error {
 		return err
 	}
 	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
-		g, err := d.load(ctx, tx, d.cfg.Host, spec.ID)
+		g, err := d.load(ctx, tx, d.host, spec.ID)
 		if err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func (d *Driver) FinishResize(ctx context.Context, spec *virt.Spec) error {
 		if !spec.Stopped {
 			g.boot()
 		}
-		return d.save(ctx, tx, d.cfg.Host, g)
+		return d.save(ctx, tx, d.host, g)
 	})
 }
 
@@ -306,7 +306,7 @@ func (d *Driver) Diagnostics(ctx context.Context, id string) (*virt.Diagnostics,
 
 // LiveMigrationTarget implements virt.Migrator.
 func (d *Driver) LiveMigrationTarget(context.Context, *virt.Spec) (map[string]string, error) {
-	return map[string]string{"host": d.cfg.Host}, nil
+	return map[string]string{"host": d.host}, nil
 }
 
 // PreLiveMigration implements virt.Migrator.
@@ -318,7 +318,7 @@ func (d *Driver) PreLiveMigration(ctx context.Context, spec *virt.Spec, _ bool) 
 		if _, err := d.present(ctx, tx, spec.ID); err == nil {
 			return nil // it has arrived
 		}
-		return d.save(ctx, tx, d.cfg.Host, &guest{ID: spec.ID, Name: spec.Name, Incoming: true, doc: doc{Spec: *spec}})
+		return d.save(ctx, tx, d.host, &guest{ID: spec.ID, Name: spec.Name, Incoming: true, doc: doc{Spec: *spec}})
 	})
 }
 
@@ -357,7 +357,7 @@ func (d *Driver) LiveMigrate(ctx context.Context, spec *virt.Spec, target map[st
 		if err := d.save(ctx, tx, to, g); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "DELETE FROM fake_guests WHERE host = ? AND id = ?", d.cfg.Host, spec.ID)
+		_, err = tx.Exec(ctx, "DELETE FROM fake_guests WHERE host = ? AND id = ?", d.host, spec.ID)
 		return err
 	})
 }
@@ -376,14 +376,14 @@ func (d *Driver) ForceLiveMigration(ctx context.Context, id string) error {
 // RollbackLiveMigration implements virt.Migrator.
 func (d *Driver) RollbackLiveMigration(ctx context.Context, spec *virt.Spec) error {
 	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
-		_, err := tx.Exec(ctx, "DELETE FROM fake_guests WHERE host = ? AND id = ? AND incoming = 1", d.cfg.Host, spec.ID)
+		_, err := tx.Exec(ctx, "DELETE FROM fake_guests WHERE host = ? AND id = ? AND incoming = 1", d.host, spec.ID)
 		return err
 	})
 }
 
 // ExportDisks implements virt.DiskMover.
 func (d *Driver) ExportDisks(ctx context.Context, id string) ([]string, error) {
-	if _, err := d.load(ctx, d.cfg.DB, d.cfg.Host, id); err != nil {
+	if _, err := d.load(ctx, d.cfg.DB, d.host, id); err != nil {
 		return nil, err
 	}
 	return []string{"disk"}, nil
@@ -391,7 +391,7 @@ func (d *Driver) ExportDisks(ctx context.Context, id string) ([]string, error) {
 
 // OpenDisk implements virt.DiskMover.
 func (d *Driver) OpenDisk(ctx context.Context, id, name string) (io.ReadCloser, error) {
-	if _, err := d.load(ctx, d.cfg.DB, d.cfg.Host, id); err != nil {
+	if _, err := d.load(ctx, d.cfg.DB, d.host, id); err != nil {
 		return nil, err
 	}
 	if name != "disk" {
@@ -409,7 +409,7 @@ func (d *Driver) ImportDisk(ctx context.Context, id, name string, r io.Reader) e
 		return fmt.Errorf("import %s: %w", name, err)
 	}
 	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
-		g, err := d.load(ctx, tx, d.cfg.Host, id)
+		g, err := d.load(ctx, tx, d.host, id)
 		if fault.KindOf(err) == fault.NotFound {
 			g, err = &guest{ID: id, Power: virt.Shutdown, doc: doc{Disks: true}}, nil
 		}
@@ -420,6 +420,6 @@ func (d *Driver) ImportDisk(ctx context.Context, id, name string, r io.Reader) e
 			g.Files = map[string]bool{}
 		}
 		g.Files[name] = true
-		return d.save(ctx, tx, d.cfg.Host, g)
+		return d.save(ctx, tx, d.host, g)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -44,7 +45,8 @@ type Config struct {
 
 // Driver is one fake host.
 type Driver struct {
-	cfg      Config
+	cfg      *Config // of this host, or of several: host is in place of Host
+	host     string
 	consoles consoles
 }
 
@@ -65,6 +67,7 @@ var _ interface {
 	virt.Migrator
 	virt.DiskMover
 	virt.ImageLess
+	virt.Neighbour
 } = (*Driver)(nil)
 
 // Prepare makes the tables of the hypervisor's memory. It is called once for each database.
@@ -77,7 +80,10 @@ func Prepare(ctx context.Context, d *db.DB) error {
 }
 
 // New makes a fake host. Prepare has made the tables.
-func New(cfg Config) *Driver {
+func New(cfg Config) *Driver { return NewHosts(cfg, cfg.Host)[0] }
+
+// NewHosts makes several fake hosts that differ in their names only.
+func NewHosts(cfg Config, names ...string) []*Driver {
 	if cfg.VCPUs == 0 {
 		cfg.VCPUs = 1000
 	}
@@ -87,8 +93,17 @@ func New(cfg Config) *Driver {
 	if cfg.DiskGB == 0 {
 		cfg.DiskGB = 600_000
 	}
-	return &Driver{cfg: cfg}
+	all := make([]Driver, len(names))
+	out := make([]*Driver, len(names))
+	for i, name := range names {
+		all[i].cfg, all[i].host = &cfg, name
+		out[i] = &all[i]
+	}
+	return out
 }
+
+// Host is the host's name.
+func (d *Driver) Host() string { return d.host }
 
 // IgnoresImages implements virt.ImageLess: guests of this driver need no image data.
 func (d *Driver) IgnoresImages() {}
@@ -157,7 +172,7 @@ func (d *Driver) change(ctx context.Context, verb, id string, f func(g *guest) e
 		if err := f(g); err != nil {
 			return err
 		}
-		return d.save(ctx, tx, d.cfg.Host, g)
+		return d.save(ctx, tx, d.host, g)
 	})
 	if err == nil && g.Power != virt.Running && g.Power != virt.Paused {
 		d.consoles.end(id)
@@ -167,7 +182,7 @@ func (d *Driver) change(ctx context.Context, verb, id string, f func(g *guest) e
 
 // present is load without guests that are only disks or only awaited.
 func (d *Driver) present(ctx context.Context, q db.Querier, id string) (*guest, error) {
-	g, err := d.load(ctx, q, d.cfg.Host, id)
+	g, err := d.load(ctx, q, d.host, id)
 	if err == nil && (g.Incoming || g.Disks) {
 		return nil, fault.New(fault.NotFound, "The hypervisor has no guest %s.", id)
 	}
@@ -207,7 +222,7 @@ func (d *Driver) begin(ctx context.Context, verb, id string, extra map[string]st
 	}
 	if s := extra["fake:fail:"+verb]; s != "" {
 		text, hosts, limited := strings.Cut(s, ";hosts=")
-		if !limited || slices.Contains(strings.Split(hosts, ","), d.cfg.Host) {
+		if !limited || slices.Contains(strings.Split(hosts, ","), d.host) {
 			return fault.New(fault.Internal, "%s", text)
 		}
 	}
@@ -216,7 +231,7 @@ func (d *Driver) begin(ctx context.Context, verb, id string, extra map[string]st
 
 // Info implements virt.Driver.
 func (d *Driver) Info(ctx context.Context) (*virt.HostInfo, error) {
-	return &virt.HostInfo{Hostname: d.cfg.Host, HypervisorType: "fake", HypervisorVersion: 1000, VCPUs: d.cfg.VCPUs, MemoryMB: d.cfg.MemoryMB, DiskGB: d.cfg.DiskGB,
+	return &virt.HostInfo{Hostname: d.host, HypervisorType: "fake", HypervisorVersion: 1000, VCPUs: d.cfg.VCPUs, MemoryMB: d.cfg.MemoryMB, DiskGB: d.cfg.DiskGB,
 		FreeDiskGB: d.cfg.DiskGB, HostIP: "127.0.0.1",
 		CPUInfo: map[string]any{"arch": "x86_64", "model": "Nehalem", "vendor": "Intel", "features": []string{"pge", "clflush"},
 			"topology": map[string]any{"cores": 1, "threads": 1, "sockets": 4}},
@@ -228,23 +243,34 @@ func (d *Driver) Info(ctx context.Context) (*virt.HostInfo, error) {
 
 // Guests implements virt.Driver.
 func (d *Driver) Guests(ctx context.Context) ([]virt.GuestState, error) {
-	rows, err := d.cfg.DB.Query(ctx, "SELECT id, name, power, doc FROM fake_guests WHERE host = ? AND incoming = 0", d.cfg.Host)
-	if err != nil {
-		return nil, fmt.Errorf("fake guests: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	var out []virt.GuestState
-	for rows.Next() {
-		var g virt.GuestState
-		var text string
-		if err := rows.Scan(&g.ID, &g.Name, &g.Power, &text); err != nil {
+	of, err := d.GuestsOf(ctx, []string{d.host})
+	return of[d.host], err
+}
+
+// GuestsOf implements virt.Neighbour.
+func (d *Driver) GuestsOf(ctx context.Context, hosts []string) (map[string][]virt.GuestState, error) {
+	out := map[string][]virt.GuestState{}
+	for part := range slices.Chunk(hosts, 500) {
+		rows, err := d.cfg.DB.Query(ctx, "SELECT host, id, name, power, doc FROM fake_guests WHERE host IN ("+db.In(len(part))+") AND incoming = 0", db.Args(part)...)
+		if err != nil {
 			return nil, fmt.Errorf("fake guests: %w", err)
 		}
-		if !strings.Contains(text, `"disks":true`) {
-			out = append(out, g)
+		for rows.Next() {
+			var host, text string
+			var g virt.GuestState
+			if err := rows.Scan(&host, &g.ID, &g.Name, &g.Power, &text); err != nil {
+				_ = rows.Close()
+				return nil, fmt.Errorf("fake guests: %w", err)
+			}
+			if !strings.Contains(text, `"disks":true`) {
+				out[host] = append(out[host], g)
+			}
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return nil, fmt.Errorf("fake guests: %w", err)
 		}
 	}
-	return out, rows.Err()
+	return out, nil
 }
 
 // Guest implements virt.Driver.
@@ -278,14 +304,14 @@ func (d *Driver) Spawn(ctx context.Context, spec *virt.Spec) error {
 		if !spec.Stopped {
 			g.boot()
 		}
-		return d.save(ctx, tx, d.cfg.Host, g)
+		return d.save(ctx, tx, d.host, g)
 	})
 }
 
 // Destroy implements virt.Driver.
 func (d *Driver) Destroy(ctx context.Context, id string, keepDisks bool) error {
 	var extra map[string]string
-	if g, err := d.load(ctx, d.cfg.DB, d.cfg.Host, id); err == nil {
+	if g, err := d.load(ctx, d.cfg.DB, d.host, id); err == nil {
 		extra = g.Spec.ExtraSpecs
 	}
 	if err := d.begin(ctx, "destroy", id, extra); err != nil {
@@ -294,14 +320,14 @@ func (d *Driver) Destroy(ctx context.Context, id string, keepDisks bool) error {
 	defer d.consoles.end(id)
 	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
 		if keepDisks {
-			g, err := d.load(ctx, tx, d.cfg.Host, id)
+			g, err := d.load(ctx, tx, d.host, id)
 			if err != nil {
 				return ignoreGone(err)
 			}
 			g.Disks, g.Power = true, virt.Shutdown
-			return d.save(ctx, tx, d.cfg.Host, g)
+			return d.save(ctx, tx, d.host, g)
 		}
-		_, err := tx.Exec(ctx, "DELETE FROM fake_guests WHERE host = ? AND id = ?", d.cfg.Host, id)
+		_, err := tx.Exec(ctx, "DELETE FROM fake_guests WHERE host = ? AND id = ?", d.host, id)
 		return err
 	})
 }
@@ -350,7 +376,7 @@ func (d *Driver) Close() error {
 // Die ends a guest behind the agent's back, as a crash would; tests use it.
 func (d *Driver) Die(ctx context.Context, id string) error {
 	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
-		_, err := tx.Exec(ctx, "UPDATE fake_guests SET power = ? WHERE host = ? AND id = ?", int64(virt.Shutdown), d.cfg.Host, id)
+		_, err := tx.Exec(ctx, "UPDATE fake_guests SET power = ? WHERE host = ? AND id = ?", int64(virt.Shutdown), d.host, id)
 		return err
 	})
 }
