@@ -100,6 +100,7 @@ func (f *flows) leave(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	r.Host = s.Host // it is that host's step
 	if err := f.bind(ctx, r, s, Place{Zone: s.AvailabilityZone}); err != nil {
 		return err
 	}
