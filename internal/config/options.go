@@ -110,7 +110,7 @@ type Config struct {
 		ResizeConfirm    time.Duration `opt:"resize_confirm_window" default:"0" help:"Resizes are confirmed after this time; 0: by users only."`
 		DHCPDomain       string        `opt:"dhcp_domain" default:"novalocal" help:"Domain of host names in metadata."`
 		ResumeGuests     bool          `opt:"resume_guests_state_on_host_boot" default:"true" help:"Start guests again that ran when their host went down."`
-		Workers          int           `opt:"conductor_workers" default:"256" help:"Operations carried out at once by one conductor."`
+		Workers          int           `opt:"conductor_workers" default:"512" help:"Operations carried out at once by one conductor."`
 	} `section:"compute"`
 	PCI struct {
 		Alias             string `opt:"alias" default:"" help:"Names under which flavors ask for PCI devices: a JSON object or a list of them with name, vendor_id, product_id, device_type (type-PCI, type-PF, type-VF), numa_policy (legacy, preferred, required, socket), resource_class, traits, live_migratable."`
