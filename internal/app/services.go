@@ -192,11 +192,15 @@ func (a *App) startNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	vlans, err := vlanRanges(a.cfg.Network.VLANs)
+	if err != nil {
+		return err
+	}
 	if t := a.cfg.Network.Type; t != networklocal.TypeVXLAN && t != networklocal.TypeLocal {
 		return fmt.Errorf("[network] tenant_network_types is %q: only vxlan and local are there", t)
 	}
 	s, err := networklocal.New(ctx, networklocal.Config{DB: a.db, Bus: a.bus, DefaultMTU: a.cfg.Network.MTU, DNSDomain: a.cfg.Network.DNSDomain,
-		TenantType: a.cfg.Network.Type, VNIs: ranges})
+		TenantType: a.cfg.Network.Type, VNIs: ranges, VLANs: vlans})
 	if err != nil {
 		return err
 	}
@@ -212,18 +216,36 @@ func (a *App) startNetwork(ctx context.Context) error {
 	return a.web.mount("network", networkapi.New(networkapi.Config{Service: s, Auth: a.parts.auth, Policy: e}))
 }
 
+// idRange reads FIRST:LAST, within 1 and most.
+func idRange(text string, most int) (r segments.Range, ok bool) {
+	first, last, _ := strings.Cut(text, ":")
+	var e1, e2 error
+	r.First, e1 = strconv.Atoi(first)
+	r.Last, e2 = strconv.Atoi(last)
+	return r, e1 == nil && e2 == nil && r.First >= 1 && r.First <= r.Last && r.Last <= most
+}
+
 // vniRanges reads FIRST:LAST texts.
 func vniRanges(texts []string) (out []segments.Range, err error) {
 	for _, text := range texts {
-		first, last, _ := strings.Cut(text, ":")
-		var r segments.Range
-		if r.First, err = strconv.Atoi(first); err == nil {
-			r.Last, err = strconv.Atoi(last)
-		}
-		if err != nil || r.First < 1 || r.Last < r.First || r.Last > segments.MaxVNI {
+		r, ok := idRange(text, segments.MaxVNI)
+		if !ok {
 			return nil, fmt.Errorf("[network] vni_ranges: %q is not FIRST:LAST within 1:%d", text, segments.MaxVNI)
 		}
 		out = append(out, r)
+	}
+	return out, nil
+}
+
+// vlanRanges reads PHYSICAL_NETWORK:FIRST:LAST texts.
+func vlanRanges(texts []string) (out []segments.VLANs, err error) {
+	for _, text := range texts {
+		physical, rest, _ := strings.Cut(text, ":")
+		r, ok := idRange(rest, segments.MaxVLAN)
+		if !ok || physical == "" {
+			return nil, fmt.Errorf("[network] vlan_ranges: %q is not PHYSICAL_NETWORK:FIRST:LAST within 1:%d", text, segments.MaxVLAN)
+		}
+		out = append(out, segments.VLANs{Physical: physical, Range: r})
 	}
 	return out, nil
 }

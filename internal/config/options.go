@@ -51,9 +51,10 @@ type Config struct {
 		DNS       []string `opt:"dns_servers" default:"" help:"Name servers given to guests whose subnet names none; empty: those of this host that are not on loopback."`
 		DataPlane bool     `opt:"data_plane" default:"true" help:"Build bridges, DHCP, metadata and firewall on hosts with real guests."`
 		Type      string   `opt:"tenant_network_types" default:"vxlan" help:"Type of networks that do not name one: vxlan (hosts with local_ip carry them to each other) or local (each host has its own)."`
+		VLANs     []string `opt:"vlan_ranges" default:"" help:"Ranges (PHYSICAL_NETWORK:FIRST:LAST,…) of the VLANs of networks of type vlan that name none."`
 		VNIs      []string `opt:"vni_ranges" default:"1:16777215" help:"Ranges (FIRST:LAST) of the VXLAN identifiers of such networks."`
 		LocalIP   string   `opt:"local_ip" default:"" help:"Address of this host at which the VXLAN tunnels of networks end (UDP port 4789), on a network that only hosts reach; empty: [compute] my_ip. With neither, networks do not leave the host."`
-		Physical  []string `opt:"physical_interface_mappings" default:"" help:"Interfaces that join flat networks to physical ones: PHYSICAL_NETWORK:INTERFACE,… They tell which segments of routed networks the host is joined to."`
+		Physical  []string `opt:"physical_interface_mappings" default:"" help:"Interfaces that join flat and vlan networks to physical ones: PHYSICAL_NETWORK:INTERFACE,… They tell which segments of routed networks the host is joined to."`
 		Outside   string   `opt:"public_interface" default:"" help:"Interface of this host that gets floating addresses; empty: that of the default route."`
 	} `section:"network"`
 	Placement struct {

@@ -257,6 +257,7 @@ type HostNetwork struct {
 	// NAT tells that guests reach the outside behind the host's own address.
 	NAT      bool   `json:"nat"`
 	Physical string `json:"physical,omitempty"` // name of the physical network that the bridge is joined to
+	VLAN     int    `json:"vlan,omitempty"`     // the VLAN of it that the network is; 0: the physical network as it is
 	// VNI is the VXLAN identifier by which hosts carry the network to each other; 0: it does not leave the host.
 	VNI int `json:"vni,omitempty"`
 	// Endpoints are the tunnel addresses of the other hosts that have ports of the network, or are about to.

@@ -143,7 +143,7 @@ func setNetwork(n *network.Network, in input) error {
 }
 
 // checkProvider allows what hosts can do: a bridge of its own for each network, which may be carried between hosts by VXLAN, or one joined to a
-// physical network as it is.
+// physical network as it is or to a VLAN of it.
 func checkProvider(n *network.Network) error {
 	bad := func(format string, args ...any) error {
 		return fault.New(fault.Invalid, "Invalid input for operation: "+format, args...).WithCode("InvalidInput")
@@ -160,6 +160,13 @@ func checkProvider(n *network.Network) error {
 		if n.SegmentationID != nil {
 			return bad("provider:segmentation_id is prohibited for flat provider network.")
 		}
+	case "vlan":
+		if n.SegmentationID != nil && n.ProviderPhysical == "" {
+			return bad("segmentation_id requires physical_network for VLAN provider network.")
+		}
+		if n.SegmentationID != nil && (*n.SegmentationID < 1 || *n.SegmentationID > segments.MaxVLAN) {
+			return bad("segmentation_id out of range (1 through %d).", segments.MaxVLAN)
+		}
 	case "vxlan":
 		if n.ProviderPhysical != "" {
 			return bad("provider:physical_network is prohibited for vxlan provider network.")
@@ -168,7 +175,7 @@ func checkProvider(n *network.Network) error {
 			return bad("segmentation_id out of range (1 through %d).", segments.MaxVNI)
 		}
 	default:
-		return bad("network_type value '%s' not supported. Supported are local, vxlan and flat.", n.ProviderType)
+		return bad("network_type value '%s' not supported. Supported are local, vxlan, flat and vlan.", n.ProviderType)
 	}
 	return nil
 }

@@ -68,7 +68,16 @@ func TestNetworkLifeAndVisibility(t *testing.T) {
 		{`{"network": {"mtu": 5}}`, "HTTPBadRequest"}} {
 		p1.fails(400, tc[1], "POST", "/v2.0/networks", tc[0])
 	}
-	admin.fails(400, "InvalidInput", "POST", "/v2.0/networks", `{"network": {"provider:network_type": "vlan"}}`)
+	admin.fails(400, "InvalidInput", "POST", "/v2.0/networks", `{"network": {"provider:network_type": "gre"}}`)
+	for _, body := range []string{`"provider:segmentation_id": 5`, `"provider:physical_network": "p", "provider:segmentation_id": 0`, `"provider:physical_network": "p", "provider:segmentation_id": 4095`} {
+		admin.fails(400, "InvalidInput", "POST", "/v2.0/networks", `{"network": {"provider:network_type": "vlan", `+body+`}}`)
+	}
+	admin.fails(503, "NoNetworkAvailable", "POST", "/v2.0/networks", `{"network": {"provider:network_type": "vlan", "provider:physical_network": "p"}}`)
+	vlan := `{"network": {"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": 4094}}`
+	if got := admin.ok(201, "POST", "/v2.0/networks", vlan, "network"); got["provider:segmentation_id"] != 4094.0 || got["provider:physical_network"] != "p" {
+		t.Errorf("a VLAN: %v", got)
+	}
+	admin.fails(409, "VlanIdInUse", "POST", "/v2.0/networks", vlan)
 	p1.ok(204, "DELETE", path, "", "")
 	p1.fails(404, "NetworkNotFound", "GET", path, "")
 }

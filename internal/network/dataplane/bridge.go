@@ -183,28 +183,6 @@ func (p *Plane) addresses(link netlink.Link, n *network.HostNetwork) error {
 	return errors.Join(errs...)
 }
 
-// uplink joins the bridge to its physical network.
-func (p *Plane) uplink(bridge netlink.Link, n *network.HostNetwork) error {
-	name := p.cfg.Physical[n.Physical]
-	if n.Physical == "" {
-		return nil
-	}
-	if name == "" {
-		return fmt.Errorf("physical network %s has no interface on this host: name one in the configuration", n.Physical)
-	}
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("interface %s of physical network %s: %w", name, n.Physical, err)
-	}
-	if link.Attrs().MasterIndex == bridge.Attrs().Index {
-		return nil
-	}
-	if link.Attrs().MasterIndex != 0 {
-		return fmt.Errorf("interface %s of physical network %s belongs to another bridge", name, n.Physical)
-	}
-	return netlink.LinkSetMaster(link, bridge)
-}
-
 // attach puts the taps that exist onto their bridges. Hypervisors make them; one that was made before its bridge, or lost it,
 // is joined here.
 func (p *Plane) attach(st *network.HostState) error {
@@ -351,7 +329,11 @@ func (p *Plane) dropBridges(wanted map[string]bool) error {
 		if err != nil {
 			errs = append(errs, err)
 		}
-		if ports[l.Attrs().Index]-tunnels > p.uplinksOf(l) {
+		vlans, err := p.dropVLAN(name)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if ports[l.Attrs().Index]-tunnels-vlans > p.uplinksOf(l) {
 			continue // a guest that is on its way out still has its tap here; the firewall drops what it sends
 		}
 		if err := netlink.LinkDel(l); err != nil {
@@ -359,17 +341,6 @@ func (p *Plane) dropBridges(wanted map[string]bool) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// uplinksOf counts the physical interfaces on a bridge.
-func (p *Plane) uplinksOf(bridge netlink.Link) int {
-	n := 0
-	for _, name := range p.cfg.Physical {
-		if l, err := netlink.LinkByName(name); err == nil && l.Attrs().MasterIndex == bridge.Attrs().Index {
-			n++
-		}
-	}
-	return n
 }
 
 // dropAll removes every link of ours, and the taps on our bridges whose hypervisor left them behind.

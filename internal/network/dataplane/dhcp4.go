@@ -127,7 +127,7 @@ func (v *view) options4(l *network.Lease, s *network.Subnet) []dhcpv4.Modifier {
 	if v.net.MTU > 0 {
 		add(dhcpv4.Option{Code: dhcpv4.OptionInterfaceMTU, Value: dhcpv4.Uint16(v.net.MTU)}) //nolint:gosec // at most 65535
 	}
-	add(dhcpv4.OptClasslessStaticRoute(routes4(s)...))
+	add(dhcpv4.OptClasslessStaticRoute(routes4(s, v.net.Gateway)...))
 	return append(out, extra4(l.Options)...)
 }
 
@@ -146,13 +146,17 @@ func nameServers(s *network.Subnet, version int) []net.IP {
 }
 
 // routes4 are the classless routes (RFC 3442): the metadata address, the subnet's own, and the default, since a client that
-// understands this option ignores the router option.
-func routes4(s *network.Subnet) []*dhcpv4.Route {
+// understands this option ignores the router option. here tells that the host has the gateway's address; another gateway knows nothing of metadata.
+func routes4(s *network.Subnet, here bool) []*dhcpv4.Route {
 	hop := net.IPv4zero // on the link
 	if s.Gateway != "" {
 		hop = net.ParseIP(s.Gateway)
 	}
-	out := []*dhcpv4.Route{{Dest: &net.IPNet{IP: net.ParseIP(metadataAddress).To4(), Mask: net.CIDRMask(32, 32)}, Router: hop}}
+	meta := net.IPv4zero
+	if here {
+		meta = hop
+	}
+	out := []*dhcpv4.Route{{Dest: &net.IPNet{IP: net.ParseIP(metadataAddress).To4(), Mask: net.CIDRMask(32, 32)}, Router: meta}}
 	for _, r := range s.Routes {
 		if _, dst, err := net.ParseCIDR(r.Destination); err == nil && dst.IP.To4() != nil {
 			out = append(out, &dhcpv4.Route{Dest: dst, Router: net.ParseIP(r.NextHop)})

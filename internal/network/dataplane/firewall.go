@@ -49,11 +49,7 @@ func systemProgram(name string) string {
 
 // firewall puts the ruleset of a state in force, unless it is already.
 func (p *Plane) firewall(ctx context.Context, st *network.HostState) error {
-	var uplinks []string
-	for _, i := range p.cfg.Physical {
-		uplinks = append(uplinks, i)
-	}
-	slices.Sort(uplinks)
+	uplinks := p.uplinks(st)
 	strangers, err := p.strangers(st, uplinks)
 	if err != nil {
 		return err

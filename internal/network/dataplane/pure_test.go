@@ -100,6 +100,9 @@ func TestNFTTakesEveryRuleset(t *testing.T) {
 			Source: rapid.SampledFrom([]string{"", "192.0.2.1", "192.0.2.9"}).Draw(rt, "source"),
 			MAC:    func(*network.HostNetwork) string { return "0e:00:00:00:00:01" }, HostMAC: func(string) string { return "0e:00:00:00:00:02" },
 			Tunnelled: func(n *network.HostNetwork) bool { return n.VNI != 0 }}
+		if rapid.Bool().Draw(rt, "physical") {
+			st.Networks[0].Physical, st.Networks[0].Gateway, st.Networks[0].NAT = "physnet", false, false
+		}
 		if rapid.Bool().Draw(rt, "tunnelled") {
 			st.Networks[0].VNI = 7
 		}

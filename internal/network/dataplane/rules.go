@@ -234,6 +234,7 @@ func (b *builder) bridge() {
 	b.members()
 	b.groupChains()
 	b.tunnels()
+	b.uplinkRules()
 	var spoof, from, to []string
 	for i := range b.state.Ports {
 		p := &b.state.Ports[i]
@@ -246,15 +247,16 @@ func (b *builder) bridge() {
 	b.set("map", "sending", "ifname : verdict", false, from)
 	b.set("map", "receiving", "ifname : verdict", false, to)
 	b.line("\tchain entering {\n\t\ttype filter hook prerouting priority -300; policy accept;")
+	b.line("\t\tiifname @uplinks jump own_addresses")
 	b.line("\t\tiifname @uplinks meta mark set meta mark & 0x%08x accept", ^uint32(markMask))
 	b.line("\t\tiifname vmap @arriving\n\t\tiifname @strangers drop\n\t\tiifname vmap @spoofing\n\t}")
 	// Below 0, where the hand-over to the inet hooks is: chains of the same priority are passed over when they are older than it, and it begins with the
 	// first bridge.
 	b.line("\tchain to_host {\n\t\ttype filter hook input priority -10; policy accept;\n\t\tiifname vmap @sending\n\t}")
 	b.line("\tchain bridged {\n\t\ttype filter hook forward priority -10; policy accept;")
-	b.line("\t\tiifname vmap @sending\n\t\toifname @strangers drop\n\t\toifname vmap @leaving\n\t\toifname vmap @receiving\n\t}")
+	b.line("\t\tiifname vmap @sending\n\t\toifname @uplinks jump own_addresses\n\t\toifname @strangers drop\n\t\toifname vmap @leaving\n\t\toifname vmap @receiving\n\t}")
 	b.line("\tchain from_host {\n\t\ttype filter hook output priority -10; policy accept;")
-	b.line("\t\toifname @strangers drop\n\t\toifname vmap @leaving\n\t\toifname vmap @receiving\n\t}")
+	b.line("\t\toifname @uplinks jump own_addresses\n\t\toifname @strangers drop\n\t\toifname vmap @leaving\n\t\toifname vmap @receiving\n\t}")
 	b.line("}")
 }
 

@@ -92,22 +92,7 @@ func (p *Plane) ensureTunnel(n *network.HostNetwork) (netlink.Link, error) {
 }
 
 // dropTunnel removes the VXLAN interface of a bridge; it tells how many there were.
-func (p *Plane) dropTunnel(bridge string) (int, error) {
-	link, err := netlink.LinkByName(tunnelName(bridge))
-	if missing(err) {
-		return 0, nil
-	}
-	if err == nil && link.Attrs().Alias != p.alias() {
-		return 0, nil
-	}
-	if err == nil {
-		err = netlink.LinkDel(link)
-	}
-	if err != nil && !missing(err) {
-		return 0, &network.PartError{Err: fmt.Errorf("remove tunnel %s: %w", tunnelName(bridge), err)}
-	}
-	return 1, nil
-}
+func (p *Plane) dropTunnel(bridge string) (int, error) { return p.dropOn(bridge, tunnelName(bridge)) }
 
 // flood sets to which hosts goes what has no known place, and drops what was learned and is not so any more.
 func flood(link netlink.Link, n *network.HostNetwork) error {

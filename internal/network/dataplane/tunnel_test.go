@@ -23,7 +23,7 @@ func beHost(tunnel string) error {
 	meta := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s at %s", r.Header.Get("X-Instance-ID"), tunnel)
 	})
-	p, err := New(Config{Tag: "test", Tunnel: netip.MustParseAddr(tunnel), Metadata: meta})
+	p, err := New(Config{Tag: "test", Tunnel: netip.MustParseAddr(tunnel), Metadata: meta, Physical: map[string]string{"physnet": "phys0"}})
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,10 @@ func (s *Service) hostNetworks(ctx context.Context, host string, a *around) ([]n
 	for _, nid := range ids {
 		n := a.networks[nid]
 		h := network.HostNetwork{ID: nid, Bridge: n.Bridge, MTU: n.MTU, Domain: strings.TrimSuffix(n.DNSDomain, "."), Subnets: n.Subnets,
-			Leases: leases[nid], Peers: joined.Peers[nid], Routes: joined.Routes[nid], Gateway: n.ProviderType != TypeFlat, Physical: n.ProviderPhysical}
+			Leases: leases[nid], Peers: joined.Peers[nid], Routes: joined.Routes[nid], Gateway: n.ProviderType != TypeFlat && n.ProviderType != TypeVLAN, Physical: n.ProviderPhysical}
+		if n.ProviderType == TypeVLAN && n.SegmentationID != nil {
+			h.VLAN = *n.SegmentationID
+		}
 		ends.Join(n, &h)
 		if h.Domain == "" {
 			h.Domain = s.cfg.DNSDomain

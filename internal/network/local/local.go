@@ -39,6 +39,7 @@ type Config struct {
 	DefaultMTU int              // of networks that do not name one, before what tunnels take; 0: 1500
 	TenantType string           // network type of networks that do not name one, local or vxlan; "": local
 	VNIs       []segments.Range // where the identifiers of such vxlan networks come from; empty: all
+	VLANs      []segments.VLANs // where the VLANs of vlan networks come from that name none
 	DNSDomain  string           // of ports whose network has none; "": openstacklocal
 	Quotas     map[string]int64 // limits of projects without their own, over Neutron's defaults; -1: unlimited
 	Zone       string           // availability zone of agents; "": nova

@@ -87,14 +87,19 @@ func (c *Change) CreateNetwork(n *network.Network) error {
 	if err := c.use(n.ProjectID, "network", 1); err != nil {
 		return err
 	}
-	if err := c.segment(n, nil); err != nil {
+	if err := c.segments.Start(c.ctx, c.tx, n); err != nil {
 		return err
 	}
-	if err := c.segments.Start(c.ctx, c.tx, n); err != nil {
+	if err := c.segment(n, nil); err != nil {
 		return err
 	}
 	if err := c.networks.Insert(c.ctx, c.tx, n); err != nil {
 		return err
+	}
+	if n.Segmented {
+		if err := c.segments.TakeFlats(c.ctx, c.tx, n.ID); err != nil {
+			return err
+		}
 	}
 	if err := c.share(n.ID, n.ProjectID, "access_as_shared", n.Shared); err != nil {
 		return err

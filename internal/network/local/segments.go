@@ -10,11 +10,12 @@ import (
 	"kilonova/internal/network/wake"
 )
 
-// The network types: on one host only; carried between hosts by VXLAN; a physical network as it is.
+// The network types: on one host only; carried between hosts by VXLAN; a physical network as it is; a VLAN of one.
 const (
 	TypeLocal = segments.TypeLocal
 	TypeVXLAN = segments.TypeVXLAN
 	TypeFlat  = segments.TypeFlat
+	TypeVLAN  = segments.TypeVLAN
 )
 
 // vxlanOverhead is what VXLAN over IPv4 adds to each packet: Ethernet, IPv4, UDP and VXLAN headers.
@@ -28,22 +29,30 @@ func (s *Service) defaultMTU(networkType string) int {
 	return s.cfg.DefaultMTU
 }
 
-// segment gives a network that is carried between hosts its VXLAN identifier, the asked one or a free one. before is the network as it was, nil for a
+// segment gives a network that is carried between hosts its VXLAN identifier, or its VLAN, the asked one or a free one. before is the network as it was, nil for a
 // new one.
 func (c *Change) segment(n, before *network.Network) error {
 	if before != nil {
 		same := n.SegmentationID == before.SegmentationID || n.SegmentationID != nil && before.SegmentationID != nil && *n.SegmentationID == *before.SegmentationID
-		if n.ProviderType == before.ProviderType && same {
+		if n.ProviderType == before.ProviderType && n.ProviderPhysical == before.ProviderPhysical && same {
 			return nil
 		}
 		if err := c.releaseSegment(before); err != nil {
 			return err
 		}
-		if n.ProviderType != TypeVXLAN && same {
+		if n.ProviderType != before.ProviderType && same {
 			n.SegmentationID = nil // it went with the type
 		}
 	}
-	if n.ProviderType != TypeVXLAN {
+	switch n.ProviderType {
+	case TypeFlat:
+		return segments.TakeFlat(c.ctx, c.tx, n.ID, n.ProviderPhysical)
+	case TypeVLAN:
+		physical, vlan, err := segments.TakeVLAN(c.ctx, c.tx, c.cfg.VLANs, n.ID, n.ProviderPhysical, n.SegmentationID)
+		n.ProviderPhysical, n.SegmentationID = physical, &vlan
+		return err
+	case TypeVXLAN:
+	default:
 		return nil
 	}
 	vni, err := segments.Take(c.ctx, c.tx, c.cfg.VNIs, n.ID, n.SegmentationID)
@@ -52,6 +61,9 @@ func (c *Change) segment(n, before *network.Network) error {
 }
 
 func (c *Change) releaseSegment(n *network.Network) error {
+	if n.ProviderType == TypeFlat || n.ProviderType == TypeVLAN {
+		return segments.ReleasePhysical(c.ctx, c.tx, n.ID)
+	}
 	if n.ProviderType != TypeVXLAN || n.SegmentationID == nil {
 		return nil
 	}
@@ -100,7 +112,10 @@ func (s *Service) Segments(ctx context.Context, f Filter) ([]network.Segment, er
 // CreateSegment makes a further segment of a network.
 func (c *Change) CreateSegment(s *network.Segment) error {
 	wake.Mark(&c.dirty.Networks, s.NetworkID)
-	return c.segments.Add(c.ctx, c.tx, s)
+	if err := c.segments.Add(c.ctx, c.tx, s); err != nil {
+		return err
+	}
+	return c.segments.TakeFlats(c.ctx, c.tx, s.NetworkID)
 }
 
 // UpdateSegment changes a segment's name and description.
@@ -111,8 +126,11 @@ func (c *Change) UpdateSegment(segmentID string, change func(s *network.Segment)
 // DeleteSegment removes a segment without subnets; fault.Conflict SegmentInUse for others and for the only one of a network.
 func (c *Change) DeleteSegment(segmentID string) error {
 	networkID, err := c.segments.Remove(c.ctx, c.tx, segmentID)
+	if err != nil {
+		return err
+	}
 	wake.Mark(&c.dirty.Networks, networkID)
-	return err
+	return c.segments.TakeFlats(c.ctx, c.tx, networkID)
 }
 
 // within gives those of a network's subnets from which a port may have addresses where it is. Only routed networks are looked at more closely.

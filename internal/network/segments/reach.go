@@ -47,8 +47,11 @@ func SetPhysical(ctx context.Context, tx *db.Tx, host string, physical []string)
 
 // reaches tells whether a host with these physical networks is joined to a segment. Tunnels end on every host.
 func reaches(s *network.Segment, physical []string) bool {
-	return s.Type != TypeFlat || slices.Contains(physical, s.Physical)
+	return !onPhysical(s) || slices.Contains(physical, s.Physical)
 }
+
+// onPhysical tells whether only hosts of a physical network are joined to a segment.
+func onPhysical(s *network.Segment) bool { return s.Type == TypeFlat || s.Type == TypeVLAN }
 
 // joined gives those of a network's segments that a host is joined to.
 func (b *Book) joined(ctx context.Context, q db.Querier, networkID, host string) ([]network.Segment, error) {

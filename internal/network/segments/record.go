@@ -18,6 +18,7 @@ const (
 	TypeLocal = "local" // on one host only
 	TypeVXLAN = "vxlan" // carried between hosts by VXLAN
 	TypeFlat  = "flat"  // a physical network as it is
+	TypeVLAN  = "vlan"  // a VLAN of a physical network
 )
 
 // Book keeps the records of segments, beside the tables of networks, subnets and ports.

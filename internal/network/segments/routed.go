@@ -59,8 +59,8 @@ func (b *Book) Routed(ctx context.Context, q db.Querier) ([]network.RoutedSegmen
 		}
 		for k := range all {
 			s := &all[k]
-			byID[s.ID] = &network.RoutedSegment{ID: s.ID, Everywhere: s.Type != TypeFlat}
-			if s.Type == TypeFlat {
+			byID[s.ID] = &network.RoutedSegment{ID: s.ID, Everywhere: !onPhysical(s)}
+			if onPhysical(s) {
 				flat[s.ID] = s
 			}
 		}
