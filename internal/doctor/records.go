@@ -127,11 +127,11 @@ func (l *look) column(query string, args ...any) (out []string, err error) {
 	return out, rows.Err()
 }
 
-// hosted are the states in which a server has a host, and those in which it has none. ERROR may be either.
+// hosted are the states in which a server has a host, and those in which it has none. ERROR may be either, and so may those that were deleted for now.
 var (
-	hosted   = []string{compute.VMActive, compute.VMPaused, compute.VMSuspended, compute.VMStopped, compute.VMRescued, compute.VMResized, compute.VMSoftDeleted, compute.VMShelved}
+	hosted   = []string{compute.VMActive, compute.VMPaused, compute.VMSuspended, compute.VMStopped, compute.VMRescued, compute.VMResized, compute.VMShelved}
 	homeless = []string{compute.VMShelvedOffloaded}
-	either   = []string{compute.VMError, compute.VMBuilding}
+	either   = []string{compute.VMError, compute.VMBuilding, compute.VMSoftDeleted}
 )
 
 // powers are the power states that a settled server of a state may have on record; states that are not named may have any.

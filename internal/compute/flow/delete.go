@@ -199,11 +199,13 @@ func (f *flows) softOn(ctx context.Context, r *operation.Run) error {
 	return gone(f.undoOn(ctx, r, s.Host, command.PowerOn, withSpec(s), "a soft delete was undone while the host was down"))
 }
 
-// restore brings a soft-deleted server back.
+// restore brings a soft-deleted server back. One that was on no host is shelved again.
 func (f *flows) restore() operation.Flow {
 	return f.oneCommand(compute.OpRestore, operation.Step{Name: "power-on", Event: "compute_restore_instance", TaskState: compute.TaskRestoring, Do: f.doRestore},
 		func(s *compute.Server, _ *operation.Run) {
-			s.VMState = compute.VMActive
+			if s.VMState = compute.VMActive; s.Host == "" {
+				s.VMState = compute.VMShelvedOffloaded
+			}
 			setSystem(s, map[string]string{SysSoftDeletedAt: ""})
 		})
 }

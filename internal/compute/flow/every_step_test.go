@@ -99,6 +99,11 @@ func scenes() []scene {
 		{kind: compute.OpRebuild, variant: "in error while resized", input: plain(compute.RebuildInput{ImageID: "img2", NewImage: true}), before: stray(here)},
 		{kind: compute.OpConfirmResize, variant: "in error while resized", input: plain(nil), before: stray(there)},
 		{kind: compute.OpRestore, input: plain(nil), before: after(compute.OpSoftDelete, nil)},
+		{kind: compute.OpRestore, variant: "on no host", input: plain(nil), before: func(w *world, e *operation.Engine) *compute.Server {
+			s := shelf(true)(w, e)
+			w.ended(w.do(e, compute.OpSoftDelete, s.ID, nil), operation.Done)
+			return s
+		}},
 		{kind: compute.OpStart, input: plain(nil), before: after(compute.OpStop, nil)},
 		{kind: compute.OpStop, input: plain(nil), before: running},
 		{kind: compute.OpReboot, input: plain(compute.RebootInput{}), before: running},

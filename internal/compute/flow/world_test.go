@@ -415,6 +415,9 @@ func (w *world) whole() []string {
 		if s.TaskState != "" {
 			say("server %s has the task state %s", s.ID, s.TaskState)
 		}
+		if s.Host == "" && s.VMState == compute.VMActive {
+			say("server %s is active on no host", s.ID)
+		}
 		want := map[string]bool{}
 		if s.Host != "" {
 			want[s.Host] = true
