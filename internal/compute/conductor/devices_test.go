@@ -131,6 +131,13 @@ func TestDevicesInPlacement(t *testing.T) {
 		c.ends(c.accept(compute.OpDelete, id, nil), operation.Done)
 	}
 	expect("deleted", 0)
+	c.fault("h1", "spawn", errNoLuck)
+	again := c.record(asking("gpu:2,vf:4"))
+	c.ends(c.create(again, compute.CreateInput{}), operation.Done)
+	if got := c.get(again.ID); got.Host != "h2" {
+		t.Errorf("built on %s", got.Host)
+	}
+	expect("built where the first host failed, or at once", 6)
 }
 
 // TestDevicesAreRacedFor lets many servers at once be made, resized and deleted where devices are scarce: no device has two holders, and placement says the same as the claims.
@@ -227,4 +234,38 @@ func TestDevicesComeAndGo(t *testing.T) {
 	refused("report_in_placement", &virt.HostInfo{Hostname: "h1", VCPUs: 1})
 	refused("virtual functions", &virt.HostInfo{Hostname: "h1", VCPUs: 1, PCIPlacement: true, PCI: []compute.HostDevice{{Address: "0000:0a:00.0", Type: compute.PCIPhysical},
 		{Address: "0000:0a:10.0", Type: compute.PCIVirtual, Parent: "0000:0a:00.0"}}})
+}
+
+// TestDevicesThatMoveAlong: a running server leaves its host with devices that bear that, and only to a host that has such.
+func TestDevicesThatMoveAlong(t *testing.T) {
+	aliases, err := compute.ParsePCIAliases(`{"name":"gpu","resource_class":"GPU"}`, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCloud(t, options{aliases: aliases, planner: func(c *scheduler.Config) { c.PCIInPlacement = true }})
+	c.report = true
+	movable := func(yes bool) fake.Config {
+		m := cards()
+		for i := range m.Devices {
+			tags := maps.Clone(m.Devices[i].Tags)
+			if tags != nil && yes {
+				tags["live_migratable"] = "true"
+			}
+			m.Devices[i].Tags = tags
+		}
+		return m
+	}
+	c.host("h1", movable(true))
+	s := c.record(asking("gpu:2"))
+	c.ends(c.create(s, compute.CreateInput{}), operation.Done)
+	c.host("h2", movable(false))
+	if r := c.ends(c.accept(compute.OpLiveMigrate, s.ID, compute.LiveMigrateInput{}), operation.Undone); !strings.Contains(r.Cause, "No valid host") {
+		t.Errorf("to a host whose devices cannot be moved: %s", r.Cause)
+	}
+	c.host("h3", movable(true))
+	c.ends(c.accept(compute.OpLiveMigrate, s.ID, compute.LiveMigrateInput{}), operation.Done)
+	if got := c.get(s.ID); got.Host != "h3" || len(got.Claim().Devices) != 2 || c.allocated() != 2 {
+		t.Errorf("on %s with %+v, %d devices are allocated", got.Host, got.Claim(), c.allocated())
+	}
+	c.healthy()
 }

@@ -159,12 +159,24 @@ func TestEveryStepOnRealAgents(t *testing.T) {
 }
 
 func everyStep(t *testing.T, realAgents bool) {
+	covered := everyScene(t, scenes(), realAgents)
+	for _, f := range All(Config{}) {
+		for _, s := range f.Steps {
+			if !beside[f.Kind] && !covered[f.Kind][s.Name] {
+				t.Errorf("no scene reaches step %s of %s", s.Name, f.Kind)
+			}
+		}
+	}
+}
+
+// everyScene runs scenes and gives the steps that they reach, by kind.
+func everyScene(t *testing.T, all []scene, realAgents bool) (covered map[string]map[string]bool) {
 	tables := map[string]operation.Flow{}
 	for _, f := range All(Config{}) {
 		tables[f.Kind] = f
 	}
-	covered := map[string]map[string]bool{}
-	for _, sc := range scenes() {
+	covered = map[string]map[string]bool{}
+	for _, sc := range all {
 		flow, ok := tables[sc.kind]
 		if !ok {
 			t.Fatalf("no flow of kind %s", sc.kind)
@@ -188,13 +200,7 @@ func everyStep(t *testing.T, realAgents bool) {
 			}
 		}
 	}
-	for kind, f := range tables {
-		for _, s := range f.Steps {
-			if !beside[kind] && !covered[kind][s.Name] {
-				t.Errorf("no scene reaches step %s of %s", s.Name, kind)
-			}
-		}
-	}
+	return covered
 }
 
 func contains(list []string, s string) bool {

@@ -118,7 +118,7 @@ func (n *modelNetwork) BindPort(_ context.Context, _ *auth.Caller, port, device,
 	if p.DeviceID != "" && device != "" && p.DeviceID != device {
 		return nil, fault.New(fault.Conflict, "port in use")
 	}
-	p.DeviceID, p.DeviceOwner, p.HostID = device, owner, host
+	p.DeviceID, p.DeviceOwner, p.HostID, p.Profile = device, owner, host, nil
 	if n.reserved[port] == host {
 		delete(n.reserved, port)
 	}
@@ -182,7 +182,11 @@ func (n *modelNetwork) VIFs(_ context.Context, ports ...string) ([]network.VIF, 
 	var out []network.VIF
 	for _, id := range ports {
 		if p := n.ports[id]; p != nil {
-			out = append(out, network.VIF{PortID: id, NetworkID: p.NetworkID})
+			v := network.VIF{PortID: id, NetworkID: p.NetworkID}
+			if network.IsDevice(p.VNICType) {
+				v.VNICType, v.PhysicalNetwork = p.VNICType, "phys"
+			}
+			out = append(out, v)
 		}
 	}
 	return out, nil

@@ -326,6 +326,9 @@ func (w *world) verb(h *modelHost, c command.Command, raw json.RawMessage) (any,
 		if g == nil {
 			return nil, nil
 		}
+		if len(compute.DevicesOf(g.spec.VIFs)) > 0 {
+			return nil, fault.New(fault.Conflict, "a guest with devices cannot leave")
+		}
 		to := as[command.LiveMigrateArgs](raw).Target["uri"][len("tcp://"):]
 		w.hosts[to].guests[c.Server] = g
 		delete(h.guests, c.Server)
@@ -357,9 +360,12 @@ func (w *world) Place(ctx context.Context, want Want) (*Place, error) {
 		case w.Down(ctx, h), slices.Contains(want.Exclude, h), want.Host != "" && want.Host != h, want.ForceHost != "" && want.ForceHost != h:
 			continue
 		}
+		claim, err := w.takeDevices(ctx, want, h)
+		if err != nil {
+			return nil, err
+		}
 		to := placement.Allocations{"rp-" + h: need}
 		me := placement.Consumer{UUID: want.Server.ID, ProjectID: "p", UserID: "u", Type: "INSTANCE"}
-		var err error
 		if want.Migration == "" {
 			err = w.alloc.Claim(ctx, me, to)
 		} else {
@@ -368,7 +374,7 @@ func (w *world) Place(ctx context.Context, want Want) (*Place, error) {
 			err = w.alloc.ClaimAll(ctx, []placement.Consumer{mover, *own}, []placement.Allocations{held, to})
 		}
 		if err == nil {
-			return &Place{Host: h, Node: h, Provider: "rp-" + h, Zone: "nova"}, nil
+			return &Place{Host: h, Node: h, Provider: "rp-" + h, Zone: "nova", Claim: claim}, nil
 		}
 	}
 	return nil, NoValidHost("No valid host was found. The model has none left.")
@@ -384,16 +390,17 @@ func (w *world) claimed(want Want) (*Place, error) {
 	held, _, err := w.alloc.Of(w.t.Context(), consumer)
 	for rp := range held {
 		h := rp[len("rp-"):]
+		c, err := w.store.ClaimOf(w.t.Context(), w.db, consumer)
+		if c != nil && c.Host == h {
+			return &Place{Host: h, Node: h, Provider: rp, Zone: "nova", Claim: &c.Claim}, err
+		}
 		return &Place{Host: h, Node: h, Provider: rp, Zone: "nova"}, err
 	}
 	return nil, err
 }
 
 func (w *world) Check(context.Context, Want, string) error { return nil }
-func (w *world) TakePort(context.Context, *compute.Server, compute.PortDevice) (*compute.Claim, error) {
-	return nil, fault.New(fault.Invalid, "these hosts have no devices")
-}
-func (w *world) Built(context.Context, string, bool) {}
+func (w *world) Built(context.Context, string, bool)       {}
 func (w *world) Down(_ context.Context, host string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -462,6 +469,7 @@ func (w *world) whole() []string {
 			}
 		}
 	}
+	bad = append(bad, w.wholeDevices(servers)...)
 	for port, host := range w.nets.reserved {
 		if w.nets.ports[port] != nil {
 			say("port %s is reserved on %s", port, host)

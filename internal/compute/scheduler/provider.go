@@ -25,6 +25,9 @@ type DeviceProvider struct {
 // deviceTrait marks the providers that stand for PCI devices.
 const deviceTrait = "COMPUTE_MANAGED_PCI_DEVICE"
 
+// movableTrait marks those of devices that can be moved with a running guest.
+const movableTrait = "HW_PCI_LIVE_MIGRATABLE"
+
 // tracked tells whether a device is told of in placement.
 func tracked(d *compute.HostDevice) bool { return d.Tags[compute.TagPhysicalNetwork] == "" }
 
@@ -59,7 +62,7 @@ func DeviceProviders(node, hostname string, devices []compute.HostDevice) ([]Dev
 			Class:  deviceClass(d.Tags[compute.TagResourceClass], d.VendorID, d.ProductID),
 			Traits: append(deviceTraits(strings.Split(d.Tags[compute.TagTraits], ",")), deviceTrait, "OWNER_NOVA"), Devices: []string{d.Address}}
 		if d.Tags[compute.TagLiveMigratable] == "true" {
-			p.Traits = append(p.Traits, "HW_PCI_LIVE_MIGRATABLE")
+			p.Traits = append(p.Traits, movableTrait)
 		}
 		slices.Sort(p.Traits)
 		p.Traits = slices.Compact(p.Traits)
@@ -179,6 +182,12 @@ func (r *Request) deviceGroups() []placement.Group {
 			g := placement.Group{Suffix: suffixOf(p, n), Resources: placement.Resources{p.Class: 1}}
 			for _, t := range append([]string{"OWNER_NOVA"}, p.Traits...) {
 				addTrait(&g, t)
+			}
+			switch p.Specs[0][compute.TagLiveMigratable] {
+			case "true":
+				addTrait(&g, movableTrait)
+			case "false":
+				g.Forbidden = []string{movableTrait}
 			}
 			out = append(out, g)
 		}

@@ -56,7 +56,8 @@ func TestDeviceProviders(t *testing.T) {
 }
 
 func TestDeviceQuery(t *testing.T) {
-	wants := []compute.PCIWant{{Alias: "gpu", Count: 2, Specs: []map[string]string{{"vendor_id": "10de", "product_id": "1eb8"}}}, {Alias: "fast", Count: 1, Class: "big card", Traits: []string{"a b"}, Specs: []map[string]string{{}}}}
+	wants := []compute.PCIWant{{Alias: "gpu", Count: 2, Specs: []map[string]string{{"vendor_id": "10de", "product_id": "1eb8"}}}, {Alias: "fast", Count: 1, Class: "big card", Traits: []string{"a b"}, Specs: []map[string]string{{"live_migratable": "true"}}},
+		{Alias: "fixed", Count: 1, Class: "x", Specs: []map[string]string{{"live_migratable": "false"}}}}
 	cfg := scheduler.Defaults()
 	cfg.PCIInPlacement = true
 	req := &scheduler.Request{Flavor: flavor(), PCI: append(scheduler.PCIRequests("s", wants, true), scheduler.PortRequests([]compute.PortDevice{{PortID: "p", VNICType: "direct"}, {VNICType: "normal"}}, "")...)}
@@ -64,13 +65,14 @@ func TestDeviceQuery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := req.PCI[0].ID, req.PCI[1].ID
+	a, b, c := req.PCI[0].ID, req.PCI[1].ID, req.PCI[2].ID
 	want := plainly(func(q *placement.Query) {
 		q.GroupPolicy = "none"
 		q.Groups = append(q.Groups,
 			placement.Group{Suffix: a + "-0", Resources: placement.Resources{"CUSTOM_PCI_10DE_1EB8": 1}, Required: [][]string{{"OWNER_NOVA"}}},
 			placement.Group{Suffix: a + "-1", Resources: placement.Resources{"CUSTOM_PCI_10DE_1EB8": 1}, Required: [][]string{{"OWNER_NOVA"}}},
-			placement.Group{Suffix: b + "-0", Resources: placement.Resources{"CUSTOM_BIG_CARD": 1}, Required: [][]string{{"OWNER_NOVA"}, {"CUSTOM_A_B"}}})
+			placement.Group{Suffix: b + "-0", Resources: placement.Resources{"CUSTOM_BIG_CARD": 1}, Required: [][]string{{"OWNER_NOVA"}, {"CUSTOM_A_B"}, {"HW_PCI_LIVE_MIGRATABLE"}}},
+			placement.Group{Suffix: c + "-0", Resources: placement.Resources{"CUSTOM_X": 1}, Required: [][]string{{"OWNER_NOVA"}}, Forbidden: []string{"HW_PCI_LIVE_MIGRATABLE"}})
 	})
 	if len(got) != 1 {
 		t.Fatalf("%d queries", len(got))
