@@ -51,6 +51,7 @@ type cloud struct {
 	con     *conductor.Conductor
 	stop    func() // ends the first conductor
 	network string
+	flat    string // id of the network on the physical network, once a test asks for it
 	nodes   map[string]string
 	report  bool // hosts that start tell placement of their devices
 	mu      sync.Mutex

@@ -26,20 +26,22 @@ func nics() fake.Config {
 	return c
 }
 
-// devicePort makes a port of a type on a network that lies on the physical network.
+// devicePort makes a port of a type on the network that lies on the physical network.
 func (c *cloud) devicePort(kind string) network.Port {
 	c.t.Helper()
 	var out *network.Port
-	c.must(c.nets.Do(c.ctx, func(ch *netlocal.Change) error {
-		n := &network.Network{Name: "phys", ProjectID: "p", AdminStateUp: true, ProviderType: "flat", ProviderPhysical: "phys"}
-		if err := ch.CreateNetwork(n); err != nil {
-			return err
+	c.must(c.nets.Do(c.ctx, func(ch *netlocal.Change) (err error) {
+		if c.flat == "" {
+			n := &network.Network{Name: "phys", ProjectID: "p", AdminStateUp: true, ProviderType: "flat", ProviderPhysical: "phys"}
+			if err := ch.CreateNetwork(n); err != nil {
+				return err
+			}
+			if _, err := ch.CreateSubnet(&netlocal.SubnetRequest{Subnet: network.Subnet{ProjectID: "p", NetworkID: n.ID, CIDR: "10.9.0.0/24", DHCP: true}}); err != nil {
+				return err
+			}
+			c.flat = n.ID
 		}
-		if _, err := ch.CreateSubnet(&netlocal.SubnetRequest{Subnet: network.Subnet{ProjectID: "p", NetworkID: n.ID, CIDR: "10.9.0.0/24", DHCP: true}}); err != nil {
-			return err
-		}
-		var err error
-		out, err = ch.CreatePort(&netlocal.PortInput{Port: network.Port{ProjectID: "p", NetworkID: n.ID, VNICType: kind, AdminStateUp: true}})
+		out, err = ch.CreatePort(&netlocal.PortInput{Port: network.Port{ProjectID: "p", NetworkID: c.flat, VNICType: kind, AdminStateUp: true}})
 		return err
 	}))
 	return *out
