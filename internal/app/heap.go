@@ -65,10 +65,14 @@ func (t *tender) run(ctx context.Context) error {
 // look takes what was allocated in a second, and tells when it is time to rest.
 func (t *tender) look(allocated uint64) (rest bool) {
 	if allocated > heapBusy {
-		if t.busy++; t.busy > 1 { // a few requests are no work yet
+		// One such second is a few requests, or what a large cloud looks after all the time: no work yet, but there is something to give back once more.
+		t.busy++
+		if t.busy > 1 {
 			t.grow(ample)
 		}
-		t.quiet, t.wait = 0, heapQuiet
+		if t.busy > 1 || t.quiet >= t.wait {
+			t.quiet, t.wait = 0, heapQuiet
+		}
 		return false
 	}
 	t.busy = 0

@@ -18,6 +18,7 @@ func TestTenderRestsAfterWork(t *testing.T) {
 		"once":                         {append([]uint64{calm, calm}, repeat(calm, 30)...), 1, lean},
 		"a few requests":               {append([]uint64{calm, calm, work}, repeat(calm, heapQuiet-1)...), 1, lean},
 		"given back after few as well": {append([]uint64{calm, calm, work}, repeat(calm, heapQuiet)...), 2, lean},
+		"now and then":                 {append(append([]uint64{calm, calm, work}, repeat(calm, heapQuiet/2)...), append([]uint64{work}, repeat(calm, heapQuiet/2)...)...), 2, lean},
 		"work":                         {append([]uint64{calm, calm, work, work}, repeat(calm, heapQuiet-1)...), 1, ample},
 		"after work":                   {append([]uint64{calm, calm, work, work}, repeat(calm, heapQuiet)...), 2, lean},
 		"work goes on":                 {append(repeat(work, 50), repeat(calm, heapFirst)...), 0, ample},

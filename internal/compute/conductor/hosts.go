@@ -315,20 +315,6 @@ func (t *hostTable) alive(h *host, now time.Time) bool {
 	return !h.ForcedDown && now.Sub(h.seen) <= t.downFor
 }
 
-// living gives the hosts that are alive, in order.
-func (t *hostTable) living(now time.Time) []string {
-	t.mu.RLock()
-	out := make([]string, 0, len(t.byName))
-	for n, h := range t.byName {
-		if t.alive(h, now) {
-			out = append(out, n)
-		}
-	}
-	t.mu.RUnlock()
-	slices.Sort(out)
-	return out
-}
-
 // down tells whether a host is given up. A conductor that has just started may not have heard of a host that lives: it waits as long as for a
 // heartbeat.
 func (t *hostTable) down(h *host, now time.Time) bool {
@@ -409,12 +395,21 @@ func (c *Conductor) Heard(ctx context.Context, name string) bool {
 	return ok && clock.Now().Sub(h.seen) <= c.hosts.downFor
 }
 
-// Alive gives the hosts that may be given commands.
-func (c *Conductor) Alive(ctx context.Context) []string {
-	if err := c.hosts.fresh(ctx); err != nil {
-		c.log.Warn("hosts could not be read", "error", err)
+// Living implements reconcile.Hosts: a host lives when its record or this conductor has heard of it lately.
+func (c *Conductor) Living(records map[string]*compute.Host) map[string]bool {
+	now, out := clock.Now(), make(map[string]bool, len(records))
+	c.hosts.mu.RLock()
+	defer c.hosts.mu.RUnlock()
+	for name, r := range records {
+		seen := r.LastSeen
+		if h := c.hosts.byName[name]; h != nil && h.seen.After(seen) {
+			seen = h.seen
+		}
+		if !r.ForcedDown && now.Sub(seen) <= c.hosts.downFor {
+			out[name] = true
+		}
 	}
-	return c.hosts.living(clock.Now())
+	return out
 }
 
 // Built implements flow.Placer. The count is on the host's record, where every conductor and scheduler reads it with the rest. A success is written only when

@@ -2,6 +2,7 @@ package conductor
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -85,7 +86,37 @@ func TestBeatsAreWritten(t *testing.T) {
 			}
 		}
 	}
-	if got := len(table.living(began.Add(time.Minute + beatEvery))); got != 14 {
-		t.Errorf("%d hosts live, want those that were heard of last", got)
+}
+
+// A host lives as long as its record or this conductor has heard of it lately, and no operator says otherwise.
+func TestLiving(t *testing.T) {
+	now := clock.Now()
+	c := &Conductor{hosts: newHostTable(nil, time.Minute, now)}
+	recent, long := now.Add(-time.Second), now.Add(-time.Hour)
+	records, want := map[string]*compute.Host{}, map[string]bool{}
+	for name, h := range map[string]struct {
+		written, heard time.Time // heard: zero when this conductor does not know the host
+		forced, lives  bool
+	}{
+		"heard here":                {long, recent, false, true},
+		"heard elsewhere":           {recent, long, false, true},
+		"known elsewhere":           {recent, time.Time{}, false, true},
+		"silent":                    {long, long, false, false},
+		"silent, known elsewhere":   {long, time.Time{}, false, false},
+		"heard here, but forced":    {long, recent, true, false},
+		"heard there, but forced":   {recent, time.Time{}, true, false},
+		"heard everywhere for long": {recent, recent, false, true},
+	} {
+		records[name] = &compute.Host{Name: name, LastSeen: h.written, ForcedDown: h.forced}
+		if !h.heard.IsZero() {
+			c.hosts.put(compute.Host{Name: name, NodeID: name, LastSeen: h.written})
+			c.hosts.change(name, func(m *host) { m.seen = h.heard })
+		}
+		if h.lives {
+			want[name] = true
+		}
+	}
+	if got := c.Living(records); !maps.Equal(got, want) {
+		t.Errorf("%v live, want %v", got, want)
 	}
 }

@@ -9,10 +9,7 @@ func (l *Loops) Health(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	alive := map[string]bool{}
-	for _, name := range l.cfg.Hosts.Alive(ctx) {
-		alive[name] = true
-	}
+	alive := l.cfg.Hosts.Living(hosts)
 	now := make(map[string]bool, len(hosts))
 	l.turn.Lock()
 	defer l.turn.Unlock()

@@ -35,8 +35,8 @@ type Hosts interface {
 	Down(ctx context.Context, host string) bool
 	// Heard tells whether a host's agent has spoken lately, also when an operator has said that the host is down.
 	Heard(ctx context.Context, host string) bool
-	// Alive gives the hosts that may be given work.
-	Alive(ctx context.Context) []string
+	// Living gives those of the hosts, whose records were just read, that may be given work.
+	Living(records map[string]*compute.Host) map[string]bool
 }
 
 // Engine is what loops need of the operation engine.

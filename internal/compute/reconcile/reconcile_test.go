@@ -73,8 +73,8 @@ func (b *bench) Do(_ context.Context, host string, c command.Command, _, _ any) 
 }
 func (b *bench) Down(_ context.Context, host string) bool { return b.down[host] }
 
-func (b *bench) Heard(_ context.Context, host string) bool { return b.heard[host] }
-func (b *bench) Alive(context.Context) []string            { return nil }
+func (b *bench) Heard(_ context.Context, host string) bool       { return b.heard[host] }
+func (b *bench) Living(map[string]*compute.Host) map[string]bool { return nil }
 
 func (b *bench) write(fn func(tx *db.Tx) error) {
 	b.t.Helper()
