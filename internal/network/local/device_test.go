@@ -22,9 +22,16 @@ func TestPortsThatAreDevices(t *testing.T) {
 		}
 		networks[name] = n.ID
 	}
+	tag := 7
+	tagged := &network.Network{Name: "vlan", ProjectID: "p1", AdminStateUp: true, ProviderType: "vlan", ProviderPhysical: "phys", SegmentationID: &tag}
+	if err := s.Do(t.Context(), func(c *local.Change) error { return c.CreateNetwork(tagged) }); err != nil {
+		t.Fatal(err)
+	}
+	networks["vlan"] = tagged.ID
 	device := network.DeviceBinding{Slot: "0000:0a:10.1", Vendor: "8086:10ed", PhysicalNetwork: "phys"}
 	for _, c := range []struct{ kind, on, want string }{
 		{"direct", "flat", "hw_veb"}, {"macvtap", "flat", "hw_veb"}, {"direct-physical", "flat", "hostdev_physical"}, {"direct", "vxlan", "binding_failed"},
+		{"direct", "vlan", "hw_veb"},
 		{"normal", "flat", "bridge"}, {"vdpa", "flat", "binding_failed"}, {"baremetal", "flat", "binding_failed"},
 	} {
 		var p *network.Port
@@ -47,6 +54,9 @@ func TestPortsThatAreDevices(t *testing.T) {
 		vifs, err := s.VIFs(t.Context(), p.ID)
 		if err != nil || len(vifs) != 1 || vifs[0].Type != c.want || network.IsDevice(c.kind) != (vifs[0].Bridge == "") || c.kind != "normal" && (vifs[0].VNICType != c.kind || !vifs[0].Trusted) {
 			t.Errorf("%s on %s: %+v %v", c.kind, c.on, vifs, err)
+		}
+		if want := map[string]int{"vlan": 7}[c.on]; vifs[0].VLAN != want {
+			t.Errorf("%s on %s: VLAN %d", c.kind, c.on, vifs[0].VLAN)
 		}
 		if c.want == "binding_failed" || c.kind == "normal" {
 			continue
