@@ -75,7 +75,7 @@ func newCloud(t *testing.T) *cloud {
 	ok(t, "build", err)
 	p := process.Program{Path: bin, Dir: filepath.Join(t.TempDir(), "state")}
 	x, err := p.Start(ctx, "up", "--listen", "127.0.0.1:0", "--compute-driver", "fake", "--fake-hosts", "3", "--set", "identity.bcrypt_cost=4",
-		"--set", "quota.cores=200", "--set", "quota.instances=100", "--set", "compute.report_interval=1s")
+		"--set", "compute.fake_memory_mb=500000", "--set", "quota.cores=200", "--set", "quota.instances=100", "--set", "compute.report_interval=1s")
 	ok(t, "start", err)
 	t.Cleanup(func() {
 		if t.Failed() {
