@@ -8,7 +8,7 @@ import (
 const (
 	soon    = 5 * time.Millisecond   // operations accepted within this time of each other are many
 	quiet   = 20 * time.Millisecond  // many begin together, once no more were accepted for so long
-	longest = 300 * time.Millisecond // or so long after the first of them
+	longest = 500 * time.Millisecond // or so long after the first of them
 )
 
 // together is closed when an operation that starts now may begin: at once, or, while many start, with the others of a moment. Operations that go on side by side share
