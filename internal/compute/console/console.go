@@ -76,26 +76,31 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{cfg: cfg, mux: http.NewServeMux(), open: map[*websocket.Conn]struct{}{}}
 	files := http.FileServerFS(sub)
-	for _, name := range []string{"/vnc.html", "/vnc.js", "/vnc.css", "/serial.html", "/serial.js", "/serial.css", "/terminal.js", "/spice.html", "/spice.js"} {
+	for _, name := range []string{"/vnc.js", "/vnc.css", "/serial.js", "/serial.css", "/terminal.js", "/spice.js"} {
 		p.mux.Handle("GET "+name, secured(files))
+	}
+	pages, err := renderPages()
+	if err != nil {
+		return nil, err
+	}
+	for path, h := range pages {
+		p.mux.Handle("GET "+path, secured(h))
 	}
 	p.mux.Handle("GET /novnc/", http.StripPrefix("/novnc", library(p.cfg.NoVNC, "The noVNC library is not installed on the console proxy: install the package novnc, or set [console] novnc_path.")))
 	p.mux.Handle("GET /spice/", http.StripPrefix("/spice", library(p.cfg.SPICE, "The spice-html5 library is not installed on the console proxy: install the package spice-html5, or set [console] spice_html5_path.")))
 	p.mux.HandleFunc("GET /websocket", p.connect)
-	p.mux.Handle("GET /{$}", p.door(secured(files)))
+	p.mux.Handle("GET /{$}", p.door(secured(pages["/serial.html"])))
 	return p, nil
 }
 
 // door is where the URL of a serial console leads: clients open its websocket there, browsers are shown the page.
-func (p *Proxy) door(files http.Handler) http.Handler {
+func (p *Proxy) door(page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" || !strings.Contains(r.Header.Get("Accept"), "text/html") {
 			p.connect(w, r)
 			return
 		}
-		page := r.Clone(r.Context())
-		page.URL.Path = "/serial.html"
-		files.ServeHTTP(w, page)
+		page.ServeHTTP(w, r)
 	})
 }
 

@@ -162,7 +162,8 @@ func TestRefusals(t *testing.T) {
 
 func TestPages(t *testing.T) {
 	r := newRig(t)
-	for path, want := range map[string]string{"/vnc.html?token=x": "vnc.js", "/vnc.js": "rfb.js", "/novnc/core/rfb.js": "export default"} {
+	for path, want := range map[string]string{"/vnc.html?token=x": "<meta name=\"generator\" content=\"noVNC\">", "/vnc.html": "src=\"vnc.js\"", "/spice.html": "<div id=\"spice-screen\"></div>",
+		"/serial.html": "<link rel=\"stylesheet\" href=\"serial.css\">", "/vnc.js": "rfb.js", "/novnc/core/rfb.js": "export default"} {
 		resp, err := http.Get(r.url + path)
 		if err != nil {
 			t.Fatal(err)
