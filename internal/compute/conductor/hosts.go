@@ -383,7 +383,16 @@ func (c *Conductor) Down(ctx context.Context, name string) bool {
 		c.log.Warn("hosts could not be read", "error", err)
 	}
 	h, ok := c.hosts.get(name)
-	return !ok || c.hosts.down(&h, clock.Now())
+	if !ok || c.hosts.down(&h, clock.Now()) {
+		return true
+	}
+	// What is remembered may be a moment older than an operator's word, on which the caller was let in.
+	states, err := c.cfg.Store.HostStates(ctx, c.cfg.DB, name)
+	if err != nil {
+		c.log.Warn("a host could not be read", "host", name, "error", err)
+		return false
+	}
+	return states[name] != nil && states[name].ForcedDown
 }
 
 // Heard tells whether a host's agent has spoken lately, also when an operator has said that the host is down.
