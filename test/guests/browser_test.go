@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
+
+	"kilonova/test/apart"
 )
 
 // browser is a headless Chromium with one page, driven by its DevTools protocol.
@@ -43,7 +45,7 @@ func newBrowser(t *testing.T) *browser {
 		_ = cmd.Wait()
 		if t.Failed() {
 			text, _ := os.ReadFile(said.Name())
-			t.Logf("--- chromium said\n%s", tail(string(text), 2000))
+			t.Logf("--- chromium said\n%s", apart.Tail(string(text), 2000))
 		}
 		_ = said.Close()
 	})
@@ -52,7 +54,7 @@ func newBrowser(t *testing.T) *browser {
 		URL  string `json:"webSocketDebuggerUrl"`
 	}
 	var page string
-	eventually(t, "the browser has a page", func() (string, bool) {
+	apart.Eventually(t, "the browser has a page", func() (string, bool) {
 		b, err := os.ReadFile(filepath.Join(profile, "DevToolsActivePort"))
 		if err != nil {
 			return err.Error(), false
@@ -137,7 +139,7 @@ func (b *browser) open(t *testing.T, url, expression string, values ...string) (
 	t.Helper()
 	b.do(t, "Page.navigate", map[string]any{"url": "about:blank"}, nil)
 	b.do(t, "Page.navigate", map[string]any{"url": url}, nil)
-	eventually(t, "the page "+expression, func() (string, bool) {
+	apart.Eventually(t, "the page "+expression, func() (string, bool) {
 		got = b.eval(t, expression)
 		for _, v := range values {
 			if got == v {

@@ -3,7 +3,6 @@ package guests_test
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,9 +20,6 @@ import (
 	"kilonova/test/apart"
 	"kilonova/test/process"
 )
-
-// patience bounds each wait. A boot takes some ten seconds under emulation on an idle machine.
-const patience = 10 * time.Minute
 
 const cidr = "198.18.64.0/24"
 
@@ -44,7 +39,7 @@ type cloud struct {
 // start starts the program, or starts it again on what it left.
 func (c *cloud) start(t *testing.T, more ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
 	defer cancel()
 	var err error
 	args := append([]string{"up", "--listen", "127.0.0.1:8774", "--compute-driver", "libvirt", "--set", "compute.virt_type=qemu",
@@ -80,10 +75,10 @@ func newCloud(t *testing.T) *cloud {
 				t.Error(err)
 			}
 			if t.Failed() {
-				t.Logf("--- the program said\n%s", tail(c.proc.Output(), 12000))
+				t.Logf("--- the program said\n%s", apart.Tail(c.proc.Output(), 12000))
 			}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), apart.Patience)
 		defer cancel()
 		if _, err := c.hostDown(ctx); err != nil {
 			t.Error(err)
@@ -92,25 +87,20 @@ func newCloud(t *testing.T) *cloud {
 	outside(t)
 	c.before = hostNetwork(t)
 	c.start(t)
-	_, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.signer, err = ssh.NewSignerFromKey(private); err != nil {
-		t.Fatal(err)
-	}
-	c.ground.Image = c.upload(t, map[string]any{"name": "guest", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"}, readFile(t, os.Getenv(apart.EnvImage)))
-	c.agent = c.upload(t, map[string]any{"name": "guest-agent", "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
-		"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}, readFile(t, os.Getenv(apart.EnvImage)))
-	c.rescue = c.upload(t, map[string]any{"name": "guest-rescue", "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
-		"hw_rescue_bus": "scsi", "hw_rescue_device": "disk"}, readFile(t, os.Getenv(apart.EnvImage)))
+	var public string
+	c.signer, public = apart.NewKey(t)
+	c.ground.Image = apart.Upload(t, c.admin, map[string]any{"name": "guest", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"}, apart.GuestImage(t))
+	c.agent = apart.Upload(t, c.admin, map[string]any{"name": "guest-agent", "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
+		"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}, apart.GuestImage(t))
+	c.rescue = apart.Upload(t, c.admin, map[string]any{"name": "guest-rescue", "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
+		"hw_rescue_bus": "scsi", "hw_rescue_device": "disk"}, apart.GuestImage(t))
 	for i, into := range []*string{&c.ground.Flavor, &c.ground.Bigger} {
 		var f struct{ Flavor process.Thing }
-		must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": fmt.Sprintf("g%d", i), "vcpus": 1 + i, "ram": 144 + 112*i, "disk": 1 + i}}, &f)
+		apart.Must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": fmt.Sprintf("g%d", i), "vcpus": 1 + i, "ram": 144 + 112*i, "disk": 1 + i}}, &f)
 		*into = f.Flavor.ID
 	}
 	c.ground.Network = c.network(t, "private-net", cidr)
-	must(t, c.demo, "POST", "compute", "/os-keypairs", map[string]any{"keypair": map[string]any{"name": "k", "public_key": string(ssh.MarshalAuthorizedKey(c.signer.PublicKey())), "type": "ssh"}}, nil)
+	apart.Must(t, c.demo, "POST", "compute", "/os-keypairs", map[string]any{"keypair": map[string]any{"name": "k", "public_key": public, "type": "ssh"}}, nil)
 	c.open = c.group(t, "open")
 	c.rule(t, c.open, "icmp", 0)
 	c.rule(t, c.open, "tcp", 22)
@@ -133,30 +123,11 @@ ip -n world addr add `+worldOutside+`/24 dev host0 && ip -n world link set host0
 	}
 }
 
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func tail(s string, n int) string { return s[max(0, len(s)-n):] }
-
-func (c *cloud) upload(t *testing.T, meta map[string]any, data []byte) string {
-	t.Helper()
-	var img process.Thing
-	must(t, c.admin, "POST", "image", "/images", meta, &img)
-	must(t, c.admin, "PUT", "image", "/images/"+img.ID+"/file", data, nil)
-	return img.ID
-}
-
 func (c *cloud) network(t *testing.T, name, cidr string) string {
 	t.Helper()
 	var n struct{ Network process.Thing }
-	must(t, c.demo, "POST", "network", "/networks", map[string]any{"network": map[string]any{"name": name}}, &n)
-	must(t, c.demo, "POST", "network", "/subnets", map[string]any{"subnet": map[string]any{"network_id": n.Network.ID, "ip_version": 4, "cidr": cidr}}, nil)
+	apart.Must(t, c.demo, "POST", "network", "/networks", map[string]any{"network": map[string]any{"name": name}}, &n)
+	apart.Must(t, c.demo, "POST", "network", "/subnets", map[string]any{"subnet": map[string]any{"network_id": n.Network.ID, "ip_version": 4, "cidr": cidr}}, nil)
 	return n.Network.ID
 }
 
@@ -165,7 +136,7 @@ func (c *cloud) group(t *testing.T, name string) string {
 	var g struct {
 		Group process.Thing `json:"security_group"`
 	}
-	must(t, c.demo, "POST", "network", "/security-groups", map[string]any{"security_group": map[string]any{"name": name}}, &g)
+	apart.Must(t, c.demo, "POST", "network", "/security-groups", map[string]any{"security_group": map[string]any{"name": name}}, &g)
 	return g.Group.ID
 }
 
@@ -179,15 +150,8 @@ func (c *cloud) rule(t *testing.T, group, protocol string, port int) string {
 	var r struct {
 		Rule process.Thing `json:"security_group_rule"`
 	}
-	must(t, c.demo, "POST", "network", "/security-group-rules", map[string]any{"security_group_rule": body}, &r)
+	apart.Must(t, c.demo, "POST", "network", "/security-group-rules", map[string]any{"security_group_rule": body}, &r)
 	return r.Rule.ID
-}
-
-func must(t *testing.T, c *process.Client, method, service, path string, body, out any) {
-	t.Helper()
-	if _, _, err := c.Do(t.Context(), method, service, path, body, out); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // guest is a server whose machine runs.
@@ -205,7 +169,7 @@ func (c *cloud) boot(t *testing.T, name string, more map[string]any) *guest {
 		body[k] = v
 	}
 	var s struct{ Server process.Thing }
-	must(t, c.demo, "POST", "compute", "/servers", map[string]any{"server": body}, &s)
+	apart.Must(t, c.demo, "POST", "compute", "/servers", map[string]any{"server": body}, &s)
 	g := &guest{cloud: c, id: s.Server.ID, name: name}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -221,15 +185,15 @@ func (g *guest) tell(t *testing.T) {
 	defer cancel()
 	var out struct{ Output string }
 	_, _, err := g.demo.Do(ctx, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"os-getConsoleOutput": map[string]any{}}, &out)
-	t.Logf("--- console of %s (%s, %s) %v\n%s", g.name, g.id, g.addr, err, tail(out.Output, 3000))
+	t.Logf("--- console of %s (%s, %s) %v\n%s", g.name, g.id, g.addr, err, apart.Tail(out.Output, 3000))
 	story, _ := exec.CommandContext(ctx, g.prog.Path, "explain", "server", g.id, "--state-dir", g.prog.Dir).CombinedOutput()
-	t.Logf("--- %s", tail(string(story), 6000))
+	t.Logf("--- %s", apart.Tail(string(story), 6000))
 }
 
 // wait waits until the server has a status and learns its address.
 func (g *guest) wait(t *testing.T, status string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
 	defer cancel()
 	if _, err := g.demo.WaitStatus(ctx, g.id, status); err != nil {
 		t.Fatalf("%s: %v", g.name, err)
@@ -246,7 +210,7 @@ func (g *guest) wait(t *testing.T, status string) {
 			}
 		}
 	}
-	must(t, g.demo, "GET", "compute", "/servers/"+g.id, nil, &d)
+	apart.Must(t, g.demo, "GET", "compute", "/servers/"+g.id, nil, &d)
 	for _, list := range d.Server.Addresses {
 		for _, a := range list {
 			if a.Version == 4 {
@@ -270,7 +234,7 @@ func (g *guest) ready(t *testing.T) *guest {
 // act asks for an action and, when status is given, waits for it.
 func (g *guest) act(t *testing.T, action string, args any, status string) {
 	t.Helper()
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{action: args}, nil)
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{action: args}, nil)
 	if status != "" {
 		g.wait(t, status)
 	}
@@ -279,7 +243,7 @@ func (g *guest) act(t *testing.T, action string, args any, status string) {
 // delete deletes the server and waits until it is gone.
 func (g *guest) delete(t *testing.T) {
 	t.Helper()
-	must(t, g.demo, "DELETE", "compute", "/servers/"+g.id, nil, nil)
+	apart.Must(t, g.demo, "DELETE", "compute", "/servers/"+g.id, nil, nil)
 	g.wait(t, "")
 }
 
@@ -287,28 +251,14 @@ func (g *guest) delete(t *testing.T) {
 func (g *guest) consoleLog(t *testing.T) string {
 	t.Helper()
 	var out struct{ Output string }
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"os-getConsoleOutput": map[string]any{}}, &out)
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"os-getConsoleOutput": map[string]any{}}, &out)
 	return out.Output
-}
-
-// eventually asks until ok; what says what is waited for.
-func eventually(t *testing.T, what string, ok func() (string, bool)) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
-		last, done := ok()
-		if done {
-			return
-		}
-		if time.Now().After(end) || t.Context().Err() != nil {
-			t.Fatalf("%s: not so; at last: %s", what, last)
-		}
-	}
 }
 
 // until runs a command in the guest until it ends well and prints want; the guest may not be reachable yet.
 func (g *guest) until(t *testing.T, command, want string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%s at %s: %q gives %q", g.name, g.addr, command, want), func() (string, bool) {
+	apart.Eventually(t, fmt.Sprintf("%s at %s: %q gives %q", g.name, g.addr, command, want), func() (string, bool) {
 		out, err := g.try(command, ssh.PublicKeys(g.signer))
 		return fmt.Sprint(out, err), err == nil && out == want
 	})
@@ -333,27 +283,7 @@ func (g *guest) run(t *testing.T, command string) string {
 
 // try runs a command as root once.
 func (g *guest) try(command string, how ssh.AuthMethod) (string, error) {
-	return shell(g.addr, "root", command, how)
-}
-
-func shell(addr, user, command string, how ssh.AuthMethod) (string, error) {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort(addr, "22"), 3*time.Second)
-	if err != nil {
-		return "", err
-	}
-	_ = conn.SetDeadline(time.Now().Add(time.Minute))
-	c, chans, reqs, err := ssh.NewClientConn(conn, addr, &ssh.ClientConfig{User: user, Auth: []ssh.AuthMethod{how}, HostKeyCallback: ssh.InsecureIgnoreHostKey()})
-	if err != nil {
-		return "", errors.Join(err, conn.Close())
-	}
-	cl := ssh.NewClient(c, chans, reqs)
-	defer func() { _ = cl.Close() }()
-	s, err := cl.NewSession()
-	if err != nil {
-		return "", err
-	}
-	out, err := s.CombinedOutput(command)
-	return strings.TrimSuffix(string(out), "\n"), err
+	return apart.Shell(g.addr, "root", command, how)
 }
 
 // bootID tells one boot of the guest from another.
@@ -366,7 +296,7 @@ func (g *guest) bootID(t *testing.T) string {
 func (g *guest) rebooted(t *testing.T, before string) string {
 	t.Helper()
 	var now string
-	eventually(t, g.name+" has booted again", func() (string, bool) {
+	apart.Eventually(t, g.name+" has booted again", func() (string, bool) {
 		out, err := g.try("cat /proc/sys/kernel/random/boot_id", ssh.PublicKeys(g.signer))
 		now = out
 		return fmt.Sprint(out, err), err == nil && out != "" && out != before
@@ -410,7 +340,7 @@ func connects(addr string) bool {
 // reachable waits until ping and SSH connections both go, or both do not.
 func (g *guest) reachable(t *testing.T, want bool, when string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%s reachable=%v %s", g.name, want, when), func() (string, bool) {
+	apart.Eventually(t, fmt.Sprintf("%s reachable=%v %s", g.name, want, when), func() (string, bool) {
 		p, s := pings(t, g.addr), connects(g.addr)
 		return fmt.Sprintf("ping %v, ssh %v", p, s), p == want && s == want
 	})

@@ -29,7 +29,7 @@ func consoleURL(t *testing.T, g *guest, protocol, kind string) string {
 	var r struct {
 		Console struct{ URL string } `json:"remote_console"`
 	}
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/remote-consoles", map[string]any{"remote_console": map[string]any{"protocol": protocol, "type": kind}}, &r)
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/remote-consoles", map[string]any{"remote_console": map[string]any{"protocol": protocol, "type": kind}}, &r)
 	return r.Console.URL
 }
 
@@ -45,7 +45,7 @@ func screen(t *testing.T, g *guest) {
 		t.Fatalf("the page is %s: %s", got, b.eval(t, "document.body.innerText"))
 	}
 	var picture []byte
-	eventually(t, "the picture shows a text screen", func() (string, bool) {
+	apart.Eventually(t, "the picture shows a text screen", func() (string, bool) {
 		picture = b.picture(t)
 		img, err := png.Decode(bytes.NewReader(picture))
 		if err != nil {
@@ -60,7 +60,7 @@ func screen(t *testing.T, g *guest) {
 		}
 	}
 	typeOn(t, b, "kilo\r")
-	eventually(t, "the name typed on the screen reached the guest's login", func() (string, bool) {
+	apart.Eventually(t, "the name typed on the screen reached the guest's login", func() (string, bool) {
 		out, err := g.try("ps | grep '[l]ogin' ", ssh.PublicKeys(g.signer))
 		return fmt.Sprint(out, err), strings.Contains(out, "kilo")
 	})
@@ -82,7 +82,7 @@ func spiceScreen(t *testing.T, g *guest) {
 	if got := b.open(t, consoleURL(t, g, "spice", "spice-html5"), state, "connected", "failed", "closed"); got != "connected" {
 		t.Fatalf("the page is %s: %s", got, b.eval(t, "document.body.innerText"))
 	}
-	eventually(t, "the picture shows a text screen", func() (string, bool) {
+	apart.Eventually(t, "the picture shows a text screen", func() (string, bool) {
 		img, err := png.Decode(bytes.NewReader(b.picture(t)))
 		if err != nil {
 			t.Fatal(err)
@@ -143,7 +143,7 @@ func (l *line) send(t *testing.T, s string) {
 func (l *line) expect(t *testing.T, pattern, nudge string) string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
 	defer cancel()
 	if nudge != "" {
 		stop := make(chan struct{})
@@ -217,7 +217,7 @@ func terminal(t *testing.T, g *guest) {
 	says := func(pattern, nudge string) string {
 		re, last := regexp.MustCompile(pattern), time.Now()
 		var text string
-		eventually(t, "the terminal shows "+pattern, func() (string, bool) {
+		apart.Eventually(t, "the terminal shows "+pattern, func() (string, bool) {
 			if nudge != "" && time.Since(last) > 3*time.Second {
 				last = time.Now()
 				typeOn(t, b, nudge)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"kilonova/test/apart"
 	"kilonova/test/process"
 )
 
@@ -41,8 +42,8 @@ func (c *cloud) exact(t *testing.T) {
 	c.start(t, "--set", "compute.cpu_dedicated_set=1", "--set", "compute.cpu_shared_set=0",
 		"--set", "filter_scheduler.enabled_filters=ComputeFilter,ImagePropertiesFilter,NUMATopologyFilter")
 	var f struct{ Flavor process.Thing }
-	must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": "exact", "vcpus": 2, "ram": 144, "disk": 1}}, &f)
-	must(t, c.admin, "POST", "compute", "/flavors/"+f.Flavor.ID+"/os-extra_specs", map[string]any{"extra_specs": map[string]string{"hw:cpu_policy": "mixed",
+	apart.Must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": "exact", "vcpus": 2, "ram": 144, "disk": 1}}, &f)
+	apart.Must(t, c.admin, "POST", "compute", "/flavors/"+f.Flavor.ID+"/os-extra_specs", map[string]any{"extra_specs": map[string]string{"hw:cpu_policy": "mixed",
 		"hw:cpu_dedicated_mask": "1", "hw:mem_page_size": "2MB", "hw:numa_nodes": "1"}}, nil)
 	g := c.boot(t, "exact", map[string]any{"flavorRef": f.Flavor.ID})
 	g.wait(t, "ACTIVE")
@@ -60,14 +61,14 @@ func (c *cloud) exact(t *testing.T) {
 		}
 		Page int `json:"pagesize_kb"`
 	}
-	must(t, c.admin, "GET", "compute", "/servers/"+g.id+"/topology", nil, &topology)
+	apart.Must(t, c.admin, "GET", "compute", "/servers/"+g.id+"/topology", nil, &topology)
 	if len(topology.Nodes) != 1 || !cmp.Equal(topology.Nodes[0].Pinning, map[string]int{"1": 1}) || len(topology.Nodes[0].CPUs) != 2 || topology.Nodes[0].Memory != 144 || topology.Page != 2048 {
 		t.Errorf("the API tells %+v", topology)
 	}
 	var held struct {
 		Allocations map[string]struct{ Resources map[string]int }
 	}
-	must(t, c.admin, "GET", "placement", "/allocations/"+g.id, nil, &held)
+	apart.Must(t, c.admin, "GET", "placement", "/allocations/"+g.id, nil, &held)
 	for _, a := range held.Allocations {
 		if a.Resources["PCPU"] != 1 || a.Resources["VCPU"] != 1 {
 			t.Errorf("allocated: %v", a.Resources)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
+
+	"kilonova/test/apart"
 )
 
 // One cloud for all: what can share a guest does, and stories go on at once. The order matters where the whole host is stopped.
@@ -77,7 +79,7 @@ func toldByService(t *testing.T, g *guest) {
 	if out := g.run(t, "hostname | cut -d. -f1"); out != "alpha" {
 		t.Errorf("the guest's name is %q", out)
 	}
-	out, err := shell(g.addr, "kilo", "id -un; cat /root/.ssh/authorized_keys 2>&1 | wc -l", ssh.PublicKeys(g.signer))
+	out, err := apart.Shell(g.addr, "kilo", "id -un; cat /root/.ssh/authorized_keys 2>&1 | wc -l", ssh.PublicKeys(g.signer))
 	if err != nil || !strings.HasPrefix(out, "kilo") {
 		t.Errorf("login as kilo with the key pair: %q %v", out, err)
 	}
@@ -128,14 +130,14 @@ func toldByDrive(t *testing.T, g *guest) {
 
 // groups opens and closes the gate of b while it runs. a, which shares the default group with it, reaches it all the time.
 func groups(t *testing.T, a, b *guest, gate string) {
-	eventually(t, "beta has booted", func() (string, bool) {
+	apart.Eventually(t, "beta has booted", func() (string, bool) {
 		out := b.consoleLog(t)
 		return out, strings.Contains(out, "guest: ready")
 	})
 	b.reachable(t, false, "without a rule")
 	a.run(t, "ping -c 2 -W 5 "+b.addr)
 	icmp := b.rule(t, gate, "icmp", 0)
-	eventually(t, "ping goes by its rule", func() (string, bool) { return "", pings(t, b.addr) })
+	apart.Eventually(t, "ping goes by its rule", func() (string, bool) { return "", pings(t, b.addr) })
 	if connects(b.addr) {
 		t.Error("SSH goes although only ping is allowed")
 	}
@@ -143,7 +145,7 @@ func groups(t *testing.T, a, b *guest, gate string) {
 	b.reachable(t, true, "with rules")
 	b.run(t, "ping -c 2 -W 5 "+a.addr)
 	for _, r := range []string{icmp, tcp} {
-		must(t, b.demo, "DELETE", "network", "/security-group-rules/"+r, nil, nil)
+		apart.Must(t, b.demo, "DELETE", "network", "/security-group-rules/"+r, nil, nil)
 	}
 	b.reachable(t, false, "after the rules went")
 	a.run(t, "ping -c 2 -W 5 "+b.addr)
@@ -198,7 +200,7 @@ func consoleLog(t *testing.T, g *guest) {
 		}
 	}
 	var out struct{ Output string }
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"os-getConsoleOutput": map[string]any{"length": 2}}, &out)
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"os-getConsoleOutput": map[string]any{"length": 2}}, &out)
 	if n := strings.Count(strings.TrimRight(out.Output, "\n"), "\n"); n > 1 {
 		t.Errorf("two lines were asked for, there are %d: %q", n+1, out.Output)
 	}

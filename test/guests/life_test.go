@@ -5,6 +5,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"kilonova/test/apart"
 )
 
 // step is one thing that is done to a server.
@@ -137,7 +139,7 @@ func suspend(t *testing.T, g *guest) {
 func rescue(t *testing.T, g *guest) {
 	boot := g.bootID(t)
 	var r struct{ AdminPass string }
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"rescue": map[string]any{}}, &r)
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"rescue": map[string]any{}}, &r)
 	if r.AdminPass == "" {
 		t.Error("rescue gives no password")
 	}
@@ -236,7 +238,7 @@ func shelve(t *testing.T, g *guest) {
 	if pid := g.qemu(t); pid != 0 {
 		t.Errorf("QEMU %d runs", pid)
 	}
-	if _, err := shell(g.addr, "root", "true", nil); err == nil {
+	if _, err := apart.Shell(g.addr, "root", "true", nil); err == nil {
 		t.Error("a shelved server answers")
 	}
 	g.act(t, "unshelve", nil, "ACTIVE")
@@ -250,7 +252,7 @@ func shelve(t *testing.T, g *guest) {
 // rebuild puts another image on the disk; what is known of the server stays. A stopped server stays stopped.
 func rebuild(t *testing.T, g *guest) {
 	boot := g.bootID(t)
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/metadata", map[string]any{"metadata": map[string]string{"kept": "yes"}}, nil)
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/metadata", map[string]any{"metadata": map[string]string{"kept": "yes"}}, nil)
 	g.act(t, "rebuild", map[string]any{"imageRef": g.agent, "name": "new-name"}, "ACTIVE")
 	g.rebooted(t, boot)
 	if out := g.run(t, "cat /root/mark 2>/dev/null; hostname | cut -d. -f1"); out != g.name {
@@ -263,7 +265,7 @@ func rebuild(t *testing.T, g *guest) {
 			Metadata map[string]string
 		}
 	}
-	must(t, g.demo, "GET", "compute", "/servers/"+g.id, nil, &d)
+	apart.Must(t, g.demo, "GET", "compute", "/servers/"+g.id, nil, &d)
 	if s := d.Server; s.Name != "new-name" || s.Image.ID != g.agent || s.Metadata["kept"] != "yes" {
 		t.Errorf("after the rebuild: %+v", s)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"kilonova/test/apart"
 	"kilonova/test/process"
 )
 
@@ -20,12 +21,12 @@ func (c *cloud) machine(t *testing.T) {
 	if _, err := exec.LookPath("swtpm"); err != nil {
 		t.Skip("the package swtpm is not installed")
 	}
-	image := c.upload(t, map[string]any{"name": "machine", "disk_format": "qcow2", "container_format": "bare", "visibility": "public", "hw_machine_type": "q35",
+	image := apart.Upload(t, c.admin, map[string]any{"name": "machine", "disk_format": "qcow2", "container_format": "bare", "visibility": "public", "hw_machine_type": "q35",
 		"hw_firmware_type": "uefi", "hw_disk_bus": "scsi", "hw_scsi_model": "virtio-scsi", "hw_cdrom_bus": "scsi", "hw_video_model": "virtio",
-		"hw_tpm_model": "tpm-crb", "hw_tpm_version": "2.0", "hw_rng_model": "virtio", "hw_boot_menu": "true"}, readFile(t, imageFile()))
+		"hw_tpm_model": "tpm-crb", "hw_tpm_version": "2.0", "hw_rng_model": "virtio", "hw_boot_menu": "true"}, apart.ReadFile(t, imageFile()))
 	var f struct{ Flavor process.Thing }
-	must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": "machine", "vcpus": 2, "ram": 256, "disk": 1}}, &f)
-	must(t, c.admin, "POST", "compute", "/flavors/"+f.Flavor.ID+"/os-extra_specs", map[string]any{"extra_specs": map[string]string{"hw:cpu_sockets": "1", "hw:cpu_cores": "2",
+	apart.Must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": "machine", "vcpus": 2, "ram": 256, "disk": 1}}, &f)
+	apart.Must(t, c.admin, "POST", "compute", "/flavors/"+f.Flavor.ID+"/os-extra_specs", map[string]any{"extra_specs": map[string]string{"hw:cpu_sockets": "1", "hw:cpu_cores": "2",
 		"hw:watchdog_action": "pause", "hw_rng:allowed": "True", "quota:cpu_shares": "512", "quota:disk_write_bytes_sec": "52428800", "quota:disk_read_iops_sec": "5000"}}, nil)
 	g := c.boot(t, "machine", map[string]any{"imageRef": image, "flavorRef": f.Flavor.ID, "config_drive": true}).ready(t)
 	for what, x := range map[string]struct{ command, want string }{

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"kilonova/test/apart"
 	"kilonova/test/process"
 )
 
@@ -14,12 +15,12 @@ func (c *cloud) refused(t *testing.T) {
 	copy(lie, "QFI\xfb\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x48\x00\x00\x00\x0b\x00\x00\x00\x10\x00\x00\x00\x00\x40\x00\x00\x00")
 	copy(lie[72:], "/etc/passwd")
 	var img process.Thing
-	must(t, c.demo, "POST", "image", "/images", map[string]any{"name": "liar", "disk_format": "qcow2", "container_format": "bare"}, &img)
+	apart.Must(t, c.demo, "POST", "image", "/images", map[string]any{"name": "liar", "disk_format": "qcow2", "container_format": "bare"}, &img)
 	code, _, err := c.demo.Do(t.Context(), "PUT", "image", "/images/"+img.ID+"/file", lie, nil)
 	if code < 400 || code > 499 || !strings.Contains(fmt.Sprint(err), "backing") {
 		t.Errorf("an image with a backing file: %d %v", code, err)
 	}
-	data := readFile(t, imageFile())
+	data := apart.ReadFile(t, imageFile())
 	for _, x := range []struct {
 		name  string
 		props map[string]any
@@ -36,7 +37,7 @@ func (c *cloud) refused(t *testing.T) {
 				meta[k] = v
 			}
 			var img process.Thing
-			must(t, c.demo, "POST", "image", "/images", meta, &img)
+			apart.Must(t, c.demo, "POST", "image", "/images", meta, &img)
 			code, _, err := c.demo.Do(t.Context(), "PUT", "image", "/images/"+img.ID+"/file", data, nil)
 			if x.want == "" {
 				if code < 400 || code > 499 {
@@ -52,8 +53,8 @@ func (c *cloud) refused(t *testing.T) {
 	}
 	t.Run("too large", func(t *testing.T) {
 		var f struct{ Flavor process.Thing }
-		must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": "monster", "vcpus": 1, "ram": 64 << 20, "disk": 1}}, &f)
-		must(t, c.admin, "PUT", "compute", "/os-quota-sets/"+c.project(t), map[string]any{"quota_set": map[string]any{"ram": -1}}, nil)
+		apart.Must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": "monster", "vcpus": 1, "ram": 64 << 20, "disk": 1}}, &f)
+		apart.Must(t, c.admin, "PUT", "compute", "/os-quota-sets/"+c.project(t), map[string]any{"quota_set": map[string]any{"ram": -1}}, nil)
 		c.impossible(t, map[string]any{"flavorRef": f.Flavor.ID}, "MEMORY_MB")
 	})
 }
@@ -65,7 +66,7 @@ func (c *cloud) project(t *testing.T) string {
 			Tenant string `json:"tenant_id"`
 		}
 	}
-	must(t, c.demo, "GET", "network", "/networks/"+c.ground.Network, nil, &n)
+	apart.Must(t, c.demo, "GET", "network", "/networks/"+c.ground.Network, nil, &n)
 	return n.Network.Tenant
 }
 
@@ -74,9 +75,9 @@ func (c *cloud) impossible(t *testing.T, body map[string]any, want string) {
 	t.Helper()
 	g := c.boot(t, "impossible", body)
 	var s process.Server
-	eventually(t, "the server is in ERROR", func() (string, bool) {
+	apart.Eventually(t, "the server is in ERROR", func() (string, bool) {
 		var d struct{ Server process.Server }
-		must(t, c.demo, "GET", "compute", "/servers/"+g.id, nil, &d)
+		apart.Must(t, c.demo, "GET", "compute", "/servers/"+g.id, nil, &d)
 		s = d.Server
 		return s.Status, s.Status == "ERROR"
 	})

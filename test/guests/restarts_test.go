@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"kilonova/test/apart"
 )
 
 // restarts: the program ends in good order and without, while guests are running, paused and suspended; then the whole host goes down and comes up again.
@@ -65,7 +67,7 @@ func (c *cloud) restarts(t *testing.T) {
 		if err := c.proc.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
 		defer cancel()
 		said, err := c.hostDown(ctx)
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
+
+	"kilonova/test/apart"
 )
 
 // interfaces attaches a second interface to the running guest and takes it away.
@@ -21,11 +23,11 @@ func interfaces(t *testing.T, g *guest) {
 			} `json:"fixed_ips"`
 		} `json:"interfaceAttachment"`
 	}
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/os-interface", map[string]any{"interfaceAttachment": map[string]any{"net_id": net}}, &r)
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/os-interface", map[string]any{"interfaceAttachment": map[string]any{"net_id": net}}, &r)
 	mac := strings.ToLower(r.Attachment.Mac)
 	find := "grep -l -i " + mac + " /sys/class/net/*/address | cut -d/ -f5"
 	var nic string
-	eventually(t, "the guest sees the interface "+mac, func() (string, bool) {
+	apart.Eventually(t, "the guest sees the interface "+mac, func() (string, bool) {
 		out, err := g.try(find, ssh.PublicKeys(g.signer))
 		nic = out
 		return fmt.Sprint(out, err), err == nil && out != ""
@@ -38,7 +40,7 @@ func interfaces(t *testing.T, g *guest) {
 		t.Errorf("the second interface has %q, its port %q", out, r.Attachment.Fixed[0].IP)
 	}
 	g.run(t, "ping -c 2 -W 5 -I "+nic+" 198.18.65.1")
-	must(t, g.demo, "DELETE", "compute", "/servers/"+g.id+"/os-interface/"+r.Attachment.Port, nil, nil)
+	apart.Must(t, g.demo, "DELETE", "compute", "/servers/"+g.id+"/os-interface/"+r.Attachment.Port, nil, nil)
 	g.until(t, find+" | wc -l", "0")
 	// The default route may have followed the second interface.
 	g.run(t, "for p in /run/udhcpc.*; do kill -USR1 $(cat $p); done; sleep 2; wget -q -O - "+service+"/openstack | head -n 1")
@@ -51,7 +53,7 @@ func password(t *testing.T, g *guest) {
 		t.Fatal("the password works before it is set")
 	}
 	g.act(t, "changePassword", map[string]any{"adminPass": secret}, "ACTIVE")
-	eventually(t, "login with the new password", func() (string, bool) {
+	apart.Eventually(t, "login with the new password", func() (string, bool) {
 		_, err := g.try("true", ssh.Password(secret))
 		return fmt.Sprint(err), err == nil
 	})
@@ -66,7 +68,7 @@ func diagnostics(t *testing.T, g *guest) {
 		Disks                     []struct{ Read_bytes int }     `json:"disk_details"`
 		CPUs                      []struct{ Time int }           `json:"cpu_details"`
 	}
-	must(t, g.admin, "GET", "compute", "/servers/"+g.id+"/diagnostics", nil, &d)
+	apart.Must(t, g.admin, "GET", "compute", "/servers/"+g.id+"/diagnostics", nil, &d)
 	if d.State != "running" || d.Driver != "libvirt" || d.Hypervisor != "qemu" || d.Memory.Maximum != 144 || len(d.NICs) != 1 || !strings.EqualFold(d.NICs[0].Mac_address, g.mac) ||
 		len(d.Disks) == 0 || d.Disks[0].Read_bytes == 0 || len(d.CPUs) != 1 || d.CPUs[0].Time == 0 {
 		t.Errorf("%+v", d)
@@ -80,13 +82,13 @@ func snapshot(t *testing.T, g *guest) {
 	var img struct {
 		ID string `json:"image_id"`
 	}
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"createImage": map[string]any{"name": "my-snapshot", "metadata": map[string]string{"of": "alpha"}}}, &img)
-	eventually(t, "the snapshot is active", func() (string, bool) {
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"createImage": map[string]any{"name": "my-snapshot", "metadata": map[string]string{"of": "alpha"}}}, &img)
+	apart.Eventually(t, "the snapshot is active", func() (string, bool) {
 		var i struct {
 			Status string
 			Of     string
 		}
-		must(t, g.demo, "GET", "image", "/images/"+img.ID, nil, &i)
+		apart.Must(t, g.demo, "GET", "image", "/images/"+img.ID, nil, &i)
 		return i.Status, i.Status == "active" && i.Of == "alpha"
 	})
 	g.wait(t, "ACTIVE")
@@ -101,16 +103,16 @@ func snapshot(t *testing.T, g *guest) {
 		t.Errorf("in the second server: %q", out)
 	}
 	next.delete(t)
-	must(t, g.demo, "DELETE", "image", "/images/"+img.ID, nil, nil)
+	apart.Must(t, g.demo, "DELETE", "image", "/images/"+img.ID, nil, nil)
 }
 
 // crashDump: the guest gets a non-maskable interrupt, of which its kernel speaks.
 func crashDump(t *testing.T, g *guest) {
 	before := strings.Count(g.run(t, "dmesg"), "NMI received")
 	g.act(t, "trigger_crash_dump", nil, "")
-	eventually(t, "the guest has got an NMI", func() (string, bool) {
+	apart.Eventually(t, "the guest has got an NMI", func() (string, bool) {
 		out, err := g.try("dmesg", ssh.PublicKeys(g.signer))
-		return tail(out, 300) + fmt.Sprint(err), err == nil && strings.Count(out, "NMI received") > before
+		return apart.Tail(out, 300) + fmt.Sprint(err), err == nil && strings.Count(out, "NMI received") > before
 	})
 }
 
@@ -120,8 +122,8 @@ func restless(t *testing.T, g *guest) {
 	var img struct {
 		ID string `json:"image_id"`
 	}
-	must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"createImage": map[string]any{"name": "restless"}}, &img)
-	eventually(t, "the snapshot has failed", func() (string, bool) {
+	apart.Must(t, g.demo, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"createImage": map[string]any{"name": "restless"}}, &img)
+	apart.Eventually(t, "the snapshot has failed", func() (string, bool) {
 		code, _, err := g.demo.Do(t.Context(), "GET", "image", "/images/"+img.ID, nil, nil)
 		return fmt.Sprint(code, err), code == 404
 	})
@@ -135,7 +137,7 @@ func backups(t *testing.T, g *guest) {
 		var l struct {
 			Images []struct{ Name, Status string }
 		}
-		must(t, g.demo, "GET", "image", "/images?image_type=backup&sort=created_at:asc", nil, &l)
+		apart.Must(t, g.demo, "GET", "image", "/images?image_type=backup&sort=created_at:asc", nil, &l)
 		for _, i := range l.Images {
 			out = append(out, i.Name+" "+i.Status)
 		}
@@ -145,7 +147,7 @@ func backups(t *testing.T, g *guest) {
 		g.act(t, "createBackup", map[string]any{"name": name, "backup_type": "daily", "rotation": 2}, "ACTIVE")
 	}
 	var got []string
-	eventually(t, "two backups are there", func() (string, bool) {
+	apart.Eventually(t, "two backups are there", func() (string, bool) {
 		got = names()
 		return fmt.Sprint(got), len(got) == 2
 	})
@@ -161,12 +163,12 @@ func postedPassword(t *testing.T, g *guest) {
 		t.Errorf("a second password: %q", out)
 	}
 	var r struct{ Password string }
-	must(t, g.demo, "GET", "compute", "/servers/"+g.id+"/os-server-password", nil, &r)
+	apart.Must(t, g.demo, "GET", "compute", "/servers/"+g.id+"/os-server-password", nil, &r)
 	if out := g.run(t, "wget -q -O - "+service+"/openstack/latest/password"); r.Password != "Zm9yIHRoZSBvd25lcg==" || out != r.Password {
 		t.Errorf("the owner is told %q, the guest %q", r.Password, out)
 	}
-	must(t, g.demo, "DELETE", "compute", "/servers/"+g.id+"/os-server-password", nil, nil)
-	must(t, g.demo, "GET", "compute", "/servers/"+g.id+"/os-server-password", nil, &r)
+	apart.Must(t, g.demo, "DELETE", "compute", "/servers/"+g.id+"/os-server-password", nil, nil)
+	apart.Must(t, g.demo, "GET", "compute", "/servers/"+g.id+"/os-server-password", nil, &r)
 	if r.Password != "" {
 		t.Errorf("after it was cleared: %q", r.Password)
 	}

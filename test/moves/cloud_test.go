@@ -3,7 +3,6 @@ package moves_test
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,13 +18,11 @@ import (
 	"kilonova/test/process"
 )
 
-// patience bounds each wait. A boot takes some ten seconds under emulation on an idle machine.
-const patience = 10 * time.Minute
-
 // The control plane is at control; hosts are at .1, .2 and .3. Floating addresses lie among them.
 const (
 	control  = "192.0.2.254"
 	private  = "198.18.64.0/24"
+	six      = "2001:db8:64::/64" // guests make their own addresses there
 	floating = "192.0.2.0/24"
 )
 
@@ -62,13 +59,6 @@ func sh(t *testing.T, script string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func must(t *testing.T, c *process.Client, method, service, path string, body, out any) {
-	t.Helper()
-	if _, _, err := c.Do(t.Context(), method, service, path, body, out); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // newCloud starts the control plane and three hosts; the second and the third share their guests' files.
 func newCloud(t *testing.T) *cloud {
 	t.Helper()
@@ -76,12 +66,12 @@ func newCloud(t *testing.T) *cloud {
 	c := &cloud{binary: filepath.Join(dir, "kilonova"), dir: filepath.Join(dir, "control"), hosts: map[string]*host{}}
 	sh(t, `mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns
 ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip link set fabric up`)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
 	defer cancel()
 	t.Cleanup(func() {
 		for _, h := range c.hosts {
 			if t.Failed() && h.agent != nil {
-				t.Logf("--- agent of %s\n%s", h.name, tail(h.agent.Output(), 6000))
+				t.Logf("--- agent of %s\n%s", h.name, apart.Tail(h.agent.Output(), 6000))
 			}
 			h.kill(t)
 		}
@@ -90,7 +80,7 @@ ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip li
 				t.Error(err)
 			}
 			if t.Failed() {
-				t.Logf("--- control plane\n%s", tail(c.proc.Output(), 6000))
+				t.Logf("--- control plane\n%s", apart.Tail(c.proc.Output(), 6000))
 			}
 		}
 	})
@@ -115,11 +105,11 @@ ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip li
 		t.Fatal(err)
 	}
 	c.admin.Version = "2.95"
-	eventually(t, "the hosts are known", func() (string, bool) {
+	apart.Eventually(t, "the hosts are known", func() (string, bool) {
 		var s struct {
 			Services []struct{ Host, State string }
 		}
-		must(t, c.admin, "GET", "compute", "/os-services?binary=nova-compute", nil, &s)
+		apart.Must(t, c.admin, "GET", "compute", "/os-services?binary=nova-compute", nil, &s)
 		up := 0
 		for _, x := range s.Services {
 			if x.State == "up" {
@@ -145,7 +135,7 @@ ip -n %[1]s link set lo up && ip -n %[1]s link set eth0 up && ip -n %[1]s addr a
 func (h *host) start(t *testing.T) {
 	t.Helper()
 	secret := func(name string) string {
-		return strings.TrimSpace(string(readFile(t, filepath.Join(h.c.dir, "secrets", name))))
+		return strings.TrimSpace(string(apart.ReadFile(t, filepath.Join(h.c.dir, "secrets", name))))
 	}
 	// The process becomes the agent: ip, unshare and the shell hand over to one another.
 	script := filepath.Join(filepath.Dir(h.dir), "enter-"+h.name)
@@ -154,7 +144,7 @@ func (h *host) start(t *testing.T) {
 	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
 	defer cancel()
 	var err error
 	h.agent, err = process.Program{Path: script, Dir: h.dir}.Start(ctx, "agent", "--compute-driver", "libvirt", "--set", "compute.virt_type=qemu", "--set", "compute.my_ip="+h.addr,
@@ -173,7 +163,7 @@ func (h *host) kill(t *testing.T) {
 	if err != nil {
 		return
 	}
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(apart.Patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		left := 0
 		procs, _ := filepath.Glob("/proc/[0-9]*")
 		for _, p := range procs {
@@ -210,73 +200,46 @@ func (h *host) on(t *testing.T, script string) string {
 	return sh(t, "ip netns exec "+h.name+" sh -ec '"+script+"'")
 }
 
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func tail(s string, n int) string { return s[max(0, len(s)-n):] }
-
 // furnish registers image, flavors, networks, key and rules.
 func (c *cloud) furnish(t *testing.T) {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(nil)
-	if err == nil {
-		c.signer, err = ssh.NewSignerFromKey(key)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	var img process.Thing
-	must(t, c.admin, "POST", "image", "/images", map[string]any{"name": "guest", "disk_format": "qcow2", "container_format": "bare"}, &img)
-	must(t, c.admin, "PUT", "image", "/images/"+img.ID+"/file", readFile(t, os.Getenv(apart.EnvImage)), nil)
-	c.image = img.ID
+	var public string
+	c.signer, public = apart.NewKey(t)
+	c.image = apart.Upload(t, c.admin, map[string]any{"name": "guest", "disk_format": "qcow2", "container_format": "bare"}, apart.GuestImage(t))
 	for i := range c.flavor {
 		var f struct{ Flavor process.Thing }
-		must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": fmt.Sprintf("m%d", i), "vcpus": 1, "ram": 144 + 48*i, "disk": 1}}, &f)
+		apart.Must(t, c.admin, "POST", "compute", "/flavors", map[string]any{"flavor": map[string]any{"name": fmt.Sprintf("m%d", i), "vcpus": 1, "ram": 144 + 48*i, "disk": 1}}, &f)
 		c.flavor[i] = f.Flavor.ID
 	}
 	network := func(name string, more map[string]any, subnet map[string]any) (string, string) {
 		var n struct{ Network process.Thing }
 		more["name"] = name
-		must(t, c.admin, "POST", "network", "/networks", map[string]any{"network": more}, &n)
+		apart.Must(t, c.admin, "POST", "network", "/networks", map[string]any{"network": more}, &n)
 		var s struct{ Subnet process.Thing }
 		subnet["network_id"], subnet["ip_version"] = n.Network.ID, 4
-		must(t, c.admin, "POST", "network", "/subnets", map[string]any{"subnet": subnet}, &s)
+		apart.Must(t, c.admin, "POST", "network", "/subnets", map[string]any{"subnet": subnet}, &s)
 		return n.Network.ID, s.Subnet.ID
 	}
 	var sub string
 	c.net, sub = network("private", map[string]any{}, map[string]any{"cidr": private})
 	c.ext, _ = network("public", map[string]any{"router:external": true}, map[string]any{"cidr": floating, "gateway_ip": control, "enable_dhcp": false,
 		"allocation_pools": []any{map[string]string{"start": "192.0.2.100", "end": "192.0.2.150"}}})
+	var s struct{ Subnet process.Thing }
+	apart.Must(t, c.admin, "POST", "network", "/subnets", map[string]any{"subnet": map[string]any{"network_id": c.net, "ip_version": 6, "cidr": six, "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}}, &s)
 	var r struct{ Router process.Thing }
-	must(t, c.admin, "POST", "network", "/routers", map[string]any{"router": map[string]any{"name": "r", "external_gateway_info": map[string]any{"network_id": c.ext}}}, &r)
-	must(t, c.admin, "PUT", "network", "/routers/"+r.Router.ID+"/add_router_interface", map[string]any{"subnet_id": sub}, nil)
-	must(t, c.admin, "POST", "compute", "/os-keypairs", map[string]any{"keypair": map[string]any{"name": "k", "public_key": string(ssh.MarshalAuthorizedKey(c.signer.PublicKey())), "type": "ssh"}}, nil)
+	apart.Must(t, c.admin, "POST", "network", "/routers", map[string]any{"router": map[string]any{"name": "r", "external_gateway_info": map[string]any{"network_id": c.ext}}}, &r)
+	for _, id := range []string{sub, s.Subnet.ID} {
+		apart.Must(t, c.admin, "PUT", "network", "/routers/"+r.Router.ID+"/add_router_interface", map[string]any{"subnet_id": id}, nil)
+	}
+	apart.Must(t, c.admin, "POST", "compute", "/os-keypairs", map[string]any{"keypair": map[string]any{"name": "k", "public_key": public, "type": "ssh"}}, nil)
 	var g struct {
 		Group process.Thing `json:"security_group"`
 	}
-	must(t, c.admin, "POST", "network", "/security-groups", map[string]any{"security_group": map[string]any{"name": "open"}}, &g)
-	for protocol, port := range map[string]any{"icmp": nil, "tcp": 22} {
-		rule := map[string]any{"security_group_id": g.Group.ID, "direction": "ingress", "ethertype": "IPv4", "protocol": protocol, "port_range_min": port, "port_range_max": port}
-		must(t, c.admin, "POST", "network", "/security-group-rules", map[string]any{"security_group_rule": rule}, nil)
-	}
-}
-
-// eventually asks until ok; what says what is waited for.
-func eventually(t *testing.T, what string, ok func() (string, bool)) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
-		last, done := ok()
-		if done {
-			return
-		}
-		if time.Now().After(end) || t.Context().Err() != nil {
-			t.Fatalf("%s: not so; at last: %s", what, last)
+	apart.Must(t, c.admin, "POST", "network", "/security-groups", map[string]any{"security_group": map[string]any{"name": "open"}}, &g)
+	for _, version := range []string{"IPv4", "IPv6"} {
+		for protocol, port := range map[string]any{"icmp": nil, "tcp": 22} {
+			rule := map[string]any{"security_group_id": g.Group.ID, "direction": "ingress", "ethertype": version, "protocol": protocol, "port_range_min": port, "port_range_max": port}
+			apart.Must(t, c.admin, "POST", "network", "/security-group-rules", map[string]any{"security_group_rule": rule}, nil)
 		}
 	}
 }

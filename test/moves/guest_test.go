@@ -15,21 +15,23 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"kilonova/test/apart"
 	"kilonova/test/process"
 )
 
 // guest is a server whose machine runs. It is reached from outside under its floating address.
 type guest struct {
 	*cloud
-	id, name, addr, outside string
+	id, name, addr, six, outside string
+	drive                        bool // it has a config drive
 }
 
-// boot makes a server on a host and waits until its machine answers outside.
-func (c *cloud) boot(t *testing.T, name, host string) *guest {
+// boot makes a server on a host, with a config drive or without, and waits until its machine answers outside.
+func (c *cloud) boot(t *testing.T, name, host string, drive bool) *guest {
 	t.Helper()
-	g := &guest{cloud: c, name: name}
+	g := &guest{cloud: c, name: name, drive: drive}
 	var s struct{ Server process.Thing }
-	must(t, c.admin, "POST", "compute", "/servers", map[string]any{"server": map[string]any{"name": name, "imageRef": c.image, "flavorRef": c.flavor[0], "key_name": "k", "host": host,
+	apart.Must(t, c.admin, "POST", "compute", "/servers", map[string]any{"server": map[string]any{"name": name, "imageRef": c.image, "flavorRef": c.flavor[0], "key_name": "k", "host": host, "config_drive": drive,
 		"networks": []any{map[string]string{"uuid": c.net}}, "security_groups": []any{map[string]string{"name": "open"}}}}, &s)
 	g.id = s.Server.ID
 	t.Cleanup(func() {
@@ -46,17 +48,23 @@ func (c *cloud) boot(t *testing.T, name, host string) *guest {
 			} `json:"fixed_ips"`
 		}
 	}
-	must(t, c.admin, "GET", "network", "/ports?device_id="+g.id, nil, &ports)
-	if len(ports.Ports) != 1 || len(ports.Ports[0].Fixed) != 1 {
+	apart.Must(t, c.admin, "GET", "network", "/ports?device_id="+g.id, nil, &ports)
+	if len(ports.Ports) != 1 || len(ports.Ports[0].Fixed) != 2 {
 		t.Fatalf("ports of %s: %+v", name, ports)
 	}
-	g.addr = ports.Ports[0].Fixed[0].Address
+	for _, f := range ports.Ports[0].Fixed {
+		if strings.Contains(f.Address, ":") {
+			g.six = f.Address
+		} else {
+			g.addr = f.Address
+		}
+	}
 	var f struct {
 		FloatingIP struct {
 			Address string `json:"floating_ip_address"`
 		}
 	}
-	must(t, c.admin, "POST", "network", "/floatingips", map[string]any{"floatingip": map[string]any{"floating_network_id": c.ext, "port_id": ports.Ports[0].ID}}, &f)
+	apart.Must(t, c.admin, "POST", "network", "/floatingips", map[string]any{"floatingip": map[string]any{"floating_network_id": c.ext, "port_id": ports.Ports[0].ID}}, &f)
 	g.outside = f.FloatingIP.Address
 	return g
 }
@@ -66,14 +74,14 @@ func (g *guest) tell(t *testing.T) {
 	defer cancel()
 	var out struct{ Output string }
 	_, _, err := g.admin.Do(ctx, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"os-getConsoleOutput": map[string]any{}}, &out)
-	t.Logf("--- console of %s (%s, %s, %s) %v\n%s", g.name, g.id, g.addr, g.outside, err, tail(out.Output, 2000))
+	t.Logf("--- console of %s (%s, %s, %s) %v\n%s", g.name, g.id, g.addr, g.outside, err, apart.Tail(out.Output, 2000))
 	story, _ := exec.CommandContext(ctx, g.binary, "explain", "server", g.id, "--state-dir", g.dir).CombinedOutput()
-	t.Logf("--- %s", tail(string(story), 5000))
+	t.Logf("--- %s", apart.Tail(string(story), 5000))
 }
 
 func (g *guest) wait(t *testing.T, status string) process.Server {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
 	defer cancel()
 	s, err := g.admin.WaitStatus(ctx, g.id, status)
 	if err != nil {
@@ -92,7 +100,7 @@ func (g *guest) at(t *testing.T, host string) {
 
 func (g *guest) act(t *testing.T, action string, args any) {
 	t.Helper()
-	must(t, g.admin, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{action: args}, nil)
+	apart.Must(t, g.admin, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{action: args}, nil)
 }
 
 // migration is the newest migration of the server.
@@ -104,7 +112,7 @@ func (g *guest) migration(t *testing.T) (id int, status string) {
 			Status string
 		}
 	}
-	must(t, g.admin, "GET", "compute", "/os-migrations?instance_uuid="+g.id, nil, &ms)
+	apart.Must(t, g.admin, "GET", "compute", "/os-migrations?instance_uuid="+g.id, nil, &ms)
 	for _, m := range ms.Migrations {
 		if m.ID > id {
 			id, status = m.ID, m.Status
@@ -116,7 +124,7 @@ func (g *guest) migration(t *testing.T) (id int, status string) {
 // ended waits until the newest migration is over and gives its status.
 func (g *guest) ended(t *testing.T) (status string) {
 	t.Helper()
-	eventually(t, "the migration of "+g.name+" ends", func() (string, bool) {
+	apart.Eventually(t, "the migration of "+g.name+" ends", func() (string, bool) {
 		_, status = g.migration(t)
 		return status, status == "completed" || status == "error" || status == "failed" || status == "cancelled"
 	})
@@ -124,37 +132,18 @@ func (g *guest) ended(t *testing.T) (status string) {
 }
 
 func (g *guest) dial(limit time.Duration) (*ssh.Client, error) {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort(g.outside, "22"), 3*time.Second)
-	if err != nil {
-		return nil, err
-	}
-	_ = conn.SetDeadline(time.Now().Add(limit))
-	c, chans, reqs, err := ssh.NewClientConn(conn, g.outside, &ssh.ClientConfig{User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(g.signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()})
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return ssh.NewClient(c, chans, reqs), nil
+	return apart.Dial(g.outside, "root", ssh.PublicKeys(g.signer), limit)
 }
 
 func (g *guest) try(command string) (string, error) {
-	c, err := g.dial(time.Minute)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = c.Close() }()
-	s, err := c.NewSession()
-	if err != nil {
-		return "", err
-	}
-	out, err := s.CombinedOutput(command)
-	return strings.TrimSuffix(string(out), "\n"), err
+	return apart.Shell(g.outside, "root", command, ssh.PublicKeys(g.signer))
 }
 
 // run runs a command in the guest; it waits while the guest is not reached.
 func (g *guest) run(t *testing.T, command string) (out string) {
 	t.Helper()
 	var exit *ssh.ExitError
-	eventually(t, fmt.Sprintf("%s at %s runs %q", g.name, g.outside, command), func() (string, bool) {
+	apart.Eventually(t, fmt.Sprintf("%s at %s runs %q", g.name, g.outside, command), func() (string, bool) {
 		var err error
 		out, err = g.try(command)
 		if errors.As(err, &exit) {
@@ -173,7 +162,7 @@ func (g *guest) bootID(t *testing.T) string {
 
 func (g *guest) rebooted(t *testing.T, before string) (now string) {
 	t.Helper()
-	eventually(t, g.name+" has booted again", func() (string, bool) {
+	apart.Eventually(t, g.name+" has booted again", func() (string, bool) {
 		out, err := g.try("cat /proc/sys/kernel/random/boot_id")
 		now = out
 		return fmt.Sprint(out, err), err == nil && out != "" && out != before
@@ -228,7 +217,7 @@ type session struct {
 func (g *guest) session(t *testing.T) *session {
 	t.Helper()
 	var c *ssh.Client
-	eventually(t, g.name+" takes a session", func() (string, bool) {
+	apart.Eventually(t, g.name+" takes a session", func() (string, bool) {
 		var err error
 		c, err = g.dial(time.Hour)
 		return fmt.Sprint(err), err == nil
@@ -296,11 +285,12 @@ func (g *guest) ping(t *testing.T) *pinger {
 	return &pinger{func() string { _ = cmd.Process.Kill(); _ = cmd.Wait(); return out.String() }}
 }
 
-// pings pings one guest from another.
-func (g *guest) pings(t *testing.T, to *guest) *pinger {
+// pings pings one guest's address from another.
+func (g *guest) pings(t *testing.T, addr string) *pinger {
 	t.Helper()
-	g.run(t, "rm -f /root/pings; ping -i 0.1 "+to.addr+" > /root/pings 2>&1 </dev/null & echo $! > /root/pinger")
-	return &pinger{func() string { return g.run(t, "kill -INT $(cat /root/pinger); sleep 0.3; cat /root/pings") }}
+	file := "/root/pings-" + strings.ReplaceAll(addr, ":", "-")
+	g.run(t, fmt.Sprintf("ping -i 0.1 %[1]s > %[2]s 2>&1 </dev/null & echo $! > %[2]s.pid", addr, file))
+	return &pinger{func() string { return g.run(t, fmt.Sprintf("kill -INT $(cat %[1]s.pid); sleep 0.3; cat %[1]s", file)) }}
 }
 
 // gap ends the pinging and gives the longest time without an answer.
@@ -328,7 +318,7 @@ func (p *pinger) gap(t *testing.T) time.Duration {
 	}
 	t.Logf("%v of pings", time.Duration(last)*beat)
 	if answers < 10 {
-		t.Errorf("only %d pings were answered:\n%s", answers, tail(out, 500))
+		t.Errorf("only %d pings were answered:\n%s", answers, apart.Tail(out, 500))
 	}
 	return time.Duration(longest) * beat
 }
@@ -336,13 +326,19 @@ func (p *pinger) gap(t *testing.T) time.Duration {
 // hears tells whether the guest's own host gives it what a host has to give: an address, metadata, the gateway; and whether the other guest is reached.
 func (g *guest) hears(t *testing.T, other *guest, when string) {
 	t.Helper()
-	command := fmt.Sprintf(`ping -c 2 -W 5 %s >/dev/null && echo gateway
-ping -c 2 -W 5 %s >/dev/null && echo other
-timeout 20 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json | grep -o %s | head -1
-timeout 30 udhcpc -i $(ip -4 -o addr show scope global | awk '{print $2; exit}') -n -q -f -t 5 -T 2 -s /bin/true 2>&1 | grep -o 'lease of [0-9.]*' | head -1
-true`, gatewayOf(private), other.addr, g.id)
-	want := "gateway\nother\n" + g.id + "\nlease of " + g.addr
-	eventually(t, when+" "+g.name+" has all that its host gives", func() (string, bool) {
+	g.reads(t, when)
+	nic := "$(ip -4 -o addr show scope global | awk '{print $2; exit}')"
+	command := strings.NewReplacer("GATEWAY6", strings.TrimSuffix(six, "/64")+"1", "OTHER6", other.six, "GATEWAY", gatewayOf(private), "OTHER", other.addr, "ID", g.id, "NIC", nic).Replace(
+		`ping -c 2 -W 5 GATEWAY >/dev/null && echo gateway
+ping -c 2 -W 5 OTHER >/dev/null && echo other
+ping -c 2 -W 5 GATEWAY6 >/dev/null && echo gateway by IPv6
+ping -c 2 -W 5 OTHER6 >/dev/null && echo other by IPv6
+timeout 20 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json | grep -o ID | head -1
+timeout 20 wget -q -O - http://[fe80::a9fe:a9fe%NIC]/openstack/latest/meta_data.json | grep -o ID | head -1
+timeout 30 udhcpc -i NIC -n -q -f -t 5 -T 2 -s /bin/true 2>&1 | grep -o 'lease of [0-9.]*' | head -1
+true`)
+	want := strings.Join([]string{"gateway", "other", "gateway by IPv6", "other by IPv6", g.id, g.id, "lease of " + g.addr}, "\n")
+	apart.Eventually(t, when+" "+g.name+" has all that its host gives", func() (string, bool) {
 		out := g.run(t, command)
 		return out, out == want
 	})
@@ -351,6 +347,19 @@ true`, gatewayOf(private), other.addr, g.id)
 		t.Errorf("%s, a port of %s that no rule allows takes connections", when, g.name)
 	} else if !strings.Contains(err.Error(), "timeout") {
 		t.Errorf("%s, a port of %s that no rule allows answers: %v", when, g.name, err)
+	}
+}
+
+// reads tells that the guest reads its config drive, which came along.
+func (g *guest) reads(t *testing.T, when string) {
+	t.Helper()
+	if !g.drive {
+		return
+	}
+	out := g.run(t, `umount /mnt/config 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches; mkdir -p /mnt/config
+mount -o ro $(findfs LABEL=config-2) /mnt/config && grep -o `+g.id+` /mnt/config/openstack/latest/meta_data.json | head -1; umount /mnt/config`)
+	if out != g.id {
+		t.Errorf("%s, the config drive of %s says %q", when, g.name, out)
 	}
 }
 

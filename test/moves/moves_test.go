@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"kilonova/test/apart"
 )
 
 // TestMoves takes one guest from host to host, while another, which stays, speaks to it.
 func TestMoves(t *testing.T) {
 	c := newCloud(t)
-	rover, home := c.boot(t, "rover", "h1"), c.boot(t, "home", "h2")
+	rover, home := c.boot(t, "rover", "h1", true), c.boot(t, "home", "h2", false)
 	rover.bootID(t)
 	home.bootID(t)
 	for _, x := range []struct {
@@ -58,7 +60,7 @@ func live(t *testing.T, rover, home *guest, to string, block any) {
 	boot := rover.bootID(t)
 	line := rover.session(t)
 	rover.write(t)
-	inside, outside := home.pings(t, rover), rover.ping(t)
+	inside, six, outside := home.pings(t, rover.addr), home.pings(t, rover.six), rover.ping(t)
 	time.Sleep(3 * time.Second)
 	rover.act(t, "os-migrateLive", map[string]any{"host": to, "block_migration": block})
 	rover.at(t, to)
@@ -67,7 +69,7 @@ func live(t *testing.T, rover, home *guest, to string, block any) {
 	}
 	line.alive(t, "after the migration")
 	time.Sleep(3 * time.Second)
-	t.Logf("longest silence: %v from a guest on another host, %v from outside through the floating address", inside.gap(t), outside.gap(t))
+	t.Logf("longest silence: %v from a guest on another host, %v by IPv6, %v from outside through the floating address", inside.gap(t), six.gap(t), outside.gap(t))
 	if now := rover.bootID(t); now != boot {
 		t.Error("the guest was booted anew")
 	}
@@ -91,12 +93,12 @@ func consoles(t *testing.T, rover, _ *guest) {
 	var r struct {
 		Console struct{ URL string } `json:"remote_console"`
 	}
-	must(t, rover.admin, "POST", "compute", "/servers/"+rover.id+"/remote-consoles", map[string]any{"remote_console": map[string]any{"protocol": "vnc", "type": "novnc"}}, &r)
+	apart.Must(t, rover.admin, "POST", "compute", "/servers/"+rover.id+"/remote-consoles", map[string]any{"remote_console": map[string]any{"protocol": "vnc", "type": "novnc"}}, &r)
 	u, err := url.Parse(r.Console.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, "ws://"+u.Host+"/"+u.Query().Get("path"), &websocket.DialOptions{Subprotocols: []string{"binary"},
 		HTTPHeader: http.Header{"Origin": {u.Scheme + "://" + u.Host}}})
@@ -124,7 +126,7 @@ func begin(t *testing.T, rover *guest, to string, block any) int {
 	old, _ := rover.migration(t)
 	rover.act(t, "os-migrateLive", map[string]any{"host": to, "block_migration": block})
 	var id int
-	eventually(t, "the migration is under way", func() (string, bool) {
+	apart.Eventually(t, "the migration is under way", func() (string, bool) {
 		var status string
 		id, status = rover.migration(t)
 		if id == old || status != "running" {
@@ -136,7 +138,7 @@ func begin(t *testing.T, rover *guest, to string, block any) int {
 				Processed int64 `json:"memory_processed_bytes"`
 			}
 		}
-		must(t, rover.admin, "GET", "compute", "/servers/"+rover.id+"/migrations", nil, &ms)
+		apart.Must(t, rover.admin, "GET", "compute", "/servers/"+rover.id+"/migrations", nil, &ms)
 		return fmt.Sprintf("%+v", ms), len(ms.Migrations) == 1 && ms.Migrations[0].Processed > 0
 	})
 	return id
@@ -147,7 +149,7 @@ func liveAborted(t *testing.T, rover, home *guest) {
 	boot, line := rover.bootID(t), rover.session(t)
 	rover.write(t)
 	id := begin(t, rover, "h2", "auto")
-	must(t, rover.admin, "DELETE", "compute", fmt.Sprintf("/servers/%s/migrations/%d", rover.id, id), nil, nil)
+	apart.Must(t, rover.admin, "DELETE", "compute", fmt.Sprintf("/servers/%s/migrations/%d", rover.id, id), nil, nil)
 	rover.at(t, "h3")
 	if s := rover.ended(t); s != "cancelled" {
 		t.Errorf("the migration is %s", s)
@@ -173,7 +175,7 @@ func stayed(t *testing.T, rover, home *guest, boot string) {
 			Host string `json:"binding:host_id"`
 		}
 	}
-	must(t, rover.admin, "GET", "network", "/ports?device_id="+rover.id, nil, &ports)
+	apart.Must(t, rover.admin, "GET", "network", "/ports?device_id="+rover.id, nil, &ports)
 	if len(ports.Ports) != 1 || ports.Ports[0].Host != "h3" {
 		t.Errorf("its ports are %+v", ports.Ports)
 	}
@@ -188,7 +190,7 @@ func liveFails(t *testing.T, rover, home *guest) {
 	rover.write(t)
 	old, _ := rover.migration(t)
 	rover.act(t, "os-migrateLive", map[string]any{"host": "h2", "block_migration": "auto"})
-	eventually(t, "the migration fails", func() (string, bool) {
+	apart.Eventually(t, "the migration fails", func() (string, bool) {
 		id, status := rover.migration(t)
 		return status, id != old && (status == "error" || status == "failed")
 	})
@@ -203,7 +205,7 @@ func liveForced(t *testing.T, rover, home *guest) {
 	boot, line := rover.bootID(t), rover.session(t)
 	rover.write(t)
 	id := begin(t, rover, "h1", true)
-	must(t, rover.admin, "POST", "compute", fmt.Sprintf("/servers/%s/migrations/%d/action", rover.id, id), map[string]any{"force_complete": nil}, nil)
+	apart.Must(t, rover.admin, "POST", "compute", fmt.Sprintf("/servers/%s/migrations/%d/action", rover.id, id), map[string]any{"force_complete": nil}, nil)
 	rover.at(t, "h1")
 	if s := rover.ended(t); s != "completed" {
 		t.Errorf("the migration is %s", s)
@@ -364,8 +366,8 @@ func evacuated(t *testing.T, rover, home *guest) {
 	var svc struct {
 		Services []struct{ ID, Host, Binary string }
 	}
-	must(t, rover.admin, "GET", "compute", "/os-services?host=h1&binary=nova-compute", nil, &svc)
-	must(t, rover.admin, "PUT", "compute", "/os-services/"+svc.Services[0].ID, map[string]any{"forced_down": true}, nil)
+	apart.Must(t, rover.admin, "GET", "compute", "/os-services?host=h1&binary=nova-compute", nil, &svc)
+	apart.Must(t, rover.admin, "PUT", "compute", "/os-services/"+svc.Services[0].ID, map[string]any{"forced_down": true}, nil)
 	rover.act(t, "evacuate", map[string]any{"host": "h3"})
 	if s := rover.wait(t, "SHUTOFF"); s.Host != "h3" { // from microversion 2.95 on an evacuated server is left stopped
 		t.Fatalf("%s is on %s, not on h3: %+v", rover.name, s.Host, s.Fault)
@@ -377,7 +379,7 @@ func evacuated(t *testing.T, rover, home *guest) {
 	rover.hears(t, home, "evacuated")
 
 	h1.boot(t)
-	eventually(t, "the host that is back lets go of the guest", func() (string, bool) {
+	apart.Eventually(t, "the host that is back lets go of the guest", func() (string, bool) {
 		all := h1.virsh(t, "list --all --uuid")
 		if strings.Contains(h1.virsh(t, "list --uuid"), rover.id) {
 			t.Fatalf("the old guest was started")
@@ -385,14 +387,14 @@ func evacuated(t *testing.T, rover, home *guest) {
 		_, err := os.Stat(filepath.Join(h1.disks, "guests", rover.id))
 		return fmt.Sprint(all, err), !strings.Contains(all, rover.id) && os.IsNotExist(err)
 	})
-	eventually(t, "the host may be used again once it has let go", func() (string, bool) {
+	apart.Eventually(t, "the host may be used again once it has let go", func() (string, bool) {
 		_, _, err := rover.admin.Do(t.Context(), "PUT", "compute", "/os-services/"+svc.Services[0].ID, map[string]any{"forced_down": false}, nil)
 		return fmt.Sprint(err), err == nil
 	})
 	if all := h1.virsh(t, "list --all --uuid"); !strings.Contains(all, stranger) {
 		t.Errorf("a guest that the cloud does not know is gone: %s", all)
 	}
-	if b := string(readFile(t, filepath.Join(files, "disk"))); b != "somebody's" {
+	if b := string(apart.ReadFile(t, filepath.Join(files, "disk"))); b != "somebody's" {
 		t.Errorf("files that the cloud does not know: %q", b)
 	}
 	if now := rover.bootID(t); now != boot {
