@@ -392,7 +392,11 @@ func (c *Conductor) Down(ctx context.Context, name string) bool {
 		c.log.Warn("a host could not be read", "host", name, "error", err)
 		return false
 	}
-	return states[name] != nil && states[name].ForcedDown
+	if states[name] == nil || !states[name].ForcedDown {
+		return false
+	}
+	c.hosts.change(name, func(h *host) { h.ForcedDown = true }) // until the hosts are read again
+	return true
 }
 
 // Heard tells whether a host's agent has spoken lately, also when an operator has said that the host is down.
