@@ -36,6 +36,7 @@ type host struct {
 	seen      time.Time                     // newest heartbeat, here or on record
 	written   time.Time                     // newest on record
 	infoPrint uint64                        // of the record that info was read from
+	infoNew   bool                          // nobody else has info yet
 	put       time.Time                     // when it was added or renewed without the others
 	start     string                        // which process of the agent speaks for the host
 	former    []string                      // processes that it took over from
@@ -165,6 +166,7 @@ func (h *host) take(r compute.Host) {
 			h.info = &virt.HostInfo{} // a record that cannot be read has nothing to offer
 		}
 		h.info.Traits = nil // placement has them
+		h.infoNew = true
 	}
 	h.Host, h.written = r, r.LastSeen
 	h.Host.Info = nil // read above, and large
@@ -197,19 +199,25 @@ func fingerprintOf(b []byte) uint64 {
 // share lets the host use what another one describes in the same words: hosts of a kind are alike.
 func (h *host) share(like *host) {
 	if like == nil || like.info == nil || h.info == like.info {
+		h.infoNew = false
 		return
 	}
-	if reflect.DeepEqual(h.info.CPUInfo, like.info.CPUInfo) {
-		h.info.CPUInfo, h.base.CPUInfo = like.info.CPUInfo, like.info.CPUInfo
+	type pair struct{ mine, its *string }
+	words := []pair{{&h.Zone, &like.Zone}, {&h.Binary, &like.Binary}, {&h.DisabledReason, &like.DisabledReason}}
+	if h.infoNew { // later others read it: copies of the host point to it
+		h.infoNew = false
+		if reflect.DeepEqual(h.info.CPUInfo, like.info.CPUInfo) {
+			h.info.CPUInfo, h.base.CPUInfo = like.info.CPUInfo, like.info.CPUInfo
+		}
+		if slices.Equal(h.info.Supported, like.info.Supported) {
+			h.info.Supported, h.base.Supported = like.info.Supported, like.info.Supported
+		}
+		if maps.Equal(h.info.Stats, like.info.Stats) {
+			h.info.Stats, h.base.Stats = like.info.Stats, like.info.Stats
+		}
+		words = append(words, pair{&h.info.HypervisorType, &like.info.HypervisorType}, pair{&h.info.Uptime, &like.info.Uptime}, pair{&h.info.HostIP, &like.info.HostIP})
 	}
-	if slices.Equal(h.info.Supported, like.info.Supported) {
-		h.info.Supported, h.base.Supported = like.info.Supported, like.info.Supported
-	}
-	if maps.Equal(h.info.Stats, like.info.Stats) {
-		h.info.Stats, h.base.Stats = like.info.Stats, like.info.Stats
-	}
-	for _, s := range []struct{ mine, its *string }{{&h.info.HypervisorType, &like.info.HypervisorType}, {&h.info.Uptime, &like.info.Uptime}, {&h.info.HostIP, &like.info.HostIP}, {&h.Zone, &like.Zone},
-		{&h.Binary, &like.Binary}, {&h.DisabledReason, &like.DisabledReason}} {
+	for _, s := range words {
 		if *s.mine == *s.its {
 			*s.mine = *s.its
 		}
