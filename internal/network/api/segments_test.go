@@ -61,7 +61,13 @@ func TestSegments(t *testing.T) {
 	}
 	admin.fails(409, "FlatNetworkInUse", "POST", "/v2.0/segments", create(`"network_type": "flat", "physical_network": "east"`))
 	admin.fails(400, "InvalidInput", "POST", "/v2.0/segments", create(`"network_type": "vxlan", "segmentation_id": 7`))
-	admin.fails(400, "InvalidInput", "POST", "/v2.0/segments", create(`"network_type": "vlan", "physical_network": "west", "segmentation_id": 7`))
+	admin.fails(400, "InvalidInput", "POST", "/v2.0/segments", create(`"network_type": "vlan", "physical_network": "west"`))
+	admin.fails(400, "InvalidInput", "POST", "/v2.0/segments", create(`"network_type": "vlan", "segmentation_id": 7`))
+	admin.fails(400, "InvalidInput", "POST", "/v2.0/segments", create(`"network_type": "gre", "segmentation_id": 7`))
+	vlan := id(admin.ok(201, "POST", "/v2.0/segments", create(`"network_type": "vlan", "physical_network": "west", "segmentation_id": 7`), "segment"))
+	admin.fails(409, "VlanIdInUse", "POST", "/v2.0/segments", create(`"network_type": "vlan", "physical_network": "west", "segmentation_id": 7`))
+	admin.fails(409, "VlanIdInUse", "POST", "/v2.0/networks", `{"network": {"provider:network_type": "vlan", "provider:physical_network": "west", "provider:segmentation_id": 7}}`)
+	admin.ok(204, "DELETE", "/v2.0/segments/"+vlan, "", "")
 	admin.fails(400, "InvalidInput", "POST", "/v2.0/segments", create(`"network_type": "flat"`))
 	admin.fails(400, "HTTPBadRequest", "POST", "/v2.0/segments", create(`"physical_network": "west"`))
 	admin.fails(404, "NetworkNotFound", "POST", "/v2.0/segments", fmt.Sprintf(`{"segment": {"network_id": %q, "network_type": "flat", "physical_network": "west"}}`, first))
@@ -243,6 +249,32 @@ func TestSubnetBecomesRouted(t *testing.T) {
 	admin.ok(200, "PUT", "/v2.0/ports/"+p, `{"port": {"binding:host_id": "h1"}}`, "port")
 	// Now it can grow.
 	admin.ok(201, "POST", "/v2.0/segments", fmt.Sprintf(`{"segment": {"network_id": %q, "network_type": "flat", "physical_network": "west"}}`, n), "segment")
+}
+
+// TestHostOfARoutedNetworkOfVLANs: the VLAN that a host wires is that of its own segment.
+func TestHostOfARoutedNetworkOfVLANs(t *testing.T) {
+	c := start(t)
+	admin := c.as("adm:admin")
+	n := id(admin.ok(201, "POST", "/v2.0/networks", `{"network": {"segments": [{"provider:network_type": "vlan", "provider:physical_network": "east", "provider:segmentation_id": 5},
+		{"provider:network_type": "vlan", "provider:physical_network": "west", "provider:segmentation_id": 6}]}}`, "network"))
+	for host, want := range map[string]struct {
+		physical string
+		vlan     int
+	}{"h1": {"east", 5}, "h2": {"west", 6}} {
+		if err := c.svc.SetPhysical(t.Context(), host, []string{want.physical}); err != nil {
+			t.Fatal(err)
+		}
+		segment := admin.ids("/v2.0/segments?network_id="+n+"&physical_network="+want.physical, "segments", "id")[0]
+		admin.ok(201, "POST", "/v2.0/subnets", fmt.Sprintf(`{"subnet": {"network_id": %q, "ip_version": 4, "cidr": "10.%d.0.0/24", "segment_id": %q}}`, n, want.vlan, segment), "subnet")
+		admin.ok(201, "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "device_id": "vm", "device_owner": "compute:nova", "binding:host_id": %q}}`, n, host), "port")
+		st, err := c.svc.Host(t.Context(), host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(st.Networks) != 1 || st.Networks[0].Physical != want.physical || st.Networks[0].VLAN != want.vlan || len(st.Networks[0].Subnets) != 1 {
+			t.Errorf("%s: %+v", host, st.Networks)
+		}
+	}
 }
 
 // TestHostOfARoutedNetwork: each host wires the physical network of its own segment, and serves its subnets.

@@ -97,7 +97,7 @@ func (c *Change) CreateNetwork(n *network.Network) error {
 		return err
 	}
 	if n.Segmented {
-		if err := c.segments.TakeFlats(c.ctx, c.tx, n.ID); err != nil {
+		if err := c.segments.TakePhysical(c.ctx, c.tx, n.ID); err != nil {
 			return err
 		}
 	}

@@ -115,7 +115,7 @@ func (c *Change) CreateSegment(s *network.Segment) error {
 	if err := c.segments.Add(c.ctx, c.tx, s); err != nil {
 		return err
 	}
-	return c.segments.TakeFlats(c.ctx, c.tx, s.NetworkID)
+	return c.segments.TakePhysical(c.ctx, c.tx, s.NetworkID)
 }
 
 // UpdateSegment changes a segment's name and description.
@@ -130,7 +130,7 @@ func (c *Change) DeleteSegment(segmentID string) error {
 		return err
 	}
 	wake.Mark(&c.dirty.Networks, networkID)
-	return c.segments.TakeFlats(c.ctx, c.tx, networkID)
+	return c.segments.TakePhysical(c.ctx, c.tx, networkID)
 }
 
 // within gives those of a network's subnets from which a port may have addresses where it is. Only routed networks are looked at more closely.

@@ -81,9 +81,9 @@ func (b *Book) Localize(ctx context.Context, q db.Querier, host string, nets map
 			return err
 		}
 		here := *n
-		here.ProviderPhysical = ""
+		here.ProviderPhysical, here.SegmentationID = "", nil
 		if len(joined) > 0 {
-			here.ProviderPhysical = joined[0].Physical
+			here.ProviderType, here.ProviderPhysical, here.SegmentationID = joined[0].Type, joined[0].Physical, joined[0].SegmentationID
 		}
 		here.Subnets = slices.DeleteFunc(slices.Clone(n.Subnets), func(sub network.Subnet) bool {
 			return sub.SegmentID != "" && !slices.ContainsFunc(joined, func(j network.Segment) bool { return j.ID == sub.SegmentID })

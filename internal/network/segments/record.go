@@ -236,24 +236,37 @@ func (b *Book) DeleteOf(ctx context.Context, tx *db.Tx, networkID string) error 
 	return nil
 }
 
-// check judges the segments of one network by what hosts can do: several must be flat, each of a physical network of its own. fault.Invalid says what is not possible.
+// check judges the segments of one network by what hosts can do: several must be of physical networks, flat or a VLAN that is named, no two the same. fault.Invalid says what
+// is not possible.
 func check(all []network.Segment) error {
 	bad := func(format string, args ...any) error {
 		return fault.New(fault.Invalid, "Invalid input for operation: "+format, args...).WithCode("InvalidInput")
 	}
-	seen := map[string]bool{}
+	type part struct {
+		physical string
+		vlan     int
+	}
+	seen := map[part]bool{}
 	for _, s := range all {
+		p := part{physical: s.Physical}
+		if s.SegmentationID != nil {
+			p.vlan = *s.SegmentationID
+		}
 		switch {
-		case len(all) > 1 && s.Type != TypeFlat:
-			return bad("the segments of a network with several must all be flat, network_type value '%s' is not supported there.", s.Type)
+		case len(all) > 1 && !onPhysical(&s):
+			return bad("the segments of a network with several must all be flat or vlan, network_type value '%s' is not supported there.", s.Type)
+		case len(all) > 1 && s.Type == TypeVLAN && (s.Physical == "" || p.vlan < 1 || p.vlan > MaxVLAN):
+			return bad("a vlan segment of a network with several needs physical_network and segmentation_id (1 through %d).", MaxVLAN)
 		case s.Type == TypeFlat && s.Physical == "":
 			return bad("physical_network required for flat provider network.")
 		case s.Type == TypeFlat && s.SegmentationID != nil:
 			return bad("provider:segmentation_id is prohibited for flat provider network.")
-		case s.Type == TypeFlat && seen[s.Physical]:
+		case s.Type == TypeFlat && seen[p]:
 			return fault.New(fault.Conflict, "Unable to create the flat network. Physical network %s is in use.", s.Physical).WithCode("FlatNetworkInUse")
+		case s.Type == TypeVLAN && seen[p]:
+			return fault.New(fault.Conflict, "Unable to create the network. The VLAN %d on physical network %s is in use.", p.vlan, s.Physical).WithCode("VlanIdInUse")
 		}
-		seen[s.Physical] = true
+		seen[p] = true
 	}
 	return nil
 }

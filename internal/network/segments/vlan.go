@@ -65,21 +65,27 @@ func TakeFlat(ctx context.Context, tx *db.Tx, networkID, physical string) error 
 	return insertVLAN(ctx, tx, networkID, physical, 0)
 }
 
-// TakeFlats gives a network the physical networks of all its flat segments, and no others; fault.Conflict FlatNetworkInUse when another network has one.
-func (b *Book) TakeFlats(ctx context.Context, tx *db.Tx, networkID string) error {
+// TakePhysical gives a network the physical networks, or the VLANs of them, of all its segments, and no others; fault.Conflict FlatNetworkInUse or VlanIdInUse when another
+// network has one.
+func (b *Book) TakePhysical(ctx context.Context, tx *db.Tx, networkID string) error {
 	n, err := b.networks.Get(ctx, tx, networkID)
 	if err != nil {
 		return err
 	}
 	all, err := b.Of(ctx, tx, n)
-	if err != nil || !slices.ContainsFunc(all, func(s network.Segment) bool { return s.Type == TypeFlat }) {
+	if err != nil || !slices.ContainsFunc(all, func(s network.Segment) bool { return onPhysical(&s) }) {
 		return err
 	}
 	if err := ReleasePhysical(ctx, tx, networkID); err != nil {
 		return err
 	}
 	for _, s := range all {
-		if err := TakeFlat(ctx, tx, networkID, s.Physical); err != nil {
+		if s.Type == TypeVLAN {
+			_, _, err = TakeVLAN(ctx, tx, nil, networkID, s.Physical, s.SegmentationID)
+		} else {
+			err = TakeFlat(ctx, tx, networkID, s.Physical)
+		}
+		if err != nil {
 			return err
 		}
 	}
