@@ -117,28 +117,21 @@ func (f *flows) unplugDevices(ctx context.Context, r *operation.Run, s *compute.
 
 // plugDevicesBack gives a guest that stays on its host after all its ports back.
 func (f *flows) plugDevicesBack(ctx context.Context, r *operation.Run, s *compute.Server, o origin) error {
-	sp := SpecOf(s)
-	sp.Claim = o.Claim
-	for _, v := range compute.DevicesOf(s.VIFs) {
-		err := f.send(ctx, r, o.Host, command.AttachInterface, "/"+v.PortID+"/undo", command.InterfaceArgs{Spec: sp, VIF: v}, nil)
-		if errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, o.Host) {
-			return nil // the guest is gone with its host; its next start has them
-		}
-		if gone(err) != nil {
-			return err
-		}
-	}
-	return nil
+	return gone(f.plugAll(ctx, r, s, o.Place, "/undo"))
 }
 
 // plugDevices plugs the ports that are PCI devices into a guest that has arrived.
 func (f *flows) plugDevices(ctx context.Context, r *operation.Run, s *compute.Server, p Place) error {
+	return f.plugAll(ctx, r, s, p, "")
+}
+
+func (f *flows) plugAll(ctx context.Context, r *operation.Run, s *compute.Server, p Place, suffix string) error {
 	sp := SpecOf(s)
 	sp.Claim = p.Claim
 	for _, v := range compute.DevicesOf(s.VIFs) {
-		err := f.send(ctx, r, p.Host, command.AttachInterface, "/"+v.PortID, command.InterfaceArgs{Spec: sp, VIF: v}, nil)
+		err := f.send(ctx, r, p.Host, command.AttachInterface, "/"+v.PortID+suffix, command.InterfaceArgs{Spec: sp, VIF: v}, nil)
 		if errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, p.Host) {
-			return nil // the guest went with its host; its next start has them
+			return nil // the guest is gone with its host; its next start has them
 		}
 		if err != nil {
 			return err
