@@ -283,6 +283,9 @@ func statusAfter(ops []operation) string {
 		if o.Kind == "create" && o.State == "undone" {
 			status = "ERROR"
 		}
+		if o.Kind == "rebuild" && o.State == "undone" {
+			status = "" // in ERROR if its disks were being made anew already, and as it was before if not
+		}
 		if o.State != "done" {
 			continue
 		}
