@@ -249,12 +249,18 @@ func (a *Agent) joins(ctx context.Context) {
 	}
 }
 
+// lookAgain is how long after its start an agent asks again what is its own: its hypervisor may still have been at work for the agent before it, which was killed.
+const lookAgain = 30 * time.Second
+
 // loop reports and looks at its times. What it does runs in goroutines that end, so that the stack of the one that waits stays small.
 func (a *Agent) loop(ctx context.Context) {
 	tick := time.NewTicker(min(a.cfg.Report, a.cfg.Look))
 	defer tick.Stop()
 	began := time.Now()
 	reported, looked, pruned, n := began, began, began, 0
+	if a.cfg.Look > lookAgain {
+		looked = began.Add(lookAgain - a.cfg.Look)
+	}
 	for {
 		select {
 		case <-ctx.Done():
