@@ -76,7 +76,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{cfg: cfg, mux: http.NewServeMux(), open: map[*websocket.Conn]struct{}{}}
 	files := http.FileServerFS(sub)
-	for _, name := range []string{"/vnc.js", "/vnc.css", "/serial.js", "/serial.css", "/terminal.js", "/spice.js"} {
+	for _, name := range []string{"/vnc.js", "/vnc.css", "/serial.js", "/serial.css", "/terminal.js", "/spice.js", "/library.js"} {
 		p.mux.Handle("GET "+name, secured(files))
 	}
 	pages, err := renderPages()

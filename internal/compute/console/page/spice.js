@@ -1,12 +1,14 @@
 // The page of a guest's SPICE screen: connects the client of spice-html5 to the proxy's websocket with the token of this page's address. SPICE has a
 // connection for each of its channels, so the token is used several times.
+import { load } from "./library.js";
+
 const status = document.getElementById("status"), screen = document.getElementById("spice-screen"), cad = document.getElementById("cad");
 const say = (text, state) => { status.textContent = text; status.dataset.state = state; };
 
 async function start() {
   let client;
   try {
-    client = await import("./spice/main.js");
+    client = await load("./spice/main.js");
   } catch {
     say("The spice-html5 library is not installed on the console proxy (Debian: package spice-html5).", "failed");
     return;

@@ -1,4 +1,6 @@
 // The page of a guest's screen: connects the RFB client of noVNC to the proxy's websocket with the token of this page's address.
+import { load } from "./library.js";
+
 const status = document.getElementById("status");
 const say = (text, state) => { status.textContent = text; status.dataset.state = state; };
 
@@ -13,7 +15,7 @@ function token() {
 async function start() {
   let RFB;
   try {
-    RFB = (await import("./novnc/core/rfb.js")).default;
+    RFB = (await load("./novnc/core/rfb.js")).default;
   } catch {
     say("The noVNC library is not installed on the console proxy (Debian: package novnc).", "failed");
     return;
