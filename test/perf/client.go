@@ -99,10 +99,12 @@ func (c *client) call(ctx context.Context, method, url string, body, out any, he
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
+	var answer bytes.Buffer
+	answer.Grow(int(max(resp.ContentLength, 0)) + bytes.MinRead) // a buffer that grows while it is read would be measured, too
+	if _, err := answer.ReadFrom(resp.Body); err != nil {
 		return err
 	}
+	raw := answer.Bytes()
 	if resp.StatusCode >= 300 {
 		return fmt.Errorf("%s %s: %d %.400s", method, url, resp.StatusCode, raw)
 	}
