@@ -142,7 +142,7 @@ func (b *browser) open(t *testing.T, url, expression string, values ...string) (
 	b.do(t, "Page.navigate", map[string]any{"url": url}, nil)
 	asked := time.Now()
 	apart.Eventually(t, "the page "+expression, func() (string, bool) {
-		if time.Since(asked) > time.Minute { // the browser drops what it fetches when an interface of the namespace comes or goes: other guests' do
+		if time.Since(asked) > time.Minute { // browsers may drop what they fetch when an interface comes or goes, as those of other guests do
 			b.do(t, "Page.navigate", map[string]any{"url": url}, nil)
 			asked = time.Now()
 		}

@@ -1,4 +1,4 @@
-// load gives the module of a library of many files. A file that did not come, because a network of this machine came or went just then, comes when the page is loaded
+// load gives the module of a library of many files. A file that did not come (browsers drop what they fetch when a network of the machine changes) comes when the page is loaded
 // once more: browsers remember modules that failed.
 export async function load(path) {
   try {
