@@ -28,7 +28,7 @@ func (e *Engine) execute(ctx context.Context, o *row) {
 			err = e.backward(ctx, o, flow, r)
 		}
 	}
-	if err != nil && !errors.Is(err, errFenced) && !errors.Is(err, ErrCrash) && ctx.Err() == nil {
+	if err != nil && !cutOff(ctx, err) {
 		// The journal could not be written. The lease runs out and somebody, perhaps this engine, begins again from the last journalled step.
 		e.cfg.Log.Error("operation interrupted", "operation", o.ID, "kind", o.Kind, "object", o.Object, "request", o.RequestID, "error", err)
 	}
@@ -48,7 +48,7 @@ func (e *Engine) forward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	done := s.Skip == nil || !s.Skip(r)
 	if done {
 		if err := e.attempt(ctx, o, s, r); err != nil {
-			if errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil {
+			if cutOff(ctx, err) {
 				return stopCause(ctx, err)
 			}
 			return e.turn(ctx, o, f, r, err)
@@ -230,7 +230,7 @@ func (e *Engine) backward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	s := &f.Steps[o.Position]
 	if s.Undo != nil {
 		if err := e.undo(ctx, o, s, r, e.cfg.UndoLimit); err != nil {
-			if errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil {
+			if cutOff(ctx, err) {
 				return stopCause(ctx, err)
 			}
 			return e.attention(ctx, o, r, fmt.Errorf("undo of %s: %w (after: %s)", s.Name, err, o.Cause))
@@ -267,7 +267,7 @@ func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, hopeless tim
 				err = e.inject(ctx, AfterUndo, s.Name, r)
 			}
 		}
-		if err == nil || errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil || time.Since(began) > e.cfg.UndoLimit ||
+		if err == nil || cutOff(ctx, err) || time.Since(began) > e.cfg.UndoLimit ||
 			!Transient(err) && time.Since(began) > hopeless {
 			return err
 		}
@@ -362,6 +362,11 @@ func (e *Engine) inject(ctx context.Context, p Point, step string, r *Run) error
 		return nil
 	}
 	return e.cfg.Inject(ctx, p, step, r)
+}
+
+// cutOff tells whether err is no outcome of a step, but the end of this engine's work on it: it was killed, has lost the lease, or is to stop.
+func cutOff(ctx context.Context, err error) bool {
+	return errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil
 }
 
 func stopCause(ctx context.Context, err error) error {

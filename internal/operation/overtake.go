@@ -2,7 +2,6 @@ package operation
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"kilonova/internal/db"
@@ -23,7 +22,7 @@ func (e *Engine) endSuperseded(ctx context.Context, o *row, f *Flow) error {
 // restored of it need not be.
 func (e *Engine) undoSuperseded(ctx context.Context, o *row, f *Flow) error {
 	if err := e.undoChain(ctx, o.Supersedes, o); err != nil {
-		if errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil {
+		if cutOff(ctx, err) {
 			return stopCause(ctx, err)
 		}
 		return e.attention(ctx, o, o.run(), err)
@@ -59,7 +58,7 @@ func (e *Engine) undoChain(ctx context.Context, op string, by *row) error {
 			continue
 		}
 		if err := e.undo(ctx, old, s, r, e.cfg.UndoLimit/100); err != nil {
-			if errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil {
+			if cutOff(ctx, err) {
 				return err
 			}
 			e.cfg.Log.Error("undo of a superseded operation was given up", "operation", op, "kind", old.Kind, "object", old.Object, "step", s.Name, "by", by.ID, "error", err)
@@ -77,7 +76,7 @@ func (e *Engine) concludeSuperseded(ctx context.Context, o *row, f *Flow) error 
 		end, err = e.conclude(ctx, old, o)
 	}
 	if err != nil {
-		if errors.Is(err, ErrCrash) || errors.Is(err, errFenced) || ctx.Err() != nil {
+		if cutOff(ctx, err) {
 			return stopCause(ctx, err)
 		}
 		return e.attention(ctx, o, o.run(), fmt.Errorf("end of the operation before: %w", err))
