@@ -369,6 +369,55 @@ func TestTakeOverGoesOnWhenAnUndoFails(t *testing.T) {
 	}
 }
 
+// TestAStepThatIsTriedAgainSaysWhy looks at an operation while its step, and then its undo, waits for what is not there.
+func TestAStepThatIsTriedAgainSaysWhy(t *testing.T) {
+	var mu sync.Mutex
+	waits := map[operation.Point]bool{operation.BeforeDo: true, operation.BeforeUndo: true}
+	r := newRig(t, func(w *world) []operation.Flow {
+		f := w.flow("make")
+		f.Steps[1].Retries = 1 << 30
+		f.Steps[2].Do = func(context.Context, *operation.Run) error { return errors.New("broken") }
+		return []operation.Flow{f}
+	})
+	e := r.engine(func(_ context.Context, p operation.Point, step string, run *operation.Run) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if step != "two" || !waits[p] {
+			return nil
+		}
+		run.Host = "h7"
+		return fault.New(fault.Unavailable, "Host h7 does not answer %s.", p)
+	})
+	op, err := r.accept(e, operation.Spec{Kind: "make", Object: "s1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []operation.Point{operation.BeforeDo, operation.BeforeUndo} {
+		want := "Host h7 does not answer " + string(p) + "."
+		for end := time.Now().Add(5 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
+			rec, err := e.Show(t.Context(), op)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last := rec.Steps[len(rec.Steps)-1]; last.Name == "two" && last.Public == want && last.Host == "h7" && last.Undo == (p == operation.BeforeUndo) && last.Finished.IsZero() {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("nothing says %q: %+v", want, rec.Steps)
+			}
+		}
+		mu.Lock()
+		waits[p] = false
+		mu.Unlock()
+	}
+	rec := r.wait(e, op)
+	for _, s := range rec.Steps {
+		if s.Name == "two" && (!s.Succeeded || s.Error != "" || s.Public != "") {
+			t.Errorf("a step that succeeded in the end says %+v", s)
+		}
+	}
+}
+
 func TestPastNoReturnGoesForwardOrNeedsAttention(t *testing.T) {
 	var fail sync.Map
 	fail.Store("on", true)

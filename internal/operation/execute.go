@@ -99,7 +99,7 @@ func (e *Engine) attempt(ctx context.Context, o *row, s *Step, r *Run) error {
 	if retries == 0 {
 		retries = 5
 	}
-	began, pause := time.Now(), e.cfg.Pause
+	began, pause, waits := time.Now(), e.cfg.Pause, ""
 	for try := 0; ; try++ {
 		r.StepName, r.Attempt, r.Host, r.Details = s.Name, int(o.Round)+1, "", ""
 		err := e.inject(ctx, BeforeDo, s.Name, r)
@@ -117,6 +117,7 @@ func (e *Engine) attempt(ctx context.Context, o *row, s *Step, r *Run) error {
 		if err == nil || errors.Is(err, ErrCrash) || !again || ctx.Err() != nil {
 			return err
 		}
+		waits = e.waitsFor(ctx, o, r, err, waits)
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
@@ -229,7 +230,7 @@ func (e *Engine) backward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	}
 	s := &f.Steps[o.Position]
 	if s.Undo != nil {
-		if err := e.undo(ctx, o, s, r, e.cfg.UndoLimit); err != nil {
+		if err := e.undo(ctx, o, s, r, e.cfg.UndoLimit, e.cfg.UndoLimit); err != nil {
 			if cutOff(ctx, err) {
 				return stopCause(ctx, err)
 			}
@@ -255,9 +256,9 @@ func (e *Engine) backward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	})
 }
 
-// undo repeats a step's Undo until it succeeds or UndoLimit has passed; errors that do not pass by themselves are retried no longer than hopeless.
-func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, hopeless time.Duration) error {
-	began, pause := time.Now(), e.cfg.Pause
+// undo repeats a step's Undo until it succeeds or the limit has passed; errors that do not pass by themselves are retried no longer than hopeless.
+func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, limit, hopeless time.Duration) error {
+	began, pause, waits := time.Now(), e.cfg.Pause, ""
 	for {
 		r.StepName, r.Attempt, r.Host, r.Details = s.Name, int(o.Round)+1, "", ""
 		err := e.inject(ctx, BeforeUndo, s.Name, r)
@@ -267,11 +268,12 @@ func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, hopeless tim
 				err = e.inject(ctx, AfterUndo, s.Name, r)
 			}
 		}
-		if err == nil || cutOff(ctx, err) || time.Since(began) > e.cfg.UndoLimit ||
+		if err == nil || cutOff(ctx, err) || time.Since(began) > limit ||
 			!Transient(err) && time.Since(began) > hopeless {
 			return err
 		}
 		e.cfg.Log.Warn("undo failed, trying again", "operation", o.ID, "kind", o.Kind, "object", o.Object, "step", s.Name, "error", err)
+		waits = e.waitsFor(ctx, o, r, err, waits)
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 
 	"kilonova/internal/clock"
 	"kilonova/internal/db"
+	"kilonova/internal/fault"
 )
 
 // row is an operation as the engine works on it.
@@ -161,4 +162,21 @@ func closeStepAs(ctx context.Context, tx *db.Tx, o *row, event, host, details st
 		return fmt.Errorf("journal step: %w", err)
 	}
 	return nil
+}
+
+// waitsFor journals at the open step why it is tried again, unless that is the reason told last, and gives the reason: who looks at an operation that takes long sees what
+// it waits for. The steps of an operation that was taken over are closed.
+func (e *Engine) waitsFor(ctx context.Context, o *row, r *Run, why error, told string) string {
+	text := why.Error()
+	if text == told || o.under != nil {
+		return told
+	}
+	err := e.cfg.DB.Write(ctx, func(tx *db.Tx) error {
+		_, err := tx.Exec(ctx, "UPDATE operation_steps SET host = ?, error = ?, public = ? WHERE operation = ? AND epoch = ? AND finished = 0", r.Host, text, fault.PublicText(why), o.ID, o.Epoch)
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		e.cfg.Log.Warn("what a step waits for could not be journalled", "operation", o.ID, "error", err)
+	}
+	return text
 }

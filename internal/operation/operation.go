@@ -194,7 +194,7 @@ type StepRecord struct {
 	Host      string
 	Started   time.Time
 	Finished  time.Time // zero while running
-	Error     string    // private cause; "" when it succeeded
+	Error     string    // private cause; while the step runs, why it was tried again; "" when it succeeded
 	Public    string    // what a user may read of the error, and details
 	Succeeded bool
 }

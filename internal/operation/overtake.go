@@ -57,7 +57,7 @@ func (e *Engine) undoChain(ctx context.Context, op string, by *row) error {
 		if s.Undo == nil {
 			continue
 		}
-		if err := e.undo(ctx, old, s, r, e.cfg.UndoLimit/100); err != nil {
+		if err := e.undo(ctx, old, s, r, e.cfg.UndoLimit/5, e.cfg.UndoLimit/100); err != nil {
 			if cutOff(ctx, err) {
 				return err
 			}
@@ -122,7 +122,7 @@ func (e *Engine) conclude(ctx context.Context, old, by *row) (func(context.Conte
 	if old.Undoing || !pastReturn(f, old.Position) {
 		for i := min(old.Position, int64(len(f.Steps))-1); i >= 0; i-- {
 			if s := &f.Steps[i]; s.Undo != nil {
-				if err := e.undo(ctx, old, s, r, e.cfg.UndoLimit); err != nil {
+				if err := e.undo(ctx, old, s, r, e.cfg.UndoLimit, e.cfg.UndoLimit); err != nil {
 					return nil, err
 				}
 			}

@@ -97,6 +97,9 @@ func story(b *strings.Builder, o *operation.Record, steps []operation.StepRecord
 		switch {
 		case s.Finished.IsZero():
 			fmt.Fprintf(b, " running since %s", s.Started.Format(clock.LayoutMicroZ))
+			if s.Error != "" {
+				fmt.Fprintf(b, ", tried again: %s", s.Error)
+			}
 		case s.Succeeded:
 			fmt.Fprintf(b, " done in %s", short(s.Finished.Sub(s.Started)))
 		default:

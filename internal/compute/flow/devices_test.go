@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	"kilonova/internal/auth"
 	"kilonova/internal/compute"
+	"kilonova/internal/compute/command"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/db"
@@ -172,24 +175,115 @@ func (w *world) wholeDevices(servers []*compute.Server) (bad []string) {
 	return bad
 }
 
+// deviceNIC asks for a port that is a device.
+func deviceNIC(port string) compute.NICRequest {
+	return compute.NICRequest{PortID: port, VNICType: "direct", Device: &compute.PortDevice{PortID: port, VNICType: "direct", PhysicalNetwork: "phys"}}
+}
+
+// giveDevices makes devices, and ports that will be such.
+func (w *world) giveDevices() {
+	w.withDevices()
+	for _, p := range []string{"given", "second", "third"} {
+		w.nets.givePort(p)
+		w.nets.ports[p].VNICType = "direct"
+	}
+}
+
+// TestALiveMigrationThatFailedWaitsToKnowWhereTheGuestIs: until then it leaves the guest alone and says what it waits for; then the guest has its devices where it is.
+func TestALiveMigrationThatFailedWaitsToKnowWhereTheGuestIs(t *testing.T) {
+	const silent, onItsWay = "it cannot be told where instance", "is on its way from host h1 to host h2"
+	for _, c := range []struct {
+		name, says string
+		left       bool // the guest has left the source
+		trouble    func(w *world, server string)
+		end        func(w *world, server string)
+	}{
+		{"both hosts are down, it stayed", silent, false, bothDown, func(*world, string) {}},
+		{"both hosts are down, it left", silent, true, bothDown, func(*world, string) {}},
+		{"on its way, it stays", onItsWay, false, onBoth, func(w *world, server string) { delete(w.hosts["h2"].guests, server) }},
+		{"on its way, it leaves", onItsWay, true, onBoth, func(w *world, server string) { delete(w.hosts["h1"].guests, server) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.giveDevices()
+			var once sync.Once
+			e, _ := w.engine(func(_ context.Context, p operation.Point, step string, r *operation.Run) error {
+				if r.Kind == compute.OpLiveMigrate && step == "migrate" {
+					switch p {
+					case operation.AfterDo:
+						return fault.New(fault.Internal, "injected")
+					case operation.BeforeUndo:
+						once.Do(func() { c.trouble(w, r.Object) })
+					}
+				}
+				return nil
+			})
+			s := w.server(nil)
+			w.ended(w.do(e, compute.OpCreate, s.ID, compute.CreateInput{NICs: []compute.NICRequest{deviceNIC("given"), deviceNIC("second")}}), operation.Done)
+			if !c.left {
+				w.refuse["h1/"+string(command.LiveMigrate)] = fault.New(fault.Internal, "the guest does not move")
+			}
+			op, err := w.accept(e, compute.OpLiveMigrate, s.ID, false, compute.LiveMigrateInput{Host: "h2"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.until("the operation says what it waits for", func() bool {
+				r, err := e.Show(t.Context(), op)
+				if err != nil {
+					t.Fatal(err)
+				}
+				last := r.Steps[len(r.Steps)-1]
+				return r.State == operation.Undoing && last.Undo && last.Name == "migrate" && last.Finished.IsZero() && strings.Contains(last.Public, c.says)
+			})
+			w.mu.Lock()
+			for _, h := range w.hosts {
+				if i := slices.Index(h.log, string(command.LiveMigrate)); i >= 0 && slices.Contains(h.log[i:], string(command.AttachInterface)) {
+					t.Errorf("%s was asked %v although nobody knew where the guest was", h.name, h.log)
+				}
+			}
+			c.end(w, s.ID)
+			w.mu.Unlock()
+			w.rise(e)
+			w.ended(w.wait(e, op), operation.Undone)
+			want := "h1"
+			if c.left {
+				want = "h2"
+			}
+			if got := w.get(s.ID); got.Host != want {
+				t.Errorf("the server is on %s, want %s", got.Host, want)
+			}
+			if g := w.hosts[want].guests[s.ID]; g == nil || len(compute.DevicesOf(g.spec.VIFs)) != 2 {
+				t.Errorf("the guest on %s is %+v, want it with two devices", want, g)
+			}
+			w.mustBeWhole()
+		})
+	}
+}
+
+func bothDown(w *world, _ string) {
+	w.fall("h1")
+	w.fall("h2")
+}
+
+// onBoth plays a migration under way: each host has the guest, and each says that it runs.
+func onBoth(w *world, server string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, pair := range [][2]string{{"h1", "h2"}, {"h2", "h1"}} {
+		if g := w.hosts[pair[0]].guests[server]; g != nil && w.hosts[pair[1]].guests[server] == nil {
+			w.hosts[pair[1]].guests[server] = &modelGuest{spec: g.spec, power: g.power}
+		}
+	}
+}
+
 // TestEveryStepWithDevices is the exhaustive failure test for servers with ports that are PCI devices, where these matter.
 func TestEveryStepWithDevices(t *testing.T) {
 	big := compute.Flavor{ID: 2, FlavorID: "2", Name: "big", VCPUs: 4, RAMMB: 2048, RootGB: 2}
 	here, there := compute.ResizeInput{Flavor: big, Host: "h1"}, compute.ResizeInput{Flavor: big, Host: "h2"}
-	nic := func(port string) compute.NICRequest {
-		return compute.NICRequest{PortID: port, VNICType: "direct", Device: &compute.PortDevice{PortID: port, VNICType: "direct", PhysicalNetwork: "phys"}}
-	}
-	give := func(w *world) {
-		w.withDevices()
-		for _, p := range []string{"given", "second", "third"} {
-			w.nets.givePort(p)
-			w.nets.ports[p].VNICType = "direct"
-		}
-	}
-	nics := compute.CreateInput{NICs: []compute.NICRequest{nic("given"), nic("second")}}
+	nics := compute.CreateInput{NICs: []compute.NICRequest{deviceNIC("given"), deviceNIC("second")}}
 	with := func(kinds ...any) func(w *world, e *operation.Engine) *compute.Server {
 		return func(w *world, e *operation.Engine) *compute.Server {
-			give(w)
+			w.giveDevices()
 			s := w.server(nil)
 			w.ended(w.do(e, compute.OpCreate, s.ID, nics), operation.Done)
 			for i := 0; i < len(kinds); i += 2 {
@@ -204,7 +298,7 @@ func TestEveryStepWithDevices(t *testing.T) {
 	}
 	everyScene(t, []scene{
 		{kind: compute.OpCreate, input: plain(nics), before: func(w *world, _ *operation.Engine) *compute.Server {
-			give(w)
+			w.giveDevices()
 			return w.server(nil)
 		}},
 		{kind: compute.OpDelete, variant: "while resized", input: plain(nil), before: with(compute.OpResize, there)},
@@ -220,7 +314,7 @@ func TestEveryStepWithDevices(t *testing.T) {
 			return s
 		}},
 		{kind: compute.OpUnshelve, input: plain(compute.UnshelveInput{}), before: shelf, skips: []string{"power-on"}},
-		{kind: compute.OpAttachNIC, input: plain(compute.NICInput{NICRequest: nic("third")}), before: with()},
+		{kind: compute.OpAttachNIC, input: plain(compute.NICInput{NICRequest: deviceNIC("third")}), before: with()},
 		{kind: compute.OpDetachNIC, input: plain(compute.NICInput{NICRequest: compute.NICRequest{PortID: "second"}}), before: with()},
 	}, false)
 }

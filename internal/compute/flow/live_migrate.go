@@ -176,7 +176,8 @@ func (f *flows) aborted(ctx context.Context, r *operation.Run) error {
 	return notCancelled(m)
 }
 
-// liveLook sees whether the guest left although the step failed; then there is no way back, and what is left of the move is done.
+// liveLook sees whether the guest left although the step failed; then there is no way back, and what is left of the move is done. While that cannot be told nothing is done
+// to the guest, on neither host: the engine asks again and journals what it waits for.
 func (f *flows) liveLook(ctx context.Context, r *operation.Run) error {
 	m, err := f.Store.Migration(ctx, f.Store.DB, migrationID(r))
 	if err != nil {
@@ -184,8 +185,11 @@ func (f *flows) liveLook(ctx context.Context, r *operation.Run) error {
 	}
 	if m.Status != "post-migrating" {
 		moved, err := f.hasMoved(ctx, r, from(r).Host, placeOf(r).Host)
-		if err != nil || !moved {
-			return errors.Join(err, f.liveStays(ctx, r))
+		if err != nil {
+			return err
+		}
+		if !moved {
+			return f.liveStays(ctx, r)
 		}
 		// It is recorded at once: who does this again, after a crash, may find the destination down.
 		if err := f.Store.DB.Write(ctx, func(tx *db.Tx) error { return gone(f.liveMoved(ctx, tx, r)) }); err != nil {
@@ -196,7 +200,7 @@ func (f *flows) liveLook(ctx context.Context, r *operation.Run) error {
 	return gone(f.liveFinish(ctx, r))
 }
 
-// liveStays gives the guest its devices back; one of which it cannot be told where it is has them from its next start.
+// liveStays gives a guest that is known to be on its old host its devices back.
 func (f *flows) liveStays(ctx context.Context, r *operation.Run) error {
 	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
 	if err != nil || len(compute.DevicesOf(s.VIFs)) == 0 {

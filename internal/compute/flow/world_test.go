@@ -183,6 +183,16 @@ func (w *world) wait(e *operation.Engine, op string) *operation.Record {
 	return r
 }
 
+// until waits for a condition.
+func (w *world) until(what string, f func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(patience); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
 // ended demands how an operation ended.
 func (w *world) ended(r *operation.Record, want operation.State) {
 	w.t.Helper()

@@ -143,7 +143,7 @@ func (e eventView) of(st *operation.StepRecord) map[string]any {
 	}
 	if e.all {
 		m["traceback"] = nil
-		if st.Error != "" {
+		if st.Error != "" && !st.Finished.IsZero() {
 			m["traceback"] = st.Error
 		}
 	}
@@ -155,7 +155,7 @@ func (e eventView) of(st *operation.StepRecord) map[string]any {
 	}
 	if e.minor >= 84 && e.details {
 		m["details"] = nil
-		if st.Public != "" && !st.Succeeded {
+		if st.Public != "" && !st.Finished.IsZero() && !st.Succeeded {
 			m["details"] = st.Public
 		}
 	}
