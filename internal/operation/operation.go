@@ -90,8 +90,8 @@ type Flow struct {
 // Step is one line of a flow.
 type Step struct {
 	Name      string
-	Event     string // event name in os-instance-actions; "" hides the step there
-	FailEvent string // event name that the step gets when it fails and has none
+	Event     string // event name in os-instance-actions, or several, with a space between; "" hides the step there
+	FailEvent string // event names that the step gets when it fails and has none
 	TaskState string // task state while the step runs; "" leaves the one before
 	Do        func(ctx context.Context, r *Run) error
 	Undo      func(ctx context.Context, r *Run) error // nil: nothing to undo

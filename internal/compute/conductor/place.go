@@ -345,6 +345,9 @@ func (c *Conductor) Check(ctx context.Context, w flow.Want, name string) error {
 	if !ok {
 		return fault.New(fault.Conflict, "Host %s of instance %s is unknown.", name, w.Server.ID)
 	}
+	if err := c.checkTraits(ctx, w, req); err != nil {
+		return err
+	}
 	plan, err := c.planner.Plan(req, []*scheduler.HostState{c.hosts.state(&h, nil)}, nil)
 	if err != nil {
 		return err

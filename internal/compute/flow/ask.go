@@ -193,6 +193,14 @@ func (f *flows) toError(ctx context.Context, tx *db.Tx, r *operation.Run, cause 
 	})
 }
 
+// keepOrError is toError when a step has found that the server cannot be as it was, else keepFault.
+func (f *flows) keepOrError(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
+	if yes := false; r.Get(varToError, &yes) && yes {
+		return f.toError(ctx, tx, r, cause)
+	}
+	return f.keepFault(ctx, tx, r, cause)
+}
+
 // power puts the power state that the last command gave into the server.
 func power(r *operation.Run, s *compute.Server) {
 	var p virt.PowerState
@@ -222,5 +230,8 @@ const (
 	varTarget   = "target"   // map[string]string of a live migration
 	varImage    = "image"    // id of an image
 	varPassed   = "passed"   // bool: see passed
+	varTried    = "tried"    // bool: the host that was chosen last has begun with a live migration or an evacuation
+	varToError  = "to_error" // bool: see keepOrError
+	varRefused  = "refused"  // bool: nothing was tried with the server, which stays as it was
 	varLastFail = "lastfail" // what the last host said
 )

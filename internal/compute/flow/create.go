@@ -326,7 +326,7 @@ func excluded(r *operation.Run) []string {
 func (f *flows) exhausted(r *operation.Run, err error) error {
 	var last string
 	var e *fault.Error
-	if r.Get(varLastFail, &last) && errors.As(err, &e) && e.Code == CodeNoValidHost {
+	if r.Get(varLastFail, &last) && errors.As(err, &e) && noValidHost(err) {
 		return fault.Wrap(err, fault.Internal, "%s The last host tried failed: %s", e.Text, last).WithCode(CodeNoValidHost)
 	}
 	return err

@@ -18,8 +18,8 @@ func (f *flows) evacuate() operation.Flow {
 	return operation.Flow{
 		Kind: compute.OpEvacuate,
 		Steps: []operation.Step{
-			{Name: "prepare", Event: "rebuild_server", TaskState: compute.TaskRebuilding, Do: f.evacuateBegin, Commit: f.openMigration(typed("evacuation"), "accepted"), Undo: f.failMigration},
-			{Name: "schedule", TaskState: compute.TaskRebuilding, Do: f.evacuateSchedule, Commit: f.destined("pre-migrating"), Undo: f.takeBack},
+			{Name: "prepare", FailEvent: "rebuild_server", TaskState: compute.TaskRebuilding, Do: f.evacuateBegin, Commit: f.openMigration(typed("evacuation"), "accepted"), Undo: f.failMigration},
+			{Name: "schedule", Event: "rebuild_server", TaskState: compute.TaskRebuilding, Do: f.evacuateSchedule, Commit: f.destined("pre-migrating"), Undo: f.takeBack},
 			{Name: "fence", TaskState: compute.TaskRebuilding, Do: f.evacuateFence, Undo: f.evacuateUnfence},
 			{Name: "rebuild", Event: "compute_rebuild_instance", TaskState: compute.TaskRebuildSpawning, Deadline: 4 * f.BuildDeadline, NoReturn: true,
 				Do: f.evacuateBuild, Undo: f.evacuateRemove},
@@ -30,10 +30,16 @@ func (f *flows) evacuate() operation.Flow {
 	}
 }
 
-// evacuateUndone: a server whose host lives after all is left as it was.
+// noValidHost tells whether err says that no host would do.
+func noValidHost(err error) bool {
+	var e *fault.Error
+	return errors.As(err, &e) && e.Code == CodeNoValidHost
+}
+
+// evacuateUndone: a server that nothing was tried with (its host lives after all, or the host that was forced has no room) is left as it was.
 func (f *flows) evacuateUndone(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
 	var refused bool
-	if r.Get("refused", &refused) && refused {
+	if r.Get(varRefused, &refused) && refused {
 		return f.keepFault(ctx, tx, r, cause)
 	}
 	return f.toError(ctx, tx, r, cause)
@@ -44,7 +50,7 @@ func (f *flows) evacuateBegin(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	if host := from(r).Host; !f.Placer.Down(ctx, host) {
-		r.Set("refused", true)
+		r.Set(varRefused, true)
 		return fault.New(fault.Invalid, "Compute service of %s is still in use.", host)
 	}
 	return nil
@@ -59,14 +65,19 @@ func (f *flows) evacuateSchedule(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	r.Set(varTried, false)
 	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(append(excluded(r), guarded(r)...), s.Host), Migration: migrationID(r)}
 	if in.Force {
 		w.ForceHost = in.Host
 	} else {
-		w.Host = in.Host
+		w.Host, w.Zone = in.Host, pinned(s)
 	}
 	p, err := f.Placer.Place(ctx, w)
 	if err != nil {
+		// A forced host that has no room says nothing of the server, which is left as it was. When no host at all would do it waits for somebody, in ERROR.
+		if in.Force && noValidHost(err) {
+			r.Set(varRefused, true)
+		}
 		return f.exhausted(r, err)
 	}
 	r.Set(varPlace, p)
@@ -91,6 +102,7 @@ func (f *flows) evacuateBuild(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	p := placeOf(r)
+	r.Set(varTried, true)
 	if err := f.bind(ctx, r, s, p); offSegment(err) && in.Host == "" {
 		return f.another(r, "schedule", p.Host, err)
 	} else if err != nil {

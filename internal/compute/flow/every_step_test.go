@@ -131,7 +131,7 @@ func scenes() []scene {
 		{kind: compute.OpShelve, variant: "staying", input: withImage(image.Queued, func(id string) any { return compute.ShelveInput{ImageID: id} }), before: running, skips: []string{"offload", "leave"}},
 		{kind: compute.OpShelve, variant: "leaving", input: withImage(image.Queued, func(id string) any { return compute.ShelveInput{ImageID: id, Offload: true} }), before: running},
 		{kind: compute.OpShelveOffload, input: plain(nil), before: shelf(false)},
-		{kind: compute.OpUnshelve, variant: "on its host", input: plain(compute.UnshelveInput{}), before: shelf(false), skips: []string{"schedule", "spawn"}},
+		{kind: compute.OpUnshelve, variant: "on its host", input: plain(compute.UnshelveInput{}), before: shelf(false), skips: []string{"image", "schedule", "spawn"}},
 		{kind: compute.OpUnshelve, variant: "elsewhere", input: plain(compute.UnshelveInput{}), before: shelf(true), skips: []string{"power-on"}},
 		{kind: compute.OpSnapshot, input: withImage(image.Queued, func(id string) any { return compute.SnapshotInput{ImageID: id} }), before: running},
 		{kind: compute.OpBackup, input: withImage(image.Queued, func(id string) any { return compute.SnapshotInput{ImageID: id, BackupType: "daily", Rotation: 1} }), before: running},

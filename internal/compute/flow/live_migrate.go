@@ -20,8 +20,8 @@ func (f *flows) liveMigrate() operation.Flow {
 	return operation.Flow{
 		Kind: compute.OpLiveMigrate,
 		Steps: []operation.Step{
-			{Name: "prepare", Event: "conductor_live_migrate_instance", TaskState: compute.TaskMigrating, Do: f.beginMove, Commit: f.openMigration(typed("live-migration"), "queued"), Undo: unlessPassed(f.failMigration)},
-			{Name: "schedule", TaskState: compute.TaskMigrating, Do: f.liveSchedule, Commit: f.destined("preparing"), Undo: unlessPassed(f.takeBack)},
+			{Name: "prepare", FailEvent: "conductor_live_migrate_instance", TaskState: compute.TaskMigrating, Do: f.beginMove, Commit: f.openMigration(typed("live-migration"), "queued"), Undo: unlessPassed(f.failMigration)},
+			{Name: "schedule", Event: "conductor_live_migrate_instance", TaskState: compute.TaskMigrating, Do: f.liveSchedule, Commit: f.destined("preparing"), Undo: unlessPassed(f.takeBack)},
 			{Name: "prepare-destination", Event: "compute_pre_live_migration", TaskState: compute.TaskMigrating, Deadline: f.BuildDeadline, Do: f.livePrepare,
 				Commit: f.status("running"), Undo: unlessPassed(f.liveRollback)},
 			{Name: "migrate", Event: "compute_live_migration", TaskState: compute.TaskMigrating, Deadline: f.TransferDeadline, NoReturn: true, Do: f.liveMove, Undo: f.liveLook,
@@ -42,17 +42,18 @@ func (f *flows) liveSchedule(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	r.Set(varTried, false)
 	if err := f.movable(ctx, s); err != nil {
 		return err
+	}
+	if f.Placer.Down(ctx, s.Host) {
+		return fault.New(fault.Conflict, "Compute service of %s is unavailable at this time: a guest cannot be moved from there while it runs.", s.Host)
 	}
 	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(append(excluded(r), guarded(r)...), s.Host), Running: true, Migration: migrationID(r)}
 	if in.Force {
 		w.ForceHost = in.Host
 	} else {
-		w.Host = in.Host
-	}
-	if s.PinnedZone != nil {
-		w.Zone = *s.PinnedZone
+		w.Host, w.Zone = in.Host, pinned(s)
 	}
 	p, err := f.Placer.Place(ctx, w)
 	if err != nil {
@@ -91,6 +92,7 @@ func (f *flows) livePrepare(ctx context.Context, r *operation.Run) error {
 		return err
 	}
 	p := placeOf(r)
+	r.Set(varTried, true)
 	// The destination wires the ports before the guest comes; until it has come they are bound here.
 	for _, v := range a.Spec.VIFs {
 		if err := f.Network.ReserveBinding(ctx, caller(r), v.PortID, p.Host); gone(err) != nil {

@@ -33,6 +33,14 @@ func from(r *operation.Run) origin {
 	return o
 }
 
+// pinned is the availability zone that the server has asked for and keeps to; "": any.
+func pinned(s *compute.Server) string {
+	if s.PinnedZone == nil {
+		return ""
+	}
+	return *s.PinnedZone
+}
+
 // migrationID is the uuid of the record that this operation makes.
 func migrationID(r *operation.Run) string { return id.Derived(r.ID, "migration") }
 
@@ -69,12 +77,16 @@ func typed(kind string) func(*operation.Run) string {
 	return func(*operation.Run) string { return kind }
 }
 
-// failMigration is the undo of openMigration.
+// failMigration is the undo of openMigration. A live migration or an evacuation that a host has begun with has failed, all others are in error.
 func (f *flows) failMigration(ctx context.Context, r *operation.Run) error {
+	status, tried := "error", false
+	if r.Get(varTried, &tried) && tried {
+		status = "failed"
+	}
 	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {
 		return gone(f.Store.UpdateMigration(ctx, tx, migrationID(r), func(m *compute.Migration) error {
 			if m.Status != "cancelled" {
-				m.Status = "error"
+				m.Status = status
 			}
 			return nil
 		}))

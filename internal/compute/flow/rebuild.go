@@ -49,7 +49,11 @@ func (f *flows) rebuildCheck(ctx context.Context, r *operation.Run) error {
 		return nil
 	}
 	n := rebuilt(s, in)
-	return f.Placer.Check(ctx, Want{Server: n, Flavor: n.Flavor, ImageProps: n.ImageProps}, s.Host)
+	err = f.Placer.Check(ctx, Want{Server: n, Flavor: n.Flavor, ImageProps: n.ImageProps}, s.Host)
+	if noValidHost(err) {
+		r.Set(varToError, true)
+	}
+	return err
 }
 
 func (f *flows) doRebuild(ctx context.Context, r *operation.Run) error {
@@ -68,7 +72,7 @@ func (f *flows) doRebuild(ctx context.Context, r *operation.Run) error {
 	}
 	sp := SpecOf(n)
 	sp.Stopped = from(r).VMState == compute.VMStopped
-	r.Set("started", true)
+	r.Set(varToError, true)
 	return f.guest(ctx, r, s.Host, command.Rebuild, command.SpawnArgs{Spec: sp, ImageID: n.ImageID, ConfigDrive: n.ConfigDrive, Metadata: meta, AdminPass: in.AdminPass})
 }
 
@@ -88,11 +92,8 @@ func (f *flows) rebuildDone(ctx context.Context, tx *db.Tx, r *operation.Run) er
 	})
 }
 
-// rebuildUndone: once the disks may be gone the server is in ERROR; before, it is as it was.
+// rebuildUndone: the server is in ERROR once its disks may be gone, and also when its host will not do for the new image, for whoever waits for the rebuild must see
+// that it failed. Before anything was judged it is as it was. Its image is still the old one.
 func (f *flows) rebuildUndone(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
-	var started bool
-	if r.Get("started", &started) && started {
-		return f.toError(ctx, tx, r, cause)
-	}
-	return f.keepFault(ctx, tx, r, cause)
+	return f.keepOrError(ctx, tx, r, cause)
 }

@@ -16,8 +16,8 @@ func (f *flows) resize() operation.Flow {
 	return operation.Flow{
 		Kind: compute.OpResize,
 		Steps: []operation.Step{
-			{Name: "prepare", Event: "cold_migrate", TaskState: compute.TaskResizePrep, Do: f.beginMove, Commit: f.openMigration(resizeType, "pre-migrating"), Undo: f.failMigration},
-			{Name: "schedule", Event: "conductor_migrate_server", TaskState: compute.TaskResizePrep, Do: f.resizeSchedule, Commit: f.destined("pre-migrating"), Undo: f.takeBack},
+			{Name: "prepare", FailEvent: "cold_migrate conductor_migrate_server", TaskState: compute.TaskResizePrep, Do: f.beginMove, Commit: f.openMigration(resizeType, "pre-migrating"), Undo: f.failMigration},
+			{Name: "schedule", Event: "conductor_migrate_server cold_migrate", TaskState: compute.TaskResizePrep, Do: f.resizeSchedule, Commit: f.destined("pre-migrating"), Undo: f.takeBack},
 			{Name: "prep-destination", Event: "compute_prep_resize", TaskState: compute.TaskResizePrep, Do: f.resizePrep, Commit: f.status("migrating")},
 			{Name: "migrate-disk", Event: "compute_resize_instance", TaskState: compute.TaskResizeMigrating, Deadline: f.TransferDeadline, Do: f.resizeDisks,
 				Commit: f.status("post-migrating"), Undo: f.resizeDisksBack},
@@ -49,10 +49,7 @@ func (f *flows) resizeSchedule(ctx context.Context, r *operation.Run) error {
 	if (in.Migrate && !f.ColdMigrateSame) || (!in.Migrate && !f.AllowSameHost) {
 		ex = append(ex, s.Host)
 	}
-	w := Want{Server: s, Flavor: newFlavor(s, in), ImageProps: s.ImageProps, Host: in.Host, Exclude: ex, Migration: migrationID(r)}
-	if s.PinnedZone != nil {
-		w.Zone = *s.PinnedZone
-	}
+	w := Want{Server: s, Flavor: newFlavor(s, in), ImageProps: s.ImageProps, Host: in.Host, Exclude: ex, Zone: pinned(s), Migration: migrationID(r)}
 	p, err := f.Placer.Place(ctx, w)
 	if err != nil {
 		return f.exhausted(r, err)

@@ -176,6 +176,7 @@ func (f *flows) unshelve() operation.Flow {
 		Kind: compute.OpUnshelve,
 		Steps: []operation.Step{
 			{Name: "look", TaskState: compute.TaskUnshelving, Do: f.unshelveLook},
+			{Name: "image", Event: "get_image_info", TaskState: compute.TaskUnshelving, Do: f.unshelveImage, Skip: noShelvedImage},
 			{Name: "schedule", Event: "schedule_instances", TaskState: compute.TaskUnshelving, Do: f.unshelveSchedule, Commit: f.unshelvePlaced, Undo: f.unshelveRelease, Skip: stays},
 			{Name: "spawn", Event: "compute_unshelve_instance", TaskState: compute.TaskSpawning, Deadline: f.BuildDeadline, Do: f.unshelveSpawn, Undo: f.unshelveRemove, Skip: stays},
 			{Name: "power-on", Event: "compute_start_instance", TaskState: compute.TaskPoweringOn, Do: f.on(command.PowerOn, withSpec), Undo: f.unshelveOff,
@@ -184,7 +185,7 @@ func (f *flows) unshelve() operation.Flow {
 			{Name: "forget-image", Retries: 30, Do: f.unshelveForget},
 		},
 		Done:   f.unshelveDone,
-		Undone: f.keepFault,
+		Undone: f.keepOrError,
 	}
 }
 
@@ -199,6 +200,24 @@ func (f *flows) unshelveLook(ctx context.Context, r *operation.Run) error {
 	r.Set(varFrom, originOf(s))
 	r.Set(varImage, s.System[SysShelvedImage])
 	return nil
+}
+
+// noShelvedImage tells whether the server comes back without the image that shelving kept: it is still on its host, or its disks are volumes.
+func noShelvedImage(r *operation.Run) bool {
+	var img string
+	return stays(r) || !r.Get(varImage, &img) || img == ""
+}
+
+// unshelveImage makes sure that the image which shelving kept is there. Without it the server has lost its disk, and is in ERROR.
+func (f *flows) unshelveImage(ctx context.Context, r *operation.Run) error {
+	var img string
+	r.Get(varImage, &img)
+	_, err := f.Image.Get(ctx, caller(r), img)
+	if errors.Is(err, fault.NotFound) {
+		r.Set(varToError, true)
+		return fault.Wrap(err, fault.NotFound, "Unshelve attempted but the image %s cannot be found.", img)
+	}
+	return err
 }
 
 func (f *flows) unshelveSchedule(ctx context.Context, r *operation.Run) error {

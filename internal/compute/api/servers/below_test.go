@@ -129,6 +129,21 @@ func TestInstanceActions(t *testing.T) {
 	}
 	w.refused("reader", "GET", path+"?marker=req-none", "", 58, 400)
 	w.refused("reader", "GET", path+"/req-none", "", 58, 404)
+	// A step may stand for several events, and the newest event comes first.
+	w.write(func(tx *db.Tx) error {
+		for i, event := range []string{"outer inner", "later"} {
+			_, err := tx.Exec(w.Context(), "INSERT INTO operation_steps (operation, name, event, is_undo, attempt, epoch, host, started, finished, succeeded, error, public) "+
+				"SELECT id, 'x', ?, ?, 1, 1, '', ?, 1, ?, '', '' FROM operations WHERE request_id = ?", event, false, i+1, true, req)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	doc := w.ask("admin", "GET", path+"/"+req, "", 84, 200)["instanceAction"].(map[string]any)
+	if got := list(doc, "events", "event"); got != "later inner outer" {
+		t.Fatal(got)
+	}
 	w.write(func(tx *db.Tx) error { return w.store.DeleteServer(w.Context(), tx, s.ID) })
 	w.refused("reader", "GET", path, "", 20, 404)
 	w.call("reader", "GET", path, "", 21, 200)

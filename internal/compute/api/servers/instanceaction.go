@@ -2,6 +2,7 @@ package servers
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"kilonova/internal/clock"
@@ -119,10 +120,13 @@ func (a api) showAction(r *httpapi.Request) (*httpapi.Reply, error) {
 		e := eventView{minor: minor, project: s.ProjectID, all: all, details: r.Allowed(backend.Rule("os-instance-actions:events:details"), target)}
 		events := []map[string]any{}
 		for i := range full.Steps {
-			if st := &full.Steps[i]; st.Event != "" && !st.Undo {
-				events = append(events, e.of(st))
+			if st := &full.Steps[i]; !st.Undo {
+				for name := range strings.FieldsSeq(st.Event) {
+					events = append(events, e.of(st, name))
+				}
 			}
 		}
+		slices.Reverse(events) // newest first
 		doc["events"] = events
 	}
 	return body(map[string]any{"instanceAction": doc})
@@ -135,8 +139,8 @@ type eventView struct {
 	all, details bool
 }
 
-func (e eventView) of(st *operation.StepRecord) map[string]any {
-	m := map[string]any{"event": st.Event, "start_time": st.Started.Format(clock.LayoutMicro), "finish_time": nil, "result": nil}
+func (e eventView) of(st *operation.StepRecord, name string) map[string]any {
+	m := map[string]any{"event": name, "start_time": st.Started.Format(clock.LayoutMicro), "finish_time": nil, "result": nil}
 	if !st.Finished.IsZero() {
 		m["finish_time"] = st.Finished.Format(clock.LayoutMicro)
 		m["result"] = map[bool]string{true: "Success", false: "Error"}[st.Succeeded]
