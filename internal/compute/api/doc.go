@@ -3,7 +3,7 @@
 //
 // The table is data. spec/compute-api.json describes the API; gen makes from it the table (routes.go), the default policy (rules.go), the
 // JSON Schema files (schemas/) and openapi.json. Table joins the table with the handlers. A route without a handler answers 501, one that
-// compute has given up answers 410.
+// compute has given up answers 410 (RDP consoles 400).
 package api
 
 //go:generate go run ./gen

@@ -30,7 +30,7 @@ type Handler = func(*httpapi.Request) (*httpapi.Reply, error)
 // a volume …), and its parents are r.Path("server_id"), r.Path("flavor_id"), r.Path("image_id"), r.Path("domain_id"). On
 // "POST /servers/{id}/action …" the server is r.Path("id"). Keys lists every key that a handler may have.
 //
-// Entries that are gone answer 410, entries without a handler 501, and /os-volumes_boot uses the handlers of /servers: none of the three
+// Entries that are gone answer 410 (RDP consoles 400), entries without a handler 501, and /os-volumes_boot uses the handlers of /servers: none of the three
 // takes a handler. An unknown key is an error.
 func Table(handlers map[string]Handler) ([]httpapi.Route, error) {
 	if err := known(handlers); err != nil {
@@ -150,6 +150,9 @@ func (e entry) route(handlers map[string]Handler, schemas *schemas) (httpapi.Rou
 	}
 	if e.Gone {
 		rt.Handle = gone
+		if e.Action == "os-getRDPConsole" {
+			rt.Handle = noRDP
+		}
 		return rt, nil
 	}
 	rt.Schema = schemas.choose(source, "body", source.Body)
@@ -180,7 +183,12 @@ func find(key string) (entry, error) {
 
 // gone answers the routes that compute has given up for good.
 func gone(*httpapi.Request) (*httpapi.Reply, error) {
-	return nil, fault.New(fault.Gone, "This resource is gone and will not come back.")
+	return nil, fault.New(fault.Gone, "This resource is no longer available. No forwarding address is given.") // clients look for these words
+}
+
+// noRDP answers the one action whose removal is told as a console that is not there: 400, which clients take as "try another kind".
+func noRDP(*httpapi.Request) (*httpapi.Reply, error) {
+	return nil, fault.New(fault.Invalid, "No hypervisor here has RDP consoles: ask for a VNC, SPICE or serial console.")
 }
 
 // absent answers a live route without a handler.

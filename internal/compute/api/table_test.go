@@ -109,6 +109,8 @@ func TestHandlersGetTheirRequests(t *testing.T) {
 		{"alias action", "member", "POST", "/v2.1/os-volumes_boot/7/action", `{"os-stop":null}`, "", 202, ""},
 		{"gone", "reader", "GET", "/v2.1/os-cells", "", "", 410, `{"computeFault":{"code":410`},
 		{"gone with body", "member", "POST", "/v2.1/os-agents", `{"x":1}`, "", 410, ""},
+		{"gone in words", "reader", "GET", "/v2.1/os-agents", "", "", 410, `This resource is no longer available. No forwarding address is given.`},
+		{"gone console", "member", "POST", "/v2.1/servers/7/action", `{"os-getRDPConsole":{"type":"rdp-html5"}}`, "", 400, "RDP consoles"},
 		{"gone action", "member", "POST", "/v2.1/servers/7/action", `{"resetNetwork":null}`, "", 410, ""},
 		{"without handler", "member", "POST", "/v2.1/servers/7/action", `{"os-start":null}`, "", 501, "This cloud does not offer POST /servers/{id}/action os-start."},
 		{"status by version, old", "member", "POST", "/v2.1/os-keypairs", `{"keypair":{"name":"k"}}`, "", 200, ""},

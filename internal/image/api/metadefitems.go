@@ -17,7 +17,7 @@ func (a *api) itemList(r *httpapi.Request, kind, rule string) (*local.Namespace,
 	return n, items, err
 }
 
-// listItems is the list of objects, or the map of properties as a list under their plural name.
+// listItems is the list of objects, or the properties by their names.
 func (a *api) listItems(kind, rule string) func(*httpapi.Request) (*httpapi.Reply, error) {
 	return func(r *httpapi.Request) (*httpapi.Reply, error) {
 		n, items, err := a.itemList(r, kind, rule)
@@ -25,11 +25,11 @@ func (a *api) listItems(kind, rule string) func(*httpapi.Request) (*httpapi.Repl
 			return nil, err
 		}
 		if kind == local.KindProperty {
-			list := []any{}
+			byName := map[string]any{}
 			for _, it := range items {
-				list = append(list, itemView(n, kind, it))
+				byName[it.Name] = itemView(n, kind, it)
 			}
-			return httpapi.OK(map[string]any{"properties": list, "schema": "/v2/schemas/metadefs/properties"}), nil
+			return httpapi.OK(map[string]any{"properties": byName, "schema": "/v2/schemas/metadefs/properties"}), nil
 		}
 		list := []any{}
 		for _, it := range items {

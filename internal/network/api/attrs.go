@@ -51,8 +51,8 @@ type attr struct {
 	name string
 	when moment
 	kind kind
-	def  any // when a POST lacks it; nil: stays absent
-	rule bool
+	def  any  // when a POST lacks it; nil: stays absent
+	rule bool // policy is asked about it by <action>_<resource>:<name> when a request has it and, in a POST, not as its default
 	// onlyIf limits rule to values that need it ("network:" as device_owner); nil: all.
 	onlyIf func(v any) bool
 	hidden bool // shown only to whom the policy rule get_<resource>:<name> allows

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strconv"
 
 	"kilonova/internal/fault"
@@ -153,7 +154,7 @@ func (res *resource) prepare(q *call, obj map[string]any) (input, error) {
 	if in.str("project_id") == "" {
 		return nil, badRequest("The token has no project: name one as project_id.")
 	}
-	if err := res.authorize(q, "create", in, given(in, obj)); err != nil {
+	if err := res.authorize(q, "create", in, res.given(in, obj)); err != nil {
 		return nil, err
 	}
 	if res.check != nil {
@@ -162,11 +163,15 @@ func (res *resource) prepare(q *call, obj map[string]any) (input, error) {
 	return in, nil
 }
 
-// given keeps the attributes that the body had, so that policy is not asked about defaults.
-func given(in input, obj map[string]any) map[string]any {
+// given keeps the attributes that the body had and that differ from the default: policy is not asked about what would be so anyway
+// (clients send "shared": false of their own accord).
+func (res *resource) given(in input, obj map[string]any) map[string]any {
 	out := map[string]any{}
 	for name, v := range in {
-		if _, ok := obj[name]; ok {
+		if _, ok := obj[name]; !ok {
+			continue
+		}
+		if a := res.attr(name); a == nil || a.def == nil || !reflect.DeepEqual(v, a.def) {
 			out[name] = v
 		}
 	}

@@ -12,9 +12,9 @@ import (
 func networks(a *API) *resource {
 	return &resource{api: a, name: "network", plural: "networks", path: "networks", kind: "Network",
 		attrs: []attr{nameAttr(), descriptionAttr(), adminStateAttr(), projectAttr(), hintsAttr(),
-			{name: "shared", when: both, kind: boolean, rule: true},
-			{name: "router:external", when: both, kind: boolean, rule: true},
-			{name: "is_default", when: both, kind: boolean, rule: true},
+			{name: "shared", when: both, kind: boolean, def: false, rule: true},
+			{name: "router:external", when: both, kind: boolean, def: false, rule: true},
+			{name: "is_default", when: both, kind: boolean, def: false, rule: true},
 			{name: "provider:network_type", when: both, kind: null(filled(32)), rule: true, hidden: true},
 			{name: "provider:physical_network", when: both, kind: null(filled(64)), rule: true, hidden: true},
 			{name: "provider:segmentation_id", when: both, kind: null(number(0, 1<<24)), rule: true, hidden: true},

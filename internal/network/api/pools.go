@@ -14,8 +14,8 @@ func subnetPools(a *API) *resource {
 			{name: "max_prefixlen", when: both, kind: null(number(0, 128))},
 			{name: "default_prefixlen", when: both, kind: null(number(0, 128))},
 			{name: "default_quota", when: both, kind: null(number(0, 1<<31-1))},
-			{name: "shared", when: post, kind: boolean, rule: true},
-			{name: "is_default", when: both, kind: boolean, rule: true},
+			{name: "shared", when: post, kind: boolean, def: false, rule: true},
+			{name: "is_default", when: both, kind: boolean, def: false, rule: true},
 			{name: "address_scope_id", when: both, kind: null(uuid)},
 			{name: "ip_version", kind: number(4, 6)}},
 		columns: map[string]string{"id": "id", "name": "name", "project_id": "project_id"},
@@ -89,7 +89,7 @@ func setPool(p *network.SubnetPool, in input) {
 func addressScopes(a *API) *resource {
 	return &resource{api: a, name: "address_scope", plural: "address_scopes", path: "address-scopes", kind: "AddressScope",
 		attrs: []attr{{name: "name", when: both, kind: text(255), def: ""}, projectAttr(),
-			{name: "shared", when: both, kind: boolean, rule: true},
+			{name: "shared", when: both, kind: boolean, def: false, rule: true},
 			{name: "ip_version", when: required, kind: number(4, 6)}},
 		columns: map[string]string{"id": "id", "name": "name", "project_id": "project_id"},
 		list: func(q *call, f local.Filter) ([]doc, error) {

@@ -55,6 +55,7 @@ func TestNetworkLifeAndVisibility(t *testing.T) {
 	p2.fails(404, "NetworkNotFound", "PUT", path, `{"network": {"name": "x"}}`)
 	p2.fails(404, "NetworkNotFound", "DELETE", path, "")
 	p1.fails(403, "PolicyNotAuthorized", "PUT", path, `{"network": {"shared": true}}`)
+	p1.fails(403, "PolicyNotAuthorized", "PUT", path, `{"network": {"shared": false}}`)
 	c.as("p1:reader").fails(403, "PolicyNotAuthorized", "PUT", path, `{"network": {"name": "x"}}`)
 	admin.ok(200, "PUT", path, `{"network": {"shared": true}}`, "network")
 	if got := p2.ok(200, "GET", path, "", "network"); got["shared"] != true {
@@ -88,6 +89,26 @@ func (a as) lan(cidr string) (network, subnet string) {
 	n := a.ok(201, "POST", "/v2.0/networks", `{"network": {"name": "lan"}}`, "network")
 	s := a.ok(201, "POST", "/v2.0/subnets", fmt.Sprintf(`{"subnet": {"network_id": %q, "ip_version": 4, "cidr": %q}}`, id(n), cidr), "subnet")
 	return id(n), id(s)
+}
+
+func TestDefaultsNeedNoPermission(t *testing.T) {
+	c := start(t)
+	p1 := c.as("p1:member")
+	for _, tc := range []struct{ plural, name, body, own, more string }{
+		{"networks", "network", `"name": "n"`, `"shared": false, "router:external": false, "is_default": false, "port_security_enabled": true`, `"shared": true`},
+		{"networks", "network", `"name": "n"`, `"router:external": false`, `"router:external": true`},
+		{"subnetpools", "subnetpool", `"name": "p", "prefixes": ["10.0.0.0/16"]`, `"shared": false, "is_default": false`, `"shared": true`},
+		{"subnetpools", "subnetpool", `"name": "p", "prefixes": ["10.0.0.0/16"]`, `"is_default": false`, `"is_default": true`},
+		{"address-scopes", "address_scope", `"name": "s", "ip_version": 4`, `"shared": false`, `"shared": true`},
+	} {
+		path := "/v2.0/" + tc.plural
+		made := p1.ok(201, "POST", path, fmt.Sprintf(`{%q: {%s, %s}}`, tc.name, tc.body, tc.own), tc.name)
+		p1.fails(403, "PolicyNotAuthorized", "POST", path, fmt.Sprintf(`{%q: {%s, %s}}`, tc.name, tc.body, tc.more))
+		if _, has := made["shared"]; !has || made["shared"] != false {
+			t.Errorf("%s: %v", tc.plural, made)
+		}
+		p1.ok(204, "DELETE", path+"/"+id(made), "", "")
+	}
 }
 
 func TestSubnets(t *testing.T) {

@@ -469,3 +469,24 @@ func TestCandidateWriter(t *testing.T) {
 		}
 	}
 }
+
+// Who made an aggregate finds it again by what he wrote, with or without dashes.
+func TestAggregatesStayAsWritten(t *testing.T) {
+	c := start(t)
+	c.host(hostA, "a", 4)
+	plain := strings.ReplaceAll(agg, "-", "")
+	path := "/resource_providers/" + hostA + "/aggregates"
+	wrote := c.do("PUT", path, o{"resource_provider_generation": 1, "aggregates": []string{plain}})
+	read := c.do("GET", path, nil)
+	for _, a := range []answer{wrote, read} {
+		if d := cmp.Diff([]any{plain}, a.body["aggregates"]); a.status != 200 || d != "" {
+			t.Errorf("%d %s %s", a.status, a.text, d)
+		}
+	}
+	for member, want := range map[string]int{plain: 1, agg: 0} {
+		found, _ := c.do("GET", "/resource_providers?member_of="+member, nil).body["resource_providers"].([]any)
+		if len(found) != want {
+			t.Errorf("member_of=%s: %v", member, found)
+		}
+	}
+}

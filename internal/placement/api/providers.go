@@ -199,7 +199,8 @@ func (a *api) listAggregates(r *httpapi.Request) (*httpapi.Reply, error) {
 	return aggregates(r, p), nil
 }
 
-// setAggregates takes a bare list before 1.19 and an object with the generation since then.
+// setAggregates takes a bare list before 1.19 and an object with the generation since then. Unlike other UUIDs those of aggregates stay as
+// they are written, with or without dashes: who made them compares them with what comes back.
 func (a *api) setAggregates(r *httpapi.Request) (*httpapi.Reply, error) {
 	if _, err := a.svc.Provider(r.Context(), r.Path("uuid")); err != nil {
 		return nil, err
@@ -219,9 +220,6 @@ func (a *api) setAggregates(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	if err != nil {
 		return nil, err
-	}
-	for i, u := range in.Aggregates {
-		in.Aggregates[i] = dashed(u)
 	}
 	p, err := a.svc.ReplaceAggregates(r.Context(), r.Path("uuid"), in.Generation, in.Aggregates)
 	if err != nil {
