@@ -73,7 +73,8 @@ func (w *web) mount(name string, s *httpapi.Service) error {
 	if err != nil {
 		return fmt.Errorf("%s API: %w", name, err)
 	}
-	w.handle(name, h)
+	c := w.app.cfg.CORS
+	w.handle(name, httpapi.Sharing{Origins: c.Origins, Credentials: c.Credentials, Expose: c.Expose, MaxAge: c.MaxAge, Methods: c.Methods, Headers: c.Headers}.Handler(h))
 	return nil
 }
 

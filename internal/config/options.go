@@ -20,6 +20,14 @@ type Config struct {
 		MaxLimit  int      `opt:"max_limit" default:"1000" help:"Largest page of a list."`
 		Pprof     bool     `opt:"pprof" default:"false" help:"Serve profiles under /debug/pprof/ to callers on loopback."`
 	} `section:"api"`
+	CORS struct {
+		Origins     []string `opt:"allowed_origin" default:"" help:"Origins (https://dashboard.example.com, no slash at the end; *: any) whose web pages may use the REST services from a browser; empty: none."`
+		Credentials bool     `opt:"allow_credentials" default:"true" help:"Such pages may send cookies and the like; not those that only * allows."`
+		Expose      []string `opt:"expose_headers" default:"X-Auth-Token,X-Subject-Token,X-Service-Token,X-Openstack-Request-Id,X-OpenStack-Nova-API-Version,OpenStack-API-Version,Location" help:"Headers of answers that such pages may read."`
+		MaxAge      int      `opt:"max_age" default:"3600" help:"Seconds that a browser may remember what is allowed."`
+		Methods     []string `opt:"allow_methods" default:"GET,HEAD,POST,PUT,PATCH,DELETE" help:"Methods that such pages may use."`
+		Headers     []string `opt:"allow_headers" default:"X-Auth-Token,X-Subject-Token,X-Service-Token,X-Openstack-Request-Id,X-OpenStack-Nova-API-Version,OpenStack-API-Version,X-Roles,X-User-Id,X-Tenant-Id,X-Project-Id,X-Identity-Status" help:"Headers that such pages may send."`
+	} `section:"cors"`
 	Database struct {
 		Connection string `opt:"connection" default:"" secret:"yes" help:"sqlite:///PATH, postgres://USER:PASSWORD@HOST/NAME or mysql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in the state directory."`
 	} `section:"database"`

@@ -95,13 +95,19 @@ func tooLarge(limit int64) error {
 
 // checkType accepts application/json and its vendor forms. Text/plain is what some clients send when they mean nothing.
 func (s *Service) checkType(header string) error {
-	if header == "" {
-		if s.StrictTypes {
-			return fault.New(fault.UnsupportedMedia, "The media type None is not supported, use application/json.")
-		}
+	if header == "" && !s.StrictTypes {
 		return nil
 	}
 	t, _, err := mime.ParseMediaType(header)
+	if s.StrictTypes {
+		if err == nil && t == "application/json" {
+			return nil
+		}
+		if header == "" {
+			t = "None"
+		}
+		return fault.New(fault.UnsupportedMedia, "The media type %s is not supported, use application/json.", t)
+	}
 	if err == nil && (t == "application/json" || t == "text/plain" && s.PolicyLast || strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json")) {
 		return nil
 	}

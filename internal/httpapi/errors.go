@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -65,11 +66,17 @@ func ImageErrors(r *Request, e *fault.Error) *Reply {
 		return identityReply(e)
 	}
 	status := e.Kind.Status()
-	title := http.StatusText(status)
-	line := fmt.Sprintf("%d %s", status, title)
 	if strings.Contains(r.HTTP.Header.Get("Accept"), "application/json") {
-		return &Reply{Status: status, Body: map[string]any{"code": line, "title": title, "message": e.Public() + "<br /><br />\n\n\n"}}
+		title := http.StatusText(status)
+		return &Reply{Status: status, Body: map[string]any{"code": fmt.Sprintf("%d %s", status, title), "title": title, "message": e.Public() + "<br /><br />\n\n\n"}}
 	}
+	return page(e)
+}
+
+// page is an error as HTML.
+func page(e *fault.Error) *Reply {
+	status := e.Kind.Status()
+	line := fmt.Sprintf("%d %s", status, http.StatusText(status))
 	page := fmt.Sprintf("<html>\n <head>\n  <title>%s</title>\n </head>\n <body>\n  <h1>%s</h1>\n  %s<br /><br />\n\n\n </body>\n</html>",
 		line, line, html.EscapeString(e.Public()))
 	return (&Reply{Status: status, Body: []byte(page)}).With("Content-Type", "text/html; charset=UTF-8")
@@ -97,7 +104,7 @@ func NetworkErrors(_ *Request, e *fault.Error) *Reply {
 }
 
 // PlacementErrors is {"errors": [{"status", "title", "detail", "request_id", "code"}]}; code is fault.Error.Code, sent since 1.23. A
-// refused microversion also names the bounds.
+// refused microversion also names the bounds. Clients that take no JSON, or HTML rather, get a page or plain text.
 func PlacementErrors(r *Request, e *fault.Error) *Reply {
 	if fromToken(e) {
 		return identityReply(e)
@@ -113,7 +120,47 @@ func PlacementErrors(r *Request, e *fault.Error) *Reply {
 	if e.Kind == fault.NotAcceptable && r.service != nil && r.service.Versions != nil {
 		item["min_version"], item["max_version"] = r.service.Versions.Min.String(), r.service.Versions.Max.String()
 	}
+	switch errorType(r.HTTP.Header.Get("Accept")) {
+	case "text/html":
+		return page(e)
+	case "text/plain":
+		return (&Reply{Status: status, Body: []byte(fmt.Sprintf("%d %s\n\n%s\n", status, http.StatusText(status), e.Public()))}).With("Content-Type", "text/plain; charset=UTF-8")
+	}
 	return &Reply{Status: status, Body: map[string]any{"errors": []any{item}}}
+}
+
+// errorType picks the media type of an error for an Accept header: JSON when there is none or it takes everything, otherwise what it likes
+// best of HTML and JSON, and plain text when it takes neither.
+func errorType(accept string) string {
+	const page, document = "text/html", "application/json"
+	if accept == "" || accept == "*/*" {
+		return document
+	}
+	likes := func(offer string) (best float64) {
+		group, _, _ := strings.Cut(offer, "/")
+		for part := range strings.SplitSeq(accept, ",") {
+			t, params, err := mime.ParseMediaType(strings.TrimSpace(part))
+			if err != nil || t != offer && t != group+"/*" && t != "*/*" {
+				continue
+			}
+			q, err := strconv.ParseFloat(params["q"], 64)
+			if err != nil {
+				q = 1
+			}
+			if t == offer { // what names it decides
+				return q
+			}
+			best = max(best, q)
+		}
+		return best
+	}
+	switch html, data := likes(page), likes(document); {
+	case html == 0 && data == 0:
+		return "text/plain"
+	case data > html:
+		return document
+	}
+	return page
 }
 
 func jsonProblem(err error) string {

@@ -75,9 +75,10 @@ func TestErrorForms(t *testing.T) {
 // placementService is a strict service, as placement is.
 func placementService() *httpapi.Service {
 	v := func(minor int) httpapi.Version { return httpapi.Version{Major: 1, Minor: minor} }
-	return &httpapi.Service{Name: "placement", Auth: tokens{}, WriteError: httpapi.PlacementErrors, StrictTypes: true,
-		Versions: &httpapi.Microversions{Type: "placement", Min: v(0), Max: v(39), Default: v(0), Vary: "openstack-api-version"},
+	return &httpapi.Service{Name: "placement", Auth: tokens{}, WriteError: httpapi.PlacementErrors, StrictTypes: true, NoHead: true,
+		Versions: &httpapi.Microversions{Type: "placement", Min: v(0), Max: v(39), Default: v(0), Loose: true, Vary: "openstack-api-version"},
 		Routes: []httpapi.Route{
+			{Method: "GET", Path: "/", AnyAccept: true, Handle: echo},
 			{Method: "GET", Path: "/traits", Handle: echo},
 			{Method: "PUT", Path: "/traits", Handle: echo},
 			{Method: "PUT", Path: "/any", Body: httpapi.AnyJSON, Handle: echo},
@@ -103,12 +104,22 @@ func TestStrictService(t *testing.T) {
 		contains                 string
 	}{
 		{"accept", "GET", "/traits", "", []string{"Accept: text/html, application/*;q=0.5"}, 200, ""},
-		{"not acceptable", "GET", "/traits", "", []string{"Accept: text/html"}, 406, `"title":"Not Acceptable"`},
-		{"refused by weight", "GET", "/traits", "", []string{"Accept: application/json;q=0"}, 406, ""},
-		{"no content type", "PUT", "/traits", "{}", []string{"Content-Type:"}, 415, ""},
+		{"not acceptable", "GET", "/traits", "", []string{"Accept: image/png, application/json;q=0"}, 406, "406 Not Acceptable\n\nOnly application/json"},
+		{"not acceptable, a page", "GET", "/traits", "", []string{"Accept: text/html"}, 406, "<h1>406 Not Acceptable</h1>"},
+		{"only GET is asked", "PUT", "/traits", "{}", []string{"Accept: text/plain"}, 200, "{}"},
+		{"a route that takes any", "GET", "/", "", []string{"Accept: text/plain"}, 200, ""},
+		{"error as JSON", "GET", "/none", "", []string{"Accept: text/html;q=0.4, */*;q=0.5"}, 404, `"title":"Not Found"`},
+		{"error as JSON for all", "GET", "/none", "", []string{"Accept: */*"}, 404, `"title":"Not Found"`},
+		{"error as a page", "GET", "/none", "", []string{"Accept: text/*, application/json;q=0.9"}, 404, "<title>404 Not Found</title>"},
+		{"body without type", "PUT", "/traits", "{}", []string{"Content-Type:"}, 400, "content-type header required when content-length > 0"},
+		{"no body, no type", "PUT", "/traits", "", []string{"Content-Type:"}, 415, "The media type None is not supported, use application/json"},
+		{"other type", "PUT", "/traits", "{}", []string{"Content-Type: text/plain"}, 415, "The media type text/plain is not supported, use application/json"},
+		{"vendor's type", "PUT", "/traits", "{}", []string{"Content-Type: application/x+json"}, 415, ""},
+		{"with parameters", "PUT", "/traits", "{}", []string{"Content-Type: application/json; charset=utf-8"}, 200, "{}"},
+		{"HEAD", "HEAD", "/traits", "", nil, 405, ""},
 		{"version", "GET", "/traits", "", []string{"OpenStack-API-Version: placement 1.39"}, 200, ""},
 		{"too high", "GET", "/traits", "", []string{"OpenStack-API-Version: placement 1.40"}, 406, `"max_version":"1.39","min_version":"1.0"`},
-		{"malformed", "GET", "/traits", "", []string{"OpenStack-API-Version: placement one"}, 400, "invalid format"},
+		{"malformed", "GET", "/traits", "", []string{"OpenStack-API-Version: placement one"}, 400, "invalid version string: one"},
 		{"any JSON", "PUT", "/any", "[1]", []string{"Content-Type: text/weird"}, 200, `[1]`},
 		{"any JSON, empty", "PUT", "/any", "", nil, 200, ""},
 		{"any JSON, broken", "PUT", "/any", "[", nil, 400, ""},
@@ -128,7 +139,7 @@ func TestStrictService(t *testing.T) {
 			if w.Header().Get("Vary") != "openstack-api-version" || w.Header().Get("X-Compute-Request-Id") != "" {
 				t.Fatal(w.Header())
 			}
-			if !json.Valid(w.Body.Bytes()) {
+			if strings.HasPrefix(w.Header().Get("Content-Type"), "application/json") && !json.Valid(w.Body.Bytes()) {
 				t.Fatalf("not JSON: %s", w.Body)
 			}
 		})

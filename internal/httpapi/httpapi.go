@@ -23,8 +23,10 @@ type Route struct {
 
 	Since, Until Version // microversion range, both ends included; zero: open
 
-	Public bool   // no token needed; Caller is nil when none came
-	Rule   string // policy rule asked before Handle with the caller's own project and user as target; "" when Handle asks itself
+	Public bool // no token needed; Caller is nil when none came
+	// AnyAccept answers whatever the Accept header says, also with Service.StrictTypes.
+	AnyAccept bool
+	Rule      string // policy rule asked before Handle with the caller's own project and user as target; "" when Handle asks itself
 
 	Body    BodyKind
 	MaxBody int64 // bytes; 0: the service's default
@@ -216,8 +218,11 @@ type Service struct {
 	// StrictSlash makes a trailing slash after anything but the service's root, an entry of ProjectSegment or LegacyRoots, or a
 	// project segment a 404: "/servers/" is a server without id. Without it trailing slashes are dropped.
 	StrictSlash bool
-	// StrictTypes asks more of headers: JSON bodies need a Content-Type, and an Accept that excludes application/json is 406.
+	// StrictTypes asks more of headers: JSON bodies need the Content-Type application/json, other bodies any, and a GET whose Accept excludes
+	// application/json is 406.
 	StrictTypes bool
+	// NoHead makes HEAD a method like others: 405 where no route has it. Without it GET routes answer HEAD too.
+	NoHead bool
 	// PolicyLast is the order of compute and block storage: the media type of every request, then query and body, then Route.Rule, so
 	// that a body that does not fit is told as such to everybody who has a token. Without it Route.Rule is asked before the body is read.
 	PolicyLast bool

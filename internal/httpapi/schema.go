@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -36,10 +39,13 @@ func CompileSchema(name string, doc []byte) (Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schema %s: %w", name, err)
 	}
-	return &schema{s}, nil
+	return &schema{s: s, doc: v}, nil
 }
 
-type schema struct{ s *jsonschema.Schema }
+type schema struct {
+	s   *jsonschema.Schema
+	doc any // what s was compiled from
+}
 
 // Validate implements Schema.
 func (s *schema) Validate(doc any) error {
@@ -51,7 +57,73 @@ func (s *schema) Validate(doc any) error {
 	if !errors.As(err, &v) {
 		return fault.Wrap(err, fault.Invalid, "The request could not be validated.")
 	}
-	return fault.New(fault.Invalid, "%s", sentence(worst(v), doc))
+	w := worst(v)
+	value, part := at(doc, w.InstanceLocation), s.part(w)
+	found := &Violation{Rule: explain(w.ErrorKind, value, part.content), schema: part, instance: w.InstanceLocation, value: value}
+	if path := w.ErrorKind.KeywordPath(); len(path) > 0 {
+		found.Keyword = path[len(path)-1]
+	}
+	return fault.Wrap(found, fault.Invalid, "%s", found.sentence())
+}
+
+// Violation is the cause of the error that a Schema gives: which rule a value broke, and where. Services whose clients know another sentence
+// than compute's make it from this.
+type Violation struct {
+	Rule    string // "0 is less than the minimum of 1"
+	Keyword string // the rule's name in JSON Schema: "minimum"
+
+	schema   part
+	instance []string
+	value    any
+}
+
+func (v *Violation) Error() string { return v.Rule }
+
+// Place tells where the rule stands and what broke it, in the notation that clients of the API know:
+// Failed validating 'minimum' in schema['properties']['total']: {'minimum': 1, 'type': 'integer'}  On instance['total']: 0.
+func (v *Violation) Place() string {
+	on := strings.Builder{}
+	for _, key := range v.instance {
+		on.WriteString(step(key))
+	}
+	return fmt.Sprintf("Failed validating %s in schema%s:     %s  On instance%s:     %s", quoted(v.Keyword), v.schema.path, literal(v.schema.content), on.String(), literal(v.value))
+}
+
+// step is one key of a path; the places of a list are numbers.
+func step(key string) string {
+	if _, err := strconv.Atoi(key); err == nil {
+		return "[" + key + "]"
+	}
+	return "[" + quoted(key) + "]"
+}
+
+// sentence is the error in compute's words. Errors about the whole document name no field.
+func (v *Violation) sentence() string {
+	if len(v.instance) == 0 {
+		return v.Rule
+	}
+	return fmt.Sprintf("Invalid input for field/attribute %s. Value: %s. %s", v.instance[len(v.instance)-1], plain(v.value), v.Rule)
+}
+
+// part is a piece of a schema: its path, as ['properties']['total'], and itself.
+type part struct {
+	path    string
+	content any
+}
+
+// part finds the piece of the schema that an error is about.
+func (s *schema) part(v *jsonschema.ValidationError) part {
+	p := part{content: s.doc}
+	_, pointer, _ := strings.Cut(v.SchemaURL, "#")
+	for _, token := range strings.Split(pointer, "/")[1:] {
+		if plain, err := url.PathUnescape(token); err == nil {
+			token = plain
+		}
+		token = strings.ReplaceAll(strings.ReplaceAll(token, "~1", "/"), "~0", "~")
+		p.path += step(token)
+		p.content = at(p.content, []string{token})
+	}
+	return p
 }
 
 // Prune implements Pruner: it drops what additionalProperties refuses, level by level. Alternatives (oneOf, anyOf) are left alone.
@@ -145,19 +217,8 @@ func at(doc any, location []string) any {
 	return doc
 }
 
-// sentence tells an error. Errors about the whole document name no field.
-func sentence(v *jsonschema.ValidationError, doc any) string {
-	value := at(doc, v.InstanceLocation)
-	rule := explain(v.ErrorKind, value)
-	if len(v.InstanceLocation) == 0 {
-		return rule
-	}
-	field := v.InstanceLocation[len(v.InstanceLocation)-1]
-	return fmt.Sprintf("Invalid input for field/attribute %s. Value: %s. %s", field, plain(value), rule)
-}
-
-// explain is the rule that a value broke, in the words that clients of the API know.
-func explain(k jsonschema.ErrorKind, value any) string {
+// explain is the rule that a value broke, in the words that clients of the API know; rules is the schema in which it stands.
+func explain(k jsonschema.ErrorKind, value, rules any) string {
 	switch k := k.(type) {
 	case *kind.Required:
 		return fmt.Sprintf("%s is a required property", quoted(k.Missing[0]))
@@ -169,6 +230,9 @@ func explain(k jsonschema.ErrorKind, value any) string {
 		}
 		if len(names) > 1 {
 			verb = "were"
+		}
+		if patterns, _ := at(rules, []string{"patternProperties"}).(map[string]any); len(patterns) > 0 {
+			return fmt.Sprintf("%s %s not match any of the regexes: %s", strings.Join(names, ", "), map[string]string{"was": "does", "were": "do"}[verb], quotedKeys(patterns))
 		}
 		return fmt.Sprintf("Additional properties are not allowed (%s %s unexpected)", strings.Join(names, ", "), verb)
 	case *kind.Type:
@@ -276,6 +340,14 @@ func writeLiteral(b *strings.Builder, v any) {
 	default:
 		fmt.Fprint(b, v)
 	}
+}
+
+func quotedKeys(m map[string]any) string {
+	keys := slices.Sorted(maps.Keys(m))
+	for i, k := range keys {
+		keys[i] = quoted(k)
+	}
+	return strings.Join(keys, ", ")
 }
 
 func quoted(s string) string {

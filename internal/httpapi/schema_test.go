@@ -19,6 +19,7 @@ const serverSchema = `{"type":"object","required":["server"],"additionalProperti
   "tags":{"type":"array","maxItems":2,"uniqueItems":true,"items":{"type":"string"}},
   "meta":{"type":"object","minProperties":1,"maxProperties":1},
   "free":{"type":"object","properties":{"inner":{"type":"object","additionalProperties":false}}},
+  "labels":{"type":"object","patternProperties":{"^[a-z]+$":{"type":"string"}},"additionalProperties":false},
   "fixed":{"const":"x"},
   "zone":{"type":["string","null"],"format":"az_name"},
   "id":{"type":"string","format":"uuid"}}}}}`
@@ -53,6 +54,8 @@ func TestSchemaSentences(t *testing.T) {
 		`{"server":{"name":""}}`:              "Invalid input for field/attribute name. Value: . '' is too short",
 		`{"server":{"name":"aaaaaaaaaaa"}}`:   "Invalid input for field/attribute name. Value: aaaaaaaaaaa. 'aaaaaaaaaaa' is too long",
 		`{"server":{"name":" a"}}`:            "Invalid input for field/attribute name. Value:  a. An invalid 'name' value was provided. The name must be: printable characters. Can not start or end with whitespace.",
+		in(`"labels":{"b!":"x","a!":"y"}`):    "Invalid input for field/attribute labels. Value: {'a!': 'y', 'b!': 'x'}. 'a!', 'b!' do not match any of the regexes: '^[a-z]+$'",
+		in(`"labels":{"a!":"y"}`):             "Invalid input for field/attribute labels. Value: {'a!': 'y'}. 'a!' does not match any of the regexes: '^[a-z]+$'",
 		in(`"colour":true`):                   "Invalid input for field/attribute server. Value: {'colour': True, 'name': 'n'}. Additional properties are not allowed ('colour' was unexpected)",
 		in(`"count":0`):                       "Invalid input for field/attribute count. Value: 0. 0 is less than the minimum of 1",
 		in(`"count":10`):                      "Invalid input for field/attribute count. Value: 10. 10 is greater than the maximum of 9",
@@ -159,4 +162,22 @@ func FuzzValidate(f *testing.F) {
 		}
 		s.(httpapi.Pruner).Prune(doc)
 	})
+}
+
+// A Violation says which rule was broken and where it stands, for services that word their errors themselves.
+func TestViolation(t *testing.T) {
+	for doc, want := range map[string][3]string{
+		`{"total":0}`:          {"0 is less than the minimum of 1", "minimum", "Failed validating 'minimum' in schema['properties']['total']:     {'minimum': 1, 'type': 'integer'}  On instance['total']:     0"},
+		`{}`:                   {"'total' is a required property", "required", "  On instance:     {}"},
+		`{"total":1,"l":[{}]}`: {"'x' is a required property", "required", "Failed validating 'required' in schema['properties']['l']['items']:     {'required': ['x']}  On instance['l'][0]:     {}"},
+		`{"total":1,"e":3}`:    {"3 is not of type 'null'", "type", "in schema['properties']['e']['allOf'][0]:     {'type': 'null'}"},
+		`{"total":1,"a/b":3}`:  {"3 is not of type 'null'", "type", "in schema['properties']['a/b']:"},
+	} {
+		s := compile(t, `{"type":"object","required":["total"],"properties":{"total":{"type":"integer","minimum":1},"l":{"items":{"required":["x"]}},
+			"e":{"allOf":[{"type":"null"}]},"a/b":{"type":"null"}}}`)
+		var v *httpapi.Violation
+		if err := s.Validate(decode(t, doc)); !errors.As(err, &v) || v.Rule != want[0] || v.Keyword != want[1] || !strings.Contains(v.Place(), want[2]) {
+			t.Errorf("%s: %v: %+v", doc, err, v)
+		}
+	}
 }

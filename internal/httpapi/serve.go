@@ -48,6 +48,8 @@ func CallerOf(ctx context.Context) *auth.Caller {
 
 // endpoint is all routes of one method and path.
 type endpoint struct {
+	method  string
+	pattern string // as the mux has it
 	routes  []*Route
 	params  [][]string // names of the path variables, for each route
 	actions bool       // at least one route is chosen by the body's key
@@ -56,8 +58,9 @@ type endpoint struct {
 // server is a Service made ready.
 type server struct {
 	*Service
-	mux *http.ServeMux
-	log *slog.Logger
+	mux     *http.ServeMux
+	log     *slog.Logger
+	methods map[string][]string // by pattern
 }
 
 // Handler builds the handler of the service. It fails when routes contradict each other or a needed part is missing.
@@ -65,7 +68,7 @@ func (s *Service) Handler() (http.Handler, error) {
 	if s.WriteError == nil {
 		return nil, fmt.Errorf("httpapi: service %s has no WriteError", s.Name)
 	}
-	v := &server{Service: s, mux: http.NewServeMux(), log: s.Log}
+	v := &server{Service: s, mux: http.NewServeMux(), log: s.Log, methods: map[string][]string{}}
 	if v.log == nil {
 		v.log = slog.Default()
 	}
@@ -83,7 +86,8 @@ func (s *Service) Handler() (http.Handler, error) {
 		key := rt.Method + " " + pattern
 		e := ends[key]
 		if e == nil {
-			e = &endpoint{}
+			e = &endpoint{method: rt.Method, pattern: pattern}
+			v.methods[pattern] = append(v.methods[pattern], rt.Method)
 			ends[key] = e
 			order = append(order, key)
 		}
@@ -303,8 +307,11 @@ func (v *server) dispatch(x *exchange, e *endpoint) (*Reply, error) {
 	if x.negotiated != nil {
 		return nil, x.negotiated
 	}
-	if v.StrictTypes && !acceptsJSON(req.HTTP) {
-		return nil, fault.New(fault.NotAcceptable, "Only application/json is provided.")
+	if v.StrictTypes && req.HTTP.ContentLength > 0 && req.HTTP.Header.Get("Content-Type") == "" {
+		return nil, fault.New(fault.Invalid, "content-type header required when content-length > 0: send application/json.")
+	}
+	if v.NoHead && req.HTTP.Method == http.MethodHead && e.method != http.MethodHead {
+		return nil, v.notAllowed(req, strings.Join(v.methods[e.pattern], ", "))
 	}
 	if v.PolicyLast {
 		if err := v.checkType(req.HTTP.Header.Get("Content-Type")); err != nil {
@@ -316,6 +323,9 @@ func (v *server) dispatch(x *exchange, e *endpoint) (*Reply, error) {
 		return nil, err
 	}
 	req.Route, req.params = rt, names
+	if v.StrictTypes && e.method == http.MethodGet && !rt.AnyAccept && !acceptsJSON(req.HTTP) {
+		return nil, fault.New(fault.NotAcceptable, "Only application/json is provided.")
+	}
 	if req.Caller == nil && !rt.Public {
 		return nil, v.unauthorized(nil)
 	}
@@ -441,11 +451,19 @@ func (v *server) missed(x *exchange) (*Reply, error) {
 		}
 	}
 	if status == http.StatusMethodNotAllowed && !v.HideMethods {
-		e := fault.New(fault.NotAllowed, "The method %s is not allowed for this resource.", req.HTTP.Method)
-		e.Header = map[string]string{"Allow": allow}
-		return nil, e
+		if v.NoHead {
+			allow = strings.Replace(allow, ", HEAD", "", 1)
+		}
+		return nil, v.notAllowed(req, allow)
 	}
 	return nil, fault.New(fault.NotFound, "The resource could not be found.")
+}
+
+// notAllowed is the 405 of a path that has other methods.
+func (v *server) notAllowed(req *Request, allow string) *fault.Error {
+	e := fault.New(fault.NotAllowed, "The method %s is not allowed for this resource.", req.HTTP.Method)
+	e.Header = map[string]string{"Allow": allow}
+	return e
 }
 
 // private tells whether any route of the service needs a token.

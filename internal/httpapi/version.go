@@ -29,7 +29,7 @@ func parseLoose(s string) (Version, error) {
 	major, e1 := strconv.Atoi(strings.TrimSpace(a))
 	minor, e2 := strconv.Atoi(strings.TrimSpace(b))
 	if !ok || e1 != nil || e2 != nil {
-		return Version{}, fault.New(fault.Invalid, "API Version String %s is of invalid format. Must be of format MajorNum.MinorNum.", s)
+		return Version{}, fault.New(fault.Invalid, "invalid version string: %s. It must be of the form 1.39, or latest.", s)
 	}
 	return Version{major, minor}, nil
 }

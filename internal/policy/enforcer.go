@@ -11,19 +11,24 @@ import (
 
 // Enforcer is a set of rules made ready. It is immutable and safe for use by many goroutines.
 type Enforcer struct {
-	rules map[string]check
-	text  map[string]string
+	rules  map[string]check
+	text   map[string]string
+	scopes map[string][]Scope // of rules that have some
 }
 
 // New parses the default rules and the overrides of an operator (name to check), which replace defaults or add names. It fails on
 // a rule that does not parse, on a reference to a rule that does not exist, and on rules that refer to each other in a circle.
 func New(defaults []Rule, overrides map[string]string) (*Enforcer, error) {
 	text := make(map[string]string, len(defaults)+len(overrides))
+	scopes := map[string][]Scope{}
 	for _, r := range defaults {
 		if _, twice := text[r.Name]; twice {
 			return nil, fmt.Errorf("policy: rule %s is defined twice", r.Name)
 		}
 		text[r.Name] = r.Check
+		if len(r.Scopes) > 0 {
+			scopes[r.Name] = r.Scopes
+		}
 	}
 	for name, check := range overrides {
 		text[name] = check
@@ -39,14 +44,18 @@ func New(defaults []Rule, overrides map[string]string) (*Enforcer, error) {
 			return nil, err
 		}
 	}
-	return &Enforcer{rules: b.done, text: text}, nil
+	return &Enforcer{rules: b.done, text: text, scopes: scopes}, nil
 }
 
 // Allowed tells whether the caller passes the rule for the target. A rule that does not exist is refused, as is a nil caller
 // by every check but "@".
 func (e *Enforcer) Allowed(rule string, c *auth.Caller, t Target) bool {
 	check, ok := e.rules[rule]
-	return ok && check.allowed(c, t)
+	if !ok || !check.allowed(c, t) {
+		return false
+	}
+	scopes := e.scopes[rule]
+	return len(scopes) == 0 || slices.ContainsFunc(scopes, func(s Scope) bool { return s.has(c) })
 }
 
 // Check gives the text of a rule in force.

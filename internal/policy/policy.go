@@ -11,6 +11,31 @@ type Rule struct {
 	Name        string // "os_compute_api:servers:create"
 	Check       string // in the oslo.policy language: "rule:project_member_or_admin"
 	Description string
+	// Scopes are the scopes of tokens that may ask at all, whatever Check says; empty: any. An operator's own check does not widen them.
+	Scopes []Scope
+}
+
+// Scope is what a token is for.
+type Scope string
+
+// The scopes. A token without any counts as one for a project.
+const (
+	ProjectScope Scope = "project"
+	DomainScope  Scope = "domain"
+	SystemScope  Scope = "system"
+)
+
+// has tells whether a caller's token is of the scope. Callers inside the program are of a project and the system.
+func (s Scope) has(c *auth.Caller) bool {
+	switch {
+	case c == nil:
+		return false
+	case s == SystemScope:
+		return c.System
+	case s == DomainScope:
+		return c.DomainID != ""
+	}
+	return c.ProjectID != "" || !c.System && c.DomainID == ""
 }
 
 // Checker decides. Enforcer is the real one; tests may give their own.

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -271,5 +272,32 @@ func BenchmarkAllowed(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		e.Allowed("x", member, target)
+	}
+}
+
+// A rule with scopes refuses tokens for anything else, whatever the check says; those for nothing count as a project's.
+func TestScopes(t *testing.T) {
+	unscoped, internal := &auth.Caller{UserID: "n"}, auth.Internal("req")
+	for _, c := range []struct {
+		scopes []policy.Scope
+		want   []*auth.Caller
+	}{
+		{nil, []*auth.Caller{nil, member, system, domain, unscoped, internal}},
+		{[]policy.Scope{policy.ProjectScope}, []*auth.Caller{member, unscoped, internal}},
+		{[]policy.Scope{policy.SystemScope}, []*auth.Caller{system, internal}},
+		{[]policy.Scope{policy.DomainScope}, []*auth.Caller{domain}},
+		{[]policy.Scope{policy.SystemScope, policy.DomainScope}, []*auth.Caller{system, domain, internal}},
+	} {
+		for _, overrides := range []map[string]string{nil, {"x": "@"}} {
+			e, err := policy.New([]policy.Rule{{Name: "x", Check: "@", Scopes: c.scopes}}, overrides)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, caller := range []*auth.Caller{nil, member, system, domain, unscoped, internal} {
+				if got, want := e.Allowed("x", caller, nil), slices.Contains(c.want, caller); got != want {
+					t.Errorf("%v, caller %+v: %v, want %v", c.scopes, caller, got, want)
+				}
+			}
+		}
 	}
 }

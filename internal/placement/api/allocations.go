@@ -195,24 +195,6 @@ func (a *api) usages(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := r.Authorize(ruleUsages, map[string]string{"project_id": f.ProjectID}); err != nil {
 		return nil, err
 	}
-	keys := []string{"project_id", "user_id"}
-	if since(r, 38) {
-		keys = append(keys, "consumer_type")
-	}
-	if err := known(q, keys...); err != nil {
-		return nil, err
-	}
-	if !q.Has("project_id") {
-		return nil, invalidQuery("'project_id' is a required property")
-	}
-	for _, k := range keys {
-		if n := len(last(q, k)); q.Has(k) && (n == 0 || n > 255) {
-			return nil, invalidQuery("'%s' must have 1 to 255 characters", k)
-		}
-	}
-	if q.Has("consumer_type") && f.Type != "all" && f.Type != placement.UnknownType && !placement.IsName(f.Type) {
-		return nil, invalidQuery("'%s' does not match '^[A-Z0-9_]+$|^all|^unknown$'", f.Type)
-	}
 	all := f.Type == "all"
 	if all {
 		f.Type = ""

@@ -33,7 +33,7 @@ func New(svc placement.Registry, c Config) (*httpapi.Service, error) {
 	}
 	a := &api{svc: svc, schemas: s}
 	return &httpapi.Service{
-		Name: "placement", Auth: c.Auth, Policy: c.Policy, IdentityURL: c.IdentityURL, WriteError: writeError, StrictTypes: true,
+		Name: "placement", Auth: c.Auth, Policy: c.Policy, IdentityURL: c.IdentityURL, WriteError: writeError, StrictTypes: true, NoHead: true,
 		MaxBody:  16 << 20, // the reshaper carries whole clouds
 		Versions: &httpapi.Microversions{Type: "placement", Min: v(0), Max: v(newest), Default: v(0), Loose: true, Vary: "openstack-api-version"},
 		Routes:   a.routes(),

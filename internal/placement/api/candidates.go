@@ -97,9 +97,6 @@ func candidateQuery(r *httpapi.Request) (q placement.Query, err error) {
 			return q, err
 		}
 	}
-	if !since(r, 25) && !query.Has("resources") {
-		return q, invalidQuery("'resources' is a required property")
-	}
 	for _, suffix := range slices.Sorted(maps.Keys(groups)) {
 		q.Groups = append(q.Groups, *groups[suffix])
 	}
@@ -112,7 +109,7 @@ func wide(r *httpapi.Request, q *placement.Query, key string, values []string) (
 	switch {
 	case key == "limit" && since(r, 16):
 		n, err := strconv.Atoi(values[0])
-		if err != nil || n < 1 || values[0] != strconv.Itoa(n) {
+		if err != nil || n < 1 || values[0] != strconv.Itoa(n) { // the schema has judged the last value only
 			return true, invalidQuery("'%s' does not match '^[1-9][0-9]*$'", values[0])
 		}
 		q.Limit = n

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"errors"
 	"maps"
+	"net/http"
 	"slices"
 
 	"kilonova/internal/fault"
@@ -31,12 +33,16 @@ func (in *inventoryIn) inventory(r *httpapi.Request, provider, class string) (pl
 		inv.AllocationRatio = *in.Ratio
 	}
 	inv = inv.WithDefaults()
-	const why = "Unable to store the inventory of resource provider %s: Invalid inventory for '%s' on resource provider '%s'. The reserved value is %s total."
+	const why = "Unable to %s inventory for resource provider %s: Invalid inventory for '%s' on resource provider '%s'. The reserved value is %s total."
+	verb := "update"
+	if r.HTTP.Method == http.MethodPost {
+		verb = "create"
+	}
 	switch capacity := inv.Capacity(); {
 	case since(r, 26) && capacity < 0:
-		return inv, fault.New(fault.Invalid, why, provider, class, provider, "greater than")
+		return inv, fault.New(fault.Invalid, why, verb, provider, class, provider, "greater than")
 	case !since(r, 26) && capacity <= 0:
-		return inv, fault.New(fault.Invalid, why, provider, class, provider, "greater than or equal to")
+		return inv, fault.New(fault.Invalid, why, verb, provider, class, provider, "greater than or equal to")
 	}
 	return inv, nil
 }
@@ -187,7 +193,11 @@ func (a *api) noDeleteInventories(*httpapi.Request) (*httpapi.Reply, error) {
 func (a *api) deleteInventory(r *httpapi.Request) (*httpapi.Reply, error) {
 	err := a.svc.DeleteInventory(r.Context(), r.Path("uuid"), r.Path("class"))
 	if err != nil {
-		return nil, prefixed(err, fault.Conflict, "Unable to delete inventory of class %s: ", r.Path("class"))
+		err = prefixed(err, fault.Conflict, "Unable to delete inventory of class %s: ", r.Path("class"))
+		if e := (*fault.Error)(nil); errors.As(err, &e) && e.Kind == fault.Conflict {
+			return nil, e.WithCode(placement.CodeConcurrentUpdate) // also for one in use
+		}
+		return nil, err
 	}
 	return httpapi.NoContent(), nil
 }

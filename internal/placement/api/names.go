@@ -99,9 +99,6 @@ func (a *api) deleteClass(r *httpapi.Request) (*httpapi.Reply, error) {
 
 func (a *api) listTraits(r *httpapi.Request) (*httpapi.Reply, error) {
 	q := r.Query()
-	if err := known(q, "name", "associated"); err != nil {
-		return nil, err
-	}
 	var f placement.TraitFilter
 	if q.Has("name") {
 		op, value, ok := strings.Cut(last(q, "name"), ":")

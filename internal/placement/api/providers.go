@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -61,25 +62,8 @@ func (a *api) listProviders(r *httpapi.Request) (*httpapi.Reply, error) {
 }
 
 func providerFilter(r *httpapi.Request) (f placement.Filter, err error) {
-	keys := []string{"name", "uuid"}
-	for _, k := range []struct {
-		minor int
-		name  string
-	}{{3, "member_of"}, {4, "resources"}, {14, "in_tree"}, {18, "required"}} {
-		if since(r, k.minor) {
-			keys = append(keys, k.name)
-		}
-	}
 	q := r.Query()
-	if err := known(q, keys...); err != nil {
-		return f, err
-	}
 	f.Name, f.UUID, f.InTree = last(q, "name"), last(q, "uuid"), last(q, "in_tree")
-	for _, k := range []string{"uuid", "in_tree"} {
-		if q.Has(k) && !id.IsUUID(last(q, k)) {
-			return f, invalidQuery("'%s' is not a 'uuid'", last(q, k))
-		}
-	}
 	if f.MemberOf, f.NotMemberOf, err = parseMemberOf(r, "", q["member_of"]); err != nil {
 		return f, err
 	}
@@ -163,6 +147,9 @@ func (a *api) updateProvider(r *httpapi.Request) (*httpapi.Reply, error) {
 
 func (a *api) deleteProvider(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := a.svc.DeleteProvider(r.Context(), r.Path("uuid")); err != nil {
+		if errors.Is(err, fault.NotFound) {
+			return nil, fault.Wrap(err, fault.NotFound, "No resource provider with uuid %s found for delete.", r.Path("uuid")).WithCode(placement.CodeProviderNotFound)
+		}
 		return nil, err
 	}
 	return httpapi.NoContent(), nil

@@ -3,7 +3,6 @@ package api
 import (
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -19,16 +18,6 @@ func invalidQuery(format string, args ...any) *fault.Error {
 	e := fault.New(fault.Invalid, format, args...)
 	e.Text = badQuery + e.Text
 	return e
-}
-
-// known refuses query keys that are not in the list.
-func known(q url.Values, keys ...string) error {
-	for k := range q {
-		if !slices.Contains(keys, k) {
-			return invalidQuery("Additional properties are not allowed ('%s' was unexpected)", k)
-		}
-	}
-	return nil
 }
 
 // last is the value that counts of a key that should stand once.

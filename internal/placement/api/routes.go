@@ -11,7 +11,7 @@ func (a *api) routes() []httpapi.Route {
 		traits    = "/traits"
 	)
 	return []httpapi.Route{
-		{Method: "GET", Path: "/", Public: true, Handle: a.root},
+		{Method: "GET", Path: "/", Public: true, AnyAccept: true, Handle: a.root},
 
 		{Method: "GET", Path: classes, Since: v(2), Rule: ruleClasses + "list", Handle: a.listClasses},
 		{Method: "POST", Path: classes, Since: v(2), Rule: ruleClasses + "create", Schema: a.schema("class"), Handle: a.createClass},
@@ -20,7 +20,7 @@ func (a *api) routes() []httpapi.Route {
 		{Method: "PUT", Path: classes + "/{name}", Since: v(7), Rule: ruleClasses + "update", Body: httpapi.NoBody, Handle: a.ensureClass},
 		{Method: "DELETE", Path: classes + "/{name}", Since: v(2), Rule: ruleClasses + "delete", Handle: a.deleteClass},
 
-		{Method: "GET", Path: providers, Rule: ruleProviders + "list", Handle: a.listProviders},
+		{Method: "GET", Path: providers, Rule: ruleProviders + "list", Query: a.newestOf("query_providers"), Handle: a.listProviders},
 		{Method: "POST", Path: providers, Until: v(13), Rule: ruleProviders + "create", Schema: a.schema("provider_new_1.0"), Handle: a.createProvider},
 		{Method: "POST", Path: providers, Since: v(14), Rule: ruleProviders + "create", Schema: a.schema("provider_new_1.14"), Handle: a.createProvider},
 		{Method: "GET", Path: provider, Rule: ruleProviders + "show", Handle: a.showProvider},
@@ -45,8 +45,8 @@ func (a *api) routes() []httpapi.Route {
 		{Method: "PUT", Path: provider + "/traits", Since: v(6), Rule: ruleProviderTraits + "update", Schema: a.schema("traits"), Handle: a.setTraits},
 		{Method: "DELETE", Path: provider + "/traits", Since: v(6), Rule: ruleProviderTraits + "delete", Handle: a.deleteTraits},
 
-		{Method: "GET", Path: traits, Since: v(6), Rule: ruleTraits + "list", Handle: a.listTraits},
-		{Method: "GET", Path: traits + "/{name}", Since: v(6), Rule: ruleTraits + "show", Handle: a.showTrait},
+		{Method: "GET", Path: traits, Since: v(6), Rule: ruleTraits + "list", Query: a.schema("query_traits"), Handle: a.listTraits},
+		{Method: "GET", Path: traits + "/{name}", Since: v(6), Rule: ruleTraits + "show", AnyAccept: true, Handle: a.showTrait},
 		{Method: "PUT", Path: traits + "/{name}", Since: v(6), Rule: ruleTraits + "update", Body: httpapi.NoBody, Handle: a.createTrait},
 		{Method: "DELETE", Path: traits + "/{name}", Since: v(6), Rule: ruleTraits + "delete", Handle: a.deleteTrait},
 
@@ -55,8 +55,8 @@ func (a *api) routes() []httpapi.Route {
 		{Method: "PUT", Path: "/allocations/{consumer}", Rule: ruleAllocations + "update", Schema: a.newestOf("allocation"), Handle: a.setAllocations},
 		{Method: "DELETE", Path: "/allocations/{consumer}", Rule: ruleAllocations + "delete", Handle: a.deleteAllocations},
 
-		{Method: "GET", Path: "/allocation_candidates", Since: v(10), Rule: ruleCandidates + "list", Handle: a.candidates},
-		{Method: "GET", Path: "/usages", Since: v(9), Handle: a.usages}, // asks policy about the project of the query
+		{Method: "GET", Path: "/allocation_candidates", Since: v(10), Rule: ruleCandidates + "list", Query: a.newestOf("query_candidates"), Handle: a.candidates},
+		{Method: "GET", Path: "/usages", Since: v(9), Query: a.newestOf("query_usages"), Handle: a.usages}, // asks policy about the project of the query
 		{Method: "POST", Path: "/reshaper", Since: v(30), Rule: ruleReshape, Schema: a.newestOf("reshaper"), Handle: a.reshape},
 	}
 }

@@ -15,7 +15,8 @@ const (
 	ruleReshape        = "placement:reshaper:reshape"
 )
 
-// Rules are the defaults: admin or service for everything, the reshaper for services, and a project's usages also for its readers.
+// Rules are the defaults: admin or service for everything, the reshaper for services, and a project's usages also for its readers; tokens of the
+// system or of a domain pass none.
 func Rules() []policy.Rule {
 	const adminOrService = "rule:admin_or_service_api"
 	rules := []policy.Rule{
@@ -39,6 +40,9 @@ func Rules() []policy.Rule {
 		for _, verb := range fields(g.verbs) {
 			rules = append(rules, policy.Rule{Name: g.prefix + verb, Check: adminOrService, Description: verb + " " + g.noun + "."})
 		}
+	}
+	for i := range rules {
+		rules[i].Scopes = []policy.Scope{policy.ProjectScope}
 	}
 	return rules
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -79,14 +80,27 @@ func schemaDocuments() map[string]document {
 		return object("inventories allocations", document{"inventories": dictionary(uuidKey, inventories(number), 1), "allocations": dictionary(uuidKey, allocation, 0)})
 	}
 	return map[string]document{
-		"class":             object("name", document{"name": className}),
-		"provider_new_1.0":  object("name", document{"name": text(1, 200), "uuid": uuid}),
-		"provider_new_1.14": object("name", document{"name": text(1, 200), "uuid": uuid, "parent_provider_uuid": orNull(uuid)}),
-		"provider_1.0":      object("name", document{"name": text(1, 200)}),
-		"provider_1.14":     object("name", document{"name": text(1, 200), "parent_provider_uuid": orNull(uuid)}),
-		"inventory":         object("total resource_provider_generation", inventory()),
-		"inventory_new":     object("total resource_class", newInventory),
-		"inventories":       inventories(number),
+		"class":               object("name", document{"name": className}),
+		"provider_new_1.0":    object("name", document{"name": text(1, 200), "uuid": uuid}),
+		"provider_new_1.14":   object("name", document{"name": text(1, 200), "uuid": uuid, "parent_provider_uuid": orNull(uuid)}),
+		"provider_1.0":        object("name", document{"name": text(1, 200)}),
+		"provider_1.14":       object("name", document{"name": text(1, 200), "parent_provider_uuid": orNull(uuid)}),
+		"inventory":           object("total resource_provider_generation", inventory()),
+		"inventory_new":       object("total resource_class", newInventory),
+		"inventories":         inventories(number),
+		"query_providers_1.0": query("", "name uuid"), "query_providers_1.3": query("", "name uuid member_of"),
+		"query_providers_1.4": query("", "name uuid member_of resources"), "query_providers_1.14": query("", "name uuid member_of resources in_tree"),
+		"query_providers_1.18":  query("", "name uuid member_of resources in_tree required"),
+		"query_candidates_1.10": query("resources", "resources"), "query_candidates_1.16": query("resources", "resources limit"),
+		"query_candidates_1.17": query("resources", "resources limit required"), "query_candidates_1.21": query("resources", "resources limit required member_of"),
+		"query_candidates_1.25": groups("limit group_policy", "resources required member_of", numbers),
+		"query_candidates_1.31": groups("limit group_policy", "resources required member_of in_tree", numbers),
+		"query_candidates_1.33": groups("limit group_policy", "resources required member_of in_tree", placement.SuffixPattern),
+		"query_candidates_1.35": groups("limit group_policy root_required", "resources required member_of in_tree", placement.SuffixPattern),
+		"query_candidates_1.36": groups("limit group_policy root_required same_subtree", "resources required member_of in_tree", placement.SuffixPattern),
+		"query_traits":          query("", "name associated"),
+		"query_usages_1.9":      query("project_id", "project_id user_id"),
+		"query_usages_1.38":     query("project_id", "project_id user_id consumer_type"),
 		"traits": object("traits resource_provider_generation", document{"resource_provider_generation": number,
 			"traits": document{"type": "array", "items": text(1, 255)}}),
 		"aggregates_1.1": {"type": "array", "items": uuid, "uniqueItems": true},
@@ -108,6 +122,41 @@ func schemaDocuments() map[string]document {
 	}
 }
 
+// numbers are the suffixes of request groups before 1.33.
+const numbers = "[1-9][0-9]*"
+
+// query is a schema of query parameters, each with its last value.
+func query(required, names string) document {
+	properties := document{}
+	for _, name := range fields(names) {
+		d := document{"type": "string"}
+		switch name {
+		case "uuid", "in_tree":
+			d["format"] = "uuid"
+		case "limit":
+			d["pattern"] = "^[1-9][0-9]*$"
+		case "group_policy":
+			d["enum"] = []string{"none", "isolate"}
+		case "project_id", "user_id":
+			d["minLength"], d["maxLength"] = 1, 255
+		case "consumer_type":
+			d["minLength"], d["maxLength"], d["pattern"] = 1, 255, "^[A-Z0-9_]+$|^all$|^unknown$"
+		}
+		properties[name] = d
+	}
+	return object(required, properties)
+}
+
+// groups is query with keys of request groups besides.
+func groups(names, kinds, suffix string) document {
+	d, keys := query("", names), document{}
+	for _, kind := range fields(kinds) {
+		keys["^"+kind+"("+suffix+")?$"] = document{"type": "string"}
+	}
+	d["patternProperties"] = keys
+	return d
+}
+
 func compileSchemas() (map[string]httpapi.Schema, error) {
 	out := map[string]httpapi.Schema{}
 	for name, doc := range schemaDocuments() {
@@ -119,21 +168,43 @@ func compileSchemas() (map[string]httpapi.Schema, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[name] = told{s}
+		out[name] = told{s, "JSON does not validate: "}
+		if strings.HasPrefix(name, "query_") {
+			out[name] = lastValues{told{s, badQuery}}
+		}
 	}
 	return out, nil
 }
 
-// told begins the errors of a schema as placement's clients know them.
-type told struct{ httpapi.Schema }
+// told words the errors of a schema as placement's clients know them.
+type told struct {
+	httpapi.Schema
+	before string
+}
 
 // Validate implements httpapi.Schema.
 func (t told) Validate(doc any) error {
 	err := t.Schema.Validate(doc)
-	if err == nil {
-		return nil
+	var v *httpapi.Violation
+	if !errors.As(err, &v) {
+		return err
 	}
-	return fault.Wrap(err, fault.Invalid, "JSON does not validate: %s", fault.PublicText(err))
+	return fault.Wrap(err, fault.Invalid, "%s%s  %s", t.before, v.Rule, v.Place())
+}
+
+// lastValues judges the last value of each query parameter.
+type lastValues struct{ httpapi.Schema }
+
+// Validate implements httpapi.Schema.
+func (l lastValues) Validate(doc any) error {
+	out := map[string]any{}
+	all, _ := doc.(map[string]any)
+	for key, values := range all {
+		if list, _ := values.([]any); len(list) > 0 {
+			out[key] = list[len(list)-1]
+		}
+	}
+	return l.Schema.Validate(out)
 }
 
 // schema gives the one schema of a name at every version.

@@ -254,7 +254,7 @@ func (s *Service) judge(ctx context.Context, tx *db.Tx, changes []placement.Chan
 				d.add(provider, class, n)
 				inv := providers[provider].shelves[class]
 				if inv == nil {
-					return nil, s.noInventory(ctx, tx, provider, class)
+					return nil, s.noInventory(ctx, tx, changes[i].Consumer.UUID, provider, class)
 				}
 				if n < inv.MinUnit || n > inv.MaxUnit || inv.StepSize > 1 && n%inv.StepSize != 0 {
 					return nil, unable("The requested amount would violate inventory constraints: %d of %s on resource provider %s, "+
@@ -284,13 +284,13 @@ func unable(format string, args ...any) error {
 	return e
 }
 
-func (s *Service) noInventory(ctx context.Context, tx *db.Tx, provider, class string) error {
+func (s *Service) noInventory(ctx context.Context, tx *db.Tx, consumer, provider, class string) error {
 	ok, err := s.knownClass(ctx, tx, class)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return fault.New(fault.Invalid, "Unable to allocate inventory from resource provider %s: No such resource class %s.", provider, class)
+		return fault.New(fault.Invalid, "Unable to allocate inventory for consumer %s: No such resource class %s.", consumer, class)
 	}
 	return unable("Inventory for '%s' on resource provider '%s' invalid.", class, provider)
 }

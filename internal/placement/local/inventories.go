@@ -28,6 +28,7 @@ func (s *Service) setInventory(ctx context.Context, tx *db.Tx, r *candidate.Reco
 		}
 	}
 	if len(inUse) > 0 {
+		slices.SortStableFunc(inUse, func(a, b string) int { return rank(a) - rank(b) })
 		return stillUsed(r.UUID, inUse...)
 	}
 	for _, class := range slices.Sorted(maps.Keys(inv)) {
@@ -47,6 +48,15 @@ func dropInventory(ctx context.Context, tx *db.Tx, r *candidate.Record, class st
 	delete(r.Inventory, class)
 	delete(r.Used, class)
 	return true, nil
+}
+
+// rank is the place of a class in the order of introduction; custom ones come last.
+func rank(class string) int {
+	all := placement.StandardClasses()
+	if i := slices.Index(all, class); i >= 0 {
+		return i
+	}
+	return len(all)
 }
 
 func stillUsed(provider string, classes ...string) error {

@@ -208,24 +208,24 @@ func (s *Service) DeleteClass(ctx context.Context, name string) error {
 		return fault.New(fault.Invalid, "Cannot delete standard resource class %s", name)
 	}
 	return s.db.Write(ctx, func(tx *db.Tx) error {
-		return dropName(ctx, tx, "resource class", `DELETE FROM placement_classes WHERE name = ?`, `SELECT class FROM placement_inventories WHERE class = ? LIMIT 1`, name)
+		return dropName(ctx, tx, "Cannot delete resource class %s. Class is in use in inventory.", "No such resource class %s.", `DELETE FROM placement_classes WHERE name = ?`, `SELECT class FROM placement_inventories WHERE class = ? LIMIT 1`, name)
 	})
 }
 
-func dropName(ctx context.Context, tx *db.Tx, kind, remove, use, name string) error {
+func dropName(ctx context.Context, tx *db.Tx, inUse, missing, remove, use, name string) error {
 	used, err := exists(ctx, tx, use, name)
 	if err != nil {
 		return err
 	}
 	if used {
-		return fault.New(fault.Conflict, "The %s %s is in use: resource providers have it.", kind, name)
+		return fault.New(fault.Conflict, inUse, name)
 	}
 	n, err := tx.Exec(ctx, remove, name)
 	if err != nil {
 		return err
 	}
 	if n == 0 {
-		return fault.New(fault.NotFound, "No such %s %s.", kind, name)
+		return fault.New(fault.NotFound, missing, name)
 	}
 	return nil
 }
@@ -276,6 +276,6 @@ func (s *Service) DeleteTrait(ctx context.Context, name string) error {
 		return fault.New(fault.Invalid, "Cannot delete standard trait %s.", name)
 	}
 	return s.db.Write(ctx, func(tx *db.Tx) error {
-		return dropName(ctx, tx, "trait", `DELETE FROM placement_traits WHERE name = ?`, `SELECT trait FROM placement_provider_traits WHERE trait = ? LIMIT 1`, name)
+		return dropName(ctx, tx, "The trait %s is in use by a resource provider.", "No such trait %s.", `DELETE FROM placement_traits WHERE name = ?`, `SELECT trait FROM placement_provider_traits WHERE trait = ? LIMIT 1`, name)
 	})
 }
