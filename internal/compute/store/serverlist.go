@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,15 +23,20 @@ type ListFilter struct {
 	Equal map[string][]any
 	// Name, IP and IP6 are regular expressions on the name and on any address of that version.
 	Name, Description, IP, IP6 string
-	VMStates                   []string
-	TaskStates                 []string // "" stands for none
-	Locked                     *bool
+	// Match are regular expressions on other columns, named as in Equal; they match anywhere. Numbers are matched as their decimal digits, times as
+	// 2006-01-02T15:04:05Z.
+	Match      map[string]string
+	VMStates   []string
+	TaskStates []string // "" stands for none
+	Locked     *bool
 	// Deleted nil: not deleted only, or both when a Changes bound is set.
-	Deleted                            *bool
+	Deleted *bool
+	// SoftDeleted false leaves soft deleted servers out, true takes them in even where Deleted is true. nil: they are servers as others.
+	SoftDeleted                        *bool
+	Times                              map[string][2]time.Time // bounds of columns that are times, named as in Equal: from the first, before the second
 	ChangesSince, ChangesBefore        time.Time
 	Tags, TagsAny, NotTags, NotTagsAny []string
 	Metadata                           map[string]string
-	MetadataKeys                       []string
 	TerminatedSince, LaunchedBefore    time.Time // of the usage report: alive at some time between them
 	Sort                               []SortKey
 	Marker                             string
@@ -84,26 +90,25 @@ func (w *where) String() string {
 // ListServers gives servers with one query, and another for the documents that the cache does not have. It fails with fault.Invalid for a filter, sort key,
 // pattern or marker that is not known. The servers share memory with the cache: they must not be altered.
 func (s *Store) ListServers(ctx context.Context, q db.Querier, f ListFilter) ([]*compute.Server, error) {
-	query, args, err := s.listQuery(ctx, q, f)
+	match, err := newMatcher(f)
 	if err != nil {
 		return nil, err
 	}
-	match, err := newMatcher(f)
+	query, args, err := s.listQuery(ctx, q, f, match)
 	if err != nil {
 		return nil, err
 	}
 	var rows []serverRow
 	var r serverRow
-	var name, description, addresses string
 	into := r.into()[:5]
 	if match != nil {
-		into = append(into, &name, &description, &addresses)
+		into = append(into, match.into...)
 	}
 	err = scan(ctx, q, query, args, func(scan func(...any) error) error {
 		if err := scan(into...); err != nil {
 			return err
 		}
-		if match != nil && !match.ok(name, description, addresses) {
+		if match != nil && !match.ok() {
 			return nil
 		}
 		rows = append(rows, r)
@@ -167,7 +172,7 @@ func (s *Store) documents(ctx context.Context, q db.Querier, rows []serverRow) (
 // maxIDs is how many ids one query names: prepared statements of few lengths, and below every database's limit of parameters.
 const maxIDs = 500
 
-func (s *Store) listQuery(ctx context.Context, q db.Querier, f ListFilter) (string, []any, error) {
+func (s *Store) listQuery(ctx context.Context, q db.Querier, f ListFilter, match *matcher) (string, []any, error) {
 	var w where
 	if err := f.conditions(&w); err != nil {
 		return "", nil, err
@@ -182,8 +187,8 @@ func (s *Store) listQuery(ctx context.Context, q db.Querier, f ListFilter) (stri
 		}
 	}
 	var b strings.Builder
-	if f.patterned() {
-		b.WriteString(strings.Replace(selectServer, "s.doc FROM", "s.name, COALESCE(s.description, ''), s.addresses FROM", 1))
+	if match != nil {
+		b.WriteString(strings.Replace(selectServer, "s.doc FROM", strings.Join(match.columns, ", ")+" FROM", 1))
 	} else {
 		b.WriteString(strings.Replace(selectServer, ", s.doc FROM", " FROM", 1))
 	}
@@ -191,15 +196,11 @@ func (s *Store) listQuery(ctx context.Context, q db.Querier, f ListFilter) (stri
 	for i, k := range order {
 		b.WriteString([]string{" ORDER BY ", ", "}[min(i, 1)] + k.Key + map[bool]string{true: " DESC"}[k.Desc])
 	}
-	if f.Limit > 0 && !f.patterned() {
+	if f.Limit > 0 && match == nil {
 		b.WriteString(" LIMIT ?")
 		w.args = append(w.args, f.Limit)
 	}
 	return b.String(), w.args, nil
-}
-
-func (f *ListFilter) patterned() bool {
-	return f.Name != "" || f.Description != "" || f.IP != "" || f.IP6 != ""
 }
 
 func (f *ListFilter) conditions(w *where) error {
@@ -208,10 +209,15 @@ func (f *ListFilter) conditions(w *where) error {
 	}
 	changes := !f.ChangesSince.IsZero() || !f.ChangesBefore.IsZero() || !f.TerminatedSince.IsZero()
 	switch {
+	case f.Deleted != nil && *f.Deleted && f.SoftDeleted != nil && *f.SoftDeleted:
+		w.add("(s.deleted = ? OR s.vm_state = ?)", true, compute.VMSoftDeleted)
 	case f.Deleted != nil:
 		w.add("s.deleted = ?", *f.Deleted)
 	case !changes:
 		w.add("s.deleted = 0")
+	}
+	if f.SoftDeleted != nil && !*f.SoftDeleted {
+		w.add("s.vm_state <> ?", compute.VMSoftDeleted)
 	}
 	if f.UserID != "" {
 		w.add("s.user_id = ?", f.UserID)
@@ -228,6 +234,13 @@ func (f *ListFilter) conditions(w *where) error {
 		if name == "host" && !slices.Contains(f.Equal[name], any("")) {
 			w.add("s.host > ''") // of its index
 		}
+	}
+	for _, name := range sortedKeys(f.Times) {
+		col, ok := serverOrder[name]
+		if !ok || !timed(name) {
+			return fault.New(fault.Invalid, "Servers cannot be filtered by the time %s.", name)
+		}
+		w.add(col+" >= ? AND "+col+" < ?", clock.Micros(f.Times[name][0]), clock.Micros(f.Times[name][1]))
 	}
 	if f.VMStates != nil {
 		w.in("s.vm_state", db.Args(f.VMStates))
@@ -275,9 +288,6 @@ func (f *ListFilter) labels(w *where) {
 	}
 	for _, k := range sortedKeys(f.Metadata) {
 		w.add("EXISTS (SELECT 1 FROM compute_server_metadata m WHERE m.server_id = s.id AND m.name = ? AND m.value = ?)", k, f.Metadata[k])
-	}
-	for _, k := range f.MetadataKeys {
-		w.add("EXISTS (SELECT 1 FROM compute_server_metadata m WHERE m.server_id = s.id AND m.name = ?)", k)
 	}
 }
 
@@ -346,48 +356,112 @@ func after(ctx context.Context, q db.Querier, w *where, order []SortKey, marker 
 	return nil
 }
 
-// matcher applies regular expressions, which the databases do not have in common.
-type matcher struct{ name, description, ip4, ip6 *regexp.Regexp }
+// timed tells whether a column of serverOrder is a time.
+func timed(name string) bool { return strings.HasSuffix(name, "_at") }
 
+// matcher applies regular expressions, which the databases do not have in common, to columns that the query gives beside its own.
+type matcher struct {
+	columns []string
+	into    []any // where the columns of the row at hand are read to
+	tests   []func() bool
+}
+
+// newMatcher gives nil for a filter without patterns.
 func newMatcher(f ListFilter) (*matcher, error) {
-	if !f.patterned() {
-		return nil, nil
-	}
 	m := &matcher{}
-	for _, p := range []struct {
-		text, prefix string
-		into         **regexp.Regexp
-	}{{f.Name, "(?i)", &m.name}, {f.Description, "(?i)", &m.description}, {f.IP, "^(?:", &m.ip4}, {f.IP6, "(?i)^(?:", &m.ip6}} {
+	for _, p := range []struct{ column, text string }{{"s.name", f.Name}, {"COALESCE(s.description, '')", f.Description}} {
 		if p.text == "" {
 			continue
 		}
-		text := p.prefix + p.text
-		if strings.HasSuffix(p.prefix, "(?:") { // addresses match from their start
-			text += ")"
-		}
-		re, err := regexp.Compile(text)
+		re, err := pattern("(?i)"+p.text, p.text)
 		if err != nil {
-			return nil, fault.Wrap(err, fault.Invalid, "Invalid filter: %q is not a regular expression.", p.text)
+			return nil, err
 		}
-		*p.into = re
+		text := new(string)
+		m.add(p.column, text, func() bool { return re.MatchString(*text) })
+	}
+	for _, name := range sortedKeys(f.Match) {
+		if err := m.match(name, f.Match[name]); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.addresses(f.IP, f.IP6); err != nil || m.tests == nil {
+		return nil, err
 	}
 	return m, nil
 }
 
-func (m *matcher) ok(name, description, addresses string) bool {
-	if m.name != nil && !m.name.MatchString(name) || m.description != nil && !m.description.MatchString(description) {
-		return false
+func (m *matcher) add(column string, into any, test func() bool) {
+	m.columns, m.into, m.tests = append(m.columns, column), append(m.into, into), append(m.tests, test)
+}
+
+// match adds a pattern on a column named as the API names it.
+func (m *matcher) match(name, text string) error {
+	column, ok := serverOrder[name]
+	if !ok {
+		return fault.New(fault.Invalid, "Servers cannot be filtered by %s.", name)
 	}
-	if m.ip4 == nil && m.ip6 == nil {
-		return true
+	re, err := pattern("(?i)"+text, text)
+	if err != nil {
+		return err
 	}
-	for _, a := range strings.Fields(addresses) {
-		six := strings.Contains(a, ":")
-		if six && m.ip6 != nil && m.ip6.MatchString(a) || !six && m.ip4 != nil && m.ip4.MatchString(a) {
-			return true
+	v := new(any)
+	m.add(column, v, func() bool {
+		switch v := (*v).(type) {
+		case int64:
+			if !timed(name) {
+				return re.MatchString(strconv.FormatInt(v, 10))
+			}
+			return v != 0 && re.MatchString(clock.FromMicros(v).UTC().Format("2006-01-02T15:04:05Z"))
+		case []byte:
+			return re.Match(v)
+		case string:
+			return re.MatchString(v)
 		}
+		return false
+	})
+	return nil
+}
+
+// addresses adds patterns on addresses, of which one must match. A pattern matches from an address's start; as plain text it matches anywhere, which is how
+// the network service looks for a part of an address.
+func (m *matcher) addresses(ip, ip6 string) error {
+	if ip == "" && ip6 == "" {
+		return nil
 	}
-	return false
+	tests := map[bool]func(string) bool{} // by whether it is an address of version 6
+	for six, text := range map[bool]string{false: ip, true: ip6} {
+		if text == "" {
+			continue
+		}
+		re, err := pattern("(?i)^(?:"+text+")", text)
+		if err != nil {
+			return err
+		}
+		part := strings.ToLower(text)
+		tests[six] = func(a string) bool { return re.MatchString(a) || strings.Contains(a, part) }
+	}
+	list := new(string)
+	m.add("s.addresses", list, func() bool {
+		return slices.ContainsFunc(strings.Fields(*list), func(a string) bool {
+			test := tests[strings.Contains(a, ":")]
+			return test != nil && test(a)
+		})
+	})
+	return nil
+}
+
+func (m *matcher) ok() bool {
+	return !slices.ContainsFunc(m.tests, func(test func() bool) bool { return !test() })
+}
+
+// pattern compiles an expression; shown is how the caller wrote it.
+func pattern(text, shown string) (*regexp.Regexp, error) {
+	re, err := regexp.Compile(text)
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Invalid, "Invalid filter: %q is not a regular expression.", shown)
+	}
+	return re, nil
 }
 
 func sortedKeys[V any](m map[string]V) []string {

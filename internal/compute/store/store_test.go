@@ -268,7 +268,7 @@ func TestListFilters(t *testing.T) {
 			case 2:
 				v.LockedBy, v.Locked, v.Host = "owner", true, "c2"
 			case 3:
-				v.Tags, v.Metadata = nil, nil
+				v.Tags, v.Metadata, v.VMState = nil, nil, compute.VMSoftDeleted
 			}
 			if err := s.InsertServer(ctx, tx, v); err != nil {
 				return err
@@ -313,6 +313,15 @@ func TestListFilters(t *testing.T) {
 		"marker":              {store.ListFilter{Marker: ids[2]}, "001 000"},
 		"marker, sorted":      {store.ListFilter{Marker: ids[2], Sort: []store.SortKey{{Key: "host", Desc: true}}}, "004 003 001 000"},
 		"marker, equal keys":  {store.ListFilter{Marker: ids[1], Sort: []store.SortKey{{Key: "hostname"}}, Limit: 2}, "002 003"},
+		"ip part":             {store.ListFilter{IP: "0.0.3"}, "003"},
+		"match":               {store.ListFilter{Match: map[string]string{"host": "^C2", "node": "example"}}, "002"},
+		"match a number":      {store.ListFilter{Match: map[string]string{"power_state": "^(1|4)$"}}, "004 003 002 001 000"},
+		"match no number":     {store.ListFilter{Match: map[string]string{"power_state": "x"}}, ""},
+		"match a time":        {store.ListFilter{Match: map[string]string{"created_at": "^2023-11-14T22:13:2[01]"}, Limit: 1}, "001"},
+		"match no time":       {store.ListFilter{Match: map[string]string{"terminated_at": "."}}, ""},
+		"time":                {store.ListFilter{Times: map[string][2]time.Time{"created_at": {time.Unix(1_700_000_002, 0), time.Unix(1_700_000_003, 0)}}}, "002"},
+		"soft deleted too":    {store.ListFilter{Deleted: &yes, SoftDeleted: &yes}, "005 003"},
+		"not soft deleted":    {store.ListFilter{SoftDeleted: &no}, "004 002 001 000"},
 		"user":                {store.ListFilter{UserID: "nobody"}, ""},
 		"usage, still there":  {store.ListFilter{TerminatedSince: clock.Now().Add(time.Hour), LaunchedBefore: clock.Now()}, "004 003 002 001 000"},
 		"usage, ended within": {store.ListFilter{TerminatedSince: clock.Now().Add(-time.Hour), LaunchedBefore: clock.Now()}, "005 004 003 002 001 000"},
@@ -327,7 +336,7 @@ func TestListFilters(t *testing.T) {
 		})
 	}
 	for name, f := range map[string]store.ListFilter{"sort key": {Sort: []store.SortKey{{Key: "doc"}}}, "column": {Equal: map[string][]any{"doc": {1}}},
-		"pattern": {Name: "("}, "marker": {Marker: "x"}, "foreign marker": {Marker: ids[4], ProjectID: "p1"}} {
+		"matched column": {Match: map[string]string{"doc": "1"}}, "matched pattern": {Match: map[string]string{"host": "("}}, "no time": {Times: map[string][2]time.Time{"host": {}}}, "pattern": {Name: "("}, "marker": {Marker: "x"}, "foreign marker": {Marker: ids[4], ProjectID: "p1"}} {
 		if _, err := s.ListServers(ctx, s.DB, f); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -1,11 +1,11 @@
 package servers
 
 import (
-	"encoding/json"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api/backend"
@@ -54,25 +54,34 @@ func (a api) list(r *httpapi.Request, kind string) (*httpapi.Reply, error) {
 }
 
 // open are the filters that every caller may use, with the minor from which.
-var open = map[string]int{"reservation_id": 1, "name": 1, "display_name": 83, "status": 1, "image": 1, "flavor": 1, "ip": 1, "ip6": 5, "changes-since": 1, "all_tenants": 1,
+var open = map[string]int{"reservation_id": 1, "name": 1, "status": 1, "image": 1, "flavor": 1, "ip": 1, "ip6": 5, "changes-since": 1, "all_tenants": 1,
 	"changes-before": 66, "tags": 26, "tags-any": 26, "not-tags": 26, "not-tags-any": 26, "locked": 73, "availability_zone": 83, "config_drive": 83, "key_name": 83,
-	"created_at": 83, "launched_at": 83, "terminated_at": 83, "power_state": 83, "task_state": 83, "vm_state": 83, "progress": 83, "user_id": 83}
+	"created_at": 83, "launched_at": 83, "terminated_at": 83, "power_state": 83, "task_state": 83, "vm_state": 83, "progress": 83, "user_id": 83, "hostname": 90}
 
 // exact are filters that compare a column with a text.
-var exact = map[string]string{"reservation_id": "reservation_id", "image": "image_ref", "image_ref": "image_ref", "flavor": "flavor", "host": "host", "node": "node",
-	"hostname": "hostname", "key_name": "key_name", "kernel_id": "kernel_id", "ramdisk_id": "ramdisk_id", "availability_zone": "availability_zone", "locked_by": "locked_by",
-	"root_device_name": "root_device_name", "access_ip_v4": "access_ip_v4", "access_ip_v6": "access_ip_v6", "auto_disk_config": "auto_disk_config", "user_id": "user_id"}
+var exact = map[string]string{"image": "image_ref", "image_ref": "image_ref", "flavor": "flavor", "host": "host"}
 
-// numbers are filters that compare a column with an integer.
+// matched are filters that match a part of a column, as a regular expression.
+var matched = map[string]string{"reservation_id": "reservation_id", "node": "node", "hostname": "hostname", "key_name": "key_name", "kernel_id": "kernel_id",
+	"ramdisk_id": "ramdisk_id", "availability_zone": "availability_zone", "locked_by": "locked_by", "root_device_name": "root_device_name", "access_ip_v4": "access_ip_v4",
+	"access_ip_v6": "access_ip_v6", "auto_disk_config": "auto_disk_config"}
+
+// numbers are filters that compare a column with an integer; what is none is matched with its digits.
 var numbers = map[string]string{"power_state": "power_state", "launch_index": "launch_index", "progress": "progress"}
 
-// moments are filters that compare a column with a time.
+// moments are filters that compare a column with a time; what is none is matched with its text.
 var moments = map[string]string{"created_at": "created_at", "launched_at": "launched_at", "terminated_at": "terminated_at"}
+
+// joined are names of parts of a server that are no filters and yet reach this far: they are refused from callers who may use all filters.
+var joined = []string{"block_device_mapping", "services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices"}
 
 // filter reads the query. none tells that nothing can match.
 func (a api) filter(r *httpapi.Request, kind string) (f store.ListFilter, none bool, err error) {
 	q, admin := url.Values{}, r.Allowed(backend.Rule("servers:allow_all_filters"), r.Own())
 	for k, v := range r.Query() {
+		if admin && (slices.Contains(joined, k) || strings.HasPrefix(k, "_")) {
+			return f, false, fault.New(fault.Invalid, "Invalid filter field: %s.", k)
+		}
 		if from, ok := open[k]; admin || ok && backend.Minor(r) >= from {
 			q[k] = v
 		}
@@ -82,14 +91,20 @@ func (a api) filter(r *httpapi.Request, kind string) (f store.ListFilter, none b
 	}
 	f.Equal = map[string][]any{}
 	for k, col := range exact {
-		if v := q.Get(k); v != "" {
+		if v := backend.Last(q, k); v != "" {
 			f.Equal[col] = []any{v}
 		}
 	}
-	if v := q.Get("uuid"); v != "" {
-		f.IDs = q["uuid"]
+	f.Match = map[string]string{}
+	for k, col := range matched {
+		if v := backend.Last(q, k); v != "" {
+			f.Match[col] = v
+		}
 	}
-	f.Name, f.IP, f.IP6 = first(q, "name", "display_name"), q.Get("ip"), q.Get("ip6")
+	if v := backend.Last(q, "uuid"); v != "" {
+		f.IDs = []string{v}
+	}
+	f.Name, f.IP, f.IP6 = first(q, "name", "display_name"), backend.Last(q, "ip"), backend.Last(q, "ip6")
 	f.Description = first(q, "description", "display_description")
 	for _, read := range []func(*httpapi.Request, url.Values, *store.ListFilter) (bool, error){statesOf, typedOf, timesOf, labelsOf, sortOf} {
 		if none, err = read(r, q, &f); err != nil || none {
@@ -101,7 +116,7 @@ func (a api) filter(r *httpapi.Request, kind string) (f store.ListFilter, none b
 
 func first(q url.Values, names ...string) string {
 	for _, n := range names {
-		if v := q.Get(n); v != "" {
+		if v := backend.Last(q, n); v != "" {
 			return v
 		}
 	}
@@ -113,10 +128,10 @@ func (a api) scope(r *httpapi.Request, kind string, q url.Values) (string, error
 	all := false // a project may be named only together with all_tenants
 	if v, given := q["all_tenants"]; given {
 		all = true
-		if v[0] != "" {
-			yes, ok := backend.ParseBool(v[0])
+		if v := v[len(v)-1]; v != "" {
+			yes, ok := backend.ParseBool(v)
 			if !ok {
-				return "", fault.New(fault.Invalid, "Invalid value for all_tenants: %q is not a boolean.", v[0])
+				return "", fault.New(fault.Invalid, "Invalid value for all_tenants: %q is not a boolean.", v)
 			}
 			all = yes
 		}
@@ -141,21 +156,17 @@ func statesOf(r *httpapi.Request, q url.Values, f *store.ListFilter) (bool, erro
 			}
 			return true, nil
 		}
-		if slices.Contains(vms, compute.VMDeleted) {
+		if len(vms) == 1 && vms[0] == compute.VMDeleted {
 			if !r.Caller.IsAdmin() {
 				return false, fault.New(fault.Forbidden, "Only administrators may list deleted instances")
 			}
-			if len(vms) == 1 {
-				f.Deleted = &yes
-			}
+			f.Deleted = &yes
 		}
 		f.VMStates, f.TaskStates = vms, tasks
-	}
-	if v := q["vm_state"]; len(v) > 0 {
+	} else if v := q["vm_state"]; len(v) > 0 {
 		f.VMStates = v
 	}
-	if v := q["task_state"]; len(v) > 0 {
-		f.TaskStates = nil
+	if v := q["task_state"]; len(v) > 0 && f.TaskStates == nil {
 		for _, t := range v {
 			if t == "None" || t == "null" {
 				t = ""
@@ -163,68 +174,71 @@ func statesOf(r *httpapi.Request, q url.Values, f *store.ListFilter) (bool, erro
 			f.TaskStates = append(f.TaskStates, t)
 		}
 	}
-	for _, key := range []string{"deleted", "soft_deleted"} {
-		v := q.Get(key)
-		if v == "" {
-			continue
-		}
-		is, ok := backend.ParseBool(v)
-		switch {
-		case !ok:
-			return false, fault.New(fault.Invalid, "Invalid value for %s: %q is not a boolean.", key, v)
-		case key == "deleted":
-			f.Deleted = &is
-		case is:
-			f.VMStates = []string{compute.VMSoftDeleted}
-		}
+	if v := backend.Last(q, "deleted"); v != "" && f.Deleted == nil {
+		is, _ := backend.ParseBool(v) // what is no boolean asks for what is there
+		f.Deleted = &is
 	}
+	f.SoftDeleted = softDeleted(q, f)
 	return false, nil
+}
+
+// softDeleted tells what becomes of servers that are soft deleted: a list of what is there leaves them out unless it asks for their state, one of what was
+// deleted has them, and one of changes has whatever changed.
+func softDeleted(q url.Values, f *store.ListFilter) *bool {
+	changes := q.Has("changes-since") || q.Has("changes-before")
+	switch is, ok := backend.ParseBool(backend.Last(q, "soft_deleted")); {
+	case ok:
+		return &is
+	case f.Deleted != nil && *f.Deleted:
+		return f.Deleted
+	case f.Deleted == nil && changes, slices.Contains(f.VMStates, compute.VMSoftDeleted):
+		return nil
+	}
+	return new(bool)
 }
 
 // typedOf reads the filters that are numbers and booleans.
 func typedOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error) {
 	for k, col := range numbers {
-		if v := q.Get(k); v != "" {
-			n, err := strconv.ParseInt(v, 10, 64)
-			if err != nil {
-				return false, fault.New(fault.Invalid, "Invalid filter %s: %q is not an integer.", k, v)
-			}
+		v := backend.Last(q, k)
+		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
 			f.Equal[col] = []any{n}
+		} else if v != "" {
+			f.Match[col] = v
 		}
 	}
-	if v := q.Get("config_drive"); v != "" {
+	if v := backend.Last(q, "config_drive"); v != "" {
 		is, ok := backend.ParseBool(v)
 		if !ok {
-			return false, fault.New(fault.Invalid, "Invalid filter config_drive: %q is not a boolean.", v)
+			return true, nil
 		}
 		f.Equal["config_drive"] = []any{is}
 	}
-	if v := q.Get("locked"); v != "" {
+	if v := backend.Last(q, "locked"); v != "" {
 		is, ok := backend.ParseBool(v)
 		if !ok {
 			return false, fault.New(fault.Invalid, "Unrecognized value '%s' for locked; acceptable values are booleans.", v)
 		}
 		f.Locked = &is
 	}
-	if v := q.Get("user_id"); v != "" {
-		f.UserID = v
-	}
+	f.UserID = backend.Last(q, "user_id")
 	return false, nil
 }
 
 // timesOf reads the filters that are times.
 func timesOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error) {
+	f.Times = map[string][2]time.Time{}
 	for k, col := range moments {
-		if v := q.Get(k); v != "" {
-			t, err := backend.Time(k, v)
-			if err != nil {
-				return false, err
-			}
-			f.Equal[col] = []any{t.UnixMicro()}
+		v := backend.Last(q, k)
+		if t, err := backend.Time(k, v); err == nil && len(v) > len(time.DateOnly) {
+			t = t.Truncate(time.Second)
+			f.Times[col] = [2]time.Time{t, t.Add(time.Second)}
+		} else if v != "" {
+			f.Match[col] = v
 		}
 	}
 	for _, k := range []string{"changes-since", "changes-before"} {
-		v := q.Get(k)
+		v := backend.Last(q, k)
 		if v == "" {
 			continue
 		}
@@ -244,41 +258,52 @@ func timesOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error
 	return false, nil
 }
 
-// labelsOf reads the filters on tags and metadata.
+// labelsOf reads the filters on tags.
 func labelsOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error) {
 	for k, into := range map[string]*[]string{"tags": &f.Tags, "tags-any": &f.TagsAny, "not-tags": &f.NotTags, "not-tags-any": &f.NotTagsAny} {
-		if v := q.Get(k); v != "" {
+		if v := backend.Last(q, k); v != "" {
 			*into = strings.Split(v, ",")
 		}
-	}
-	for _, text := range q["metadata"] {
-		m := map[string]string{}
-		if err := json.Unmarshal([]byte(strings.ReplaceAll(text, "'", `"`)), &m); err != nil {
-			return false, fault.Wrap(err, fault.Invalid, "Invalid metadata filter: it must be a JSON object of strings.")
-		}
-		f.Metadata = m
 	}
 	return false, nil
 }
 
-// unsorted are sort keys of joined tables: they are dropped.
-var unsorted = []string{"tenant_id", "project_id", "user_id", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices", "block_device_mapping", "services", "tags",
-	"fault", "deleted", "deleted_at", "id", "internal_id", "cleaned", "shutdown_terminate", "disable_terminate", "cell_name", "default_swap_device", "default_ephemeral_device",
-	"memory_mb", "vcpus", "root_gb", "ephemeral_gb", "architecture", "os_type", "vm_mode", "ephemeral_key_uuid", "user_data", "reservation_id", "migration_context", "key_data",
-	"ec2_ids", "flavor", "old_flavor", "new_flavor", "keypairs", "device_metadata", "numa_topology", "pci_requests", "vcpu_model", "trusted_certs", "resources", "hidden", "launched_on"}
+// unsorted are sort keys that are known and dropped.
+var unsorted = []string{"architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted", "deleted_at", "disable_terminate", "ephemeral_gb",
+	"ephemeral_key_uuid", "id", "key_data", "launched_on", "memory_mb", "os_type", "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode"}
 
-// sortOf reads sort_key and sort_dir.
+// sortOf reads sort_key and sort_dir. Directions belong to keys by their place; a key that has none takes the first one.
 func sortOf(r *httpapi.Request, _ url.Values, f *store.ListFilter) (bool, error) {
-	q := r.Query()
-	dirs := q["sort_dir"]
-	for i, key := range q["sort_key"] {
-		keep := key == "project_id" || key == "user_id"
-		if slices.Contains(unsorted, key) && !keep {
+	keys, dirs := slices.Clone(r.Query()["sort_key"]), slices.Clone(r.Query()["sort_dir"])
+	if len(keys) == 0 {
+		keys = []string{"created_at"}
+	}
+	for i := 0; i < len(keys); {
+		keys[i] = strings.TrimSpace(keys[i])
+		switch key := keys[i]; {
+		case slices.Contains(unsorted, key), key == "locked" && backend.Minor(r) < 73:
+			keys = slices.Delete(keys, i, i+1)
+			if i < len(dirs) {
+				dirs = slices.Delete(dirs, i, i+1)
+			}
 			continue
-		}
-		if (key == "host" || key == "node") && !r.Caller.IsAdmin() {
+		case (key == "host" || key == "node") && !r.Caller.IsAdmin():
 			return false, fault.New(fault.Forbidden, "Only administrators can sort servers by %s", key)
 		}
+		i++
+	}
+	if len(keys) == 0 && len(dirs) == 0 {
+		return false, nil
+	}
+	if len(dirs) > max(len(keys), 1) {
+		return false, fault.New(fault.Invalid, "Sort direction array size exceeds sort key array size")
+	}
+	for i, dir := range dirs {
+		if dirs[i] = strings.TrimSpace(dir); dirs[i] != "asc" && dirs[i] != "desc" {
+			return false, fault.New(fault.Invalid, "Unknown sort direction, must be 'desc' or 'asc'")
+		}
+	}
+	for i, key := range keys {
 		dir := "desc"
 		switch {
 		case i < len(dirs):
@@ -286,13 +311,7 @@ func sortOf(r *httpapi.Request, _ url.Values, f *store.ListFilter) (bool, error)
 		case len(dirs) > 0:
 			dir = dirs[0]
 		}
-		if dir != "asc" && dir != "desc" {
-			return false, fault.New(fault.Invalid, "Unknown sort direction, must be 'desc' or 'asc'")
-		}
 		f.Sort = append(f.Sort, store.SortKey{Key: key, Desc: dir == "desc"})
-	}
-	if len(f.Sort) == 0 && len(dirs) > 0 && dirs[0] == "asc" {
-		f.Sort = []store.SortKey{{Key: "created_at"}}
 	}
 	return false, nil
 }

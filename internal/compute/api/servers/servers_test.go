@@ -150,10 +150,10 @@ func TestListFiltersAndPages(t *testing.T) {
 		{"reader", "?deleted=true", 1, "s3 s2 s1 s0"}, {"reader", "?changes-since=2020-01-01T00:00:00Z", 1, "s3 s2 s1 gone s0"}, {"reader", "?limit=2", 1, "s3 s2"}, {"reader", "?limit=0", 1, ""},
 		{"reader", "?limit=2&marker=" + ids[2], 1, "s1 s0"}, {"reader", "?sort_key=display_name&sort_dir=asc", 1, "s0 s1 s2 s3"}, {"reader", "?ip=10.0.0", 1, "s3 s2 s1 s0"},
 		{"reader", "?ip=10.0.1", 1, ""}, {"reader", "?tags=blue", 26, "s3 s2 s1 s0"}, {"reader", "?not-tags=blue", 26, ""}, {"reader", "?image=" + imageID, 1, "s3 s2 s1 s0"}, {"reader", "?flavor=2", 1, ""},
-		{"reader", "?vm_state=stopped", 82, "s3 s2 s1 s0"}, {"reader", "?vm_state=stopped", 83, "s1"}, {"reader", "?reservation_id=r-2", 1, ""}, {"admin", `?metadata={"a":"b"}`, 1, "s3 s2 s1 s0"},
+		{"reader", "?vm_state=stopped", 82, "s3 s2 s1 s0"}, {"reader", "?vm_state=stopped", 83, "s1"}, {"reader", "?reservation_id=r-2", 1, ""}, {"reader", "?metadata=x&_internal=y", 1, "s3 s2 s1 s0"},
 		{"admin", "?power_state=4", 1, ""}, {"admin", "?uuid=" + ids[0], 1, "s0"},
 	} {
-		got := list(w.ask(c.token, "GET", "/servers"+strings.ReplaceAll(c.query, `"`, "%22"), "", c.minor, 200), "servers", "name")
+		got := list(w.ask(c.token, "GET", "/servers"+c.query, "", c.minor, 200), "servers", "name")
 		if got != c.want {
 			t.Errorf("%s %s at 2.%d: %q, want %q", c.token, c.query, c.minor, got, c.want)
 		}
@@ -162,9 +162,46 @@ func TestListFiltersAndPages(t *testing.T) {
 		"?name=(": 400, "?sort_key=host": 403, "?sort_key=nonsense": 400, "?marker=" + ids[4]: 400} {
 		w.refused("reader", "GET", "/servers/detail"+query, "", 38, code)
 	}
+	for query, text := range map[string]string{"?metadata=x": "Invalid filter field: metadata.", "?_internal=x": "Invalid filter field: _internal.",
+		"?sort_dir=up": "Unknown sort direction, must be 'desc' or 'asc'", "?sort_key=uuid&sort_dir=asc&sort_dir=asc": "Sort direction array size exceeds sort key array size"} {
+		if got := w.refused("admin", "GET", "/servers"+query, "", 1, 400); got != text {
+			t.Errorf("%s: %q", query, got)
+		}
+	}
 	next := w.ask("reader", "GET", "/servers/detail?limit=2&name=s", "", 1, 200)["servers_links"].([]any)[0].(map[string]any)
 	if href := next["href"].(string); !strings.HasSuffix(href, "/v2.1/servers/detail?limit=2&marker="+ids[2]+"&name=s") || next["rel"] != "next" {
 		t.Error(next)
+	}
+}
+
+// TestListMatchesParts: most filters match a part of a text, as regular expressions; a time is matched to its second or by what is written of it.
+func TestListMatchesParts(t *testing.T) {
+	w := newWorld(t)
+	at := time.Date(2026, 3, 4, 5, 6, 7, 800_000_000, time.UTC)
+	for i := range 3 {
+		w.boot(func(s *compute.Server) {
+			s.Name, s.Hostname, s.KeyName, s.Created = fmt.Sprintf("s%d", i), fmt.Sprintf("host-%d.example", i), fmt.Sprintf("key%d", i), at.AddDate(0, 0, i)
+			if i == 2 {
+				s.VMState = compute.VMSoftDeleted
+			}
+		})
+	}
+	for _, c := range []struct {
+		token, query string
+		minor        int
+		want         string
+	}{
+		{"reader", "?key_name=KEY[01]", 83, "s1 s0"}, {"reader", "?key_name=1$", 83, "s1"}, {"reader", "?hostname=t-1.ex", 89, "s1 s0"}, {"reader", "?hostname=t-1.ex", 90, "s1"},
+		{"reader", "?availability_zone=nov", 83, "s1 s0"}, {"admin", "?created_at=2026-03-05", 1, "s1"}, {"admin", "?created_at=2026-03-05T05:06:07Z", 1, "s1"},
+		{"admin", "?created_at=2026-03-05T06:06:07%2B01:00", 1, "s1"}, {"admin", "?created_at=2026-03-05T05:06:08Z", 1, ""}, {"admin", "?power_state=x", 1, ""},
+		{"reader", "?display_name=s1", 83, "s1 s0"}, {"admin", "?display_name=s1", 1, "s1"}, {"admin", "?config_drive=perhaps", 1, ""}, {"reader", "?ip=0.0.5", 1, "s1 s0"},
+		{"reader", "?limit=2&limit=1", 1, "s1"}, {"reader", "?sort_key=vcpus&sort_key=display_name&sort_dir=asc", 74, "s1 s0"}, {"reader", "?sort_key=display_name&sort_key=uuid&sort_dir=asc", 1, "s0 s1"},
+		{"reader", "?status=deleted&status=active", 1, "s1 s0"}, {"reader", "?status=soft_deleted", 1, "s2"}, {"admin", "?deleted=perhaps", 1, "s1 s0"}, {"admin", "?soft_deleted=true", 1, "s2 s1 s0"},
+		{"admin", "?deleted=true", 1, "s2"}, {"admin", "?deleted=true&soft_deleted=false", 1, ""}, {"reader", "?changes-since=2020-01-01T00:00:00Z", 1, "s2 s1 s0"},
+	} {
+		if got := list(w.ask(c.token, "GET", "/servers"+c.query, "", c.minor, 200), "servers", "name"); got != c.want {
+			t.Errorf("%s %s at 2.%d: %q, want %q", c.token, c.query, c.minor, got, c.want)
+		}
 	}
 }
 
