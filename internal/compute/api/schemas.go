@@ -51,11 +51,41 @@ func (l *lazySchema) Validate(doc any) error {
 	return s.Validate(doc)
 }
 
-// Prune implements httpapi.Pruner.
+// Prune implements httpapi.Pruner. Below the legacy root blanks around names do not count either, and user data may be null.
 func (l *lazySchema) Prune(doc any) {
+	trimNames(doc)
 	if s, err := l.load(); err == nil { // Validate, which follows, tells the error
 		if p, ok := s.(httpapi.Pruner); ok {
 			p.Prune(doc)
+		}
+	}
+}
+
+// named are the members of a body whose names the legacy root takes with blanks around them.
+var named = []string{"server", "rebuild", "createImage", "createBackup", "keypair", "aggregate", "flavor"}
+
+// trimNames removes what only the legacy root takes from a body, in place.
+func trimNames(doc any) {
+	body, _ := doc.(map[string]any)
+	for _, key := range named {
+		m, _ := body[key].(map[string]any)
+		trim(m, "name", "availability_zone", "key_name")
+		groups, _ := m["security_groups"].([]any)
+		for _, g := range groups {
+			group, _ := g.(map[string]any)
+			trim(group, "name")
+		}
+		if data, given := m["user_data"]; given && data == nil {
+			delete(m, "user_data")
+		}
+	}
+}
+
+// trim removes the blanks around texts of an object.
+func trim(m map[string]any, names ...string) {
+	for _, name := range names {
+		if text, ok := m[name].(string); ok {
+			m[name] = strings.TrimSpace(text)
 		}
 	}
 }

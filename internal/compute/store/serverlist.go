@@ -210,7 +210,7 @@ func (f *ListFilter) conditions(w *where) error {
 	changes := !f.ChangesSince.IsZero() || !f.ChangesBefore.IsZero() || !f.TerminatedSince.IsZero()
 	switch {
 	case f.Deleted != nil && *f.Deleted && f.SoftDeleted != nil && *f.SoftDeleted:
-		w.add("(s.deleted = ? OR s.vm_state = ?)", true, compute.VMSoftDeleted)
+		w.add("(s.deleted = ? OR s.deleted = ? AND s.vm_state = ?)", true, false, compute.VMSoftDeleted)
 	case f.Deleted != nil:
 		w.add("s.deleted = ?", *f.Deleted)
 	case !changes:

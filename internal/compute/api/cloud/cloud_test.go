@@ -489,6 +489,11 @@ func TestServices(t *testing.T) {
 	if v := list[0].(map[string]any); len(list) != 1 || v["state"] != "down" || v["status"] != "enabled" || v["zone"] != "nova" {
 		t.Error(list)
 	}
+	for query, want := range map[string]int{"?host=c1&host=c3&binary=nova-compute": 1, "?host=&binary=": len(w.ask("admin", "GET", "/os-services", "", 53, 200)["services"].([]any))} {
+		if list := w.ask("admin", "GET", "/os-services"+query, "", 53, 200)["services"].([]any); len(list) != want || want == 1 && list[0].(map[string]any)["host"] != "c3" {
+			t.Error(query, list)
+		}
+	}
 	path := "/os-services/" + w.services[0]
 	got := w.ask("admin", "PUT", path, `{"status":"disabled","disabled_reason":"repair"}`, 53, 200)
 	apitest.CheckAnswer(t, "PUT /os-services/{id}", 53, must(t, got))

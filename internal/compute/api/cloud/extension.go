@@ -115,20 +115,30 @@ func extensionView(alias, name string) document {
 		"namespace": "http://docs.openstack.org/compute/ext/fake_xml", "updated": "2014-12-03T00:00:00Z"}
 }
 
-func (a api) listExtensions(*httpapi.Request) (*httpapi.Reply, error) {
+// extensionsOf gives the extensions that a request sees: the legacy root has one more.
+func extensionsOf(r *httpapi.Request) []document {
 	var out []document
 	for line := range strings.Lines(extensions) {
-		if alias, name, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
-			out = append(out, extensionView(alias, name))
+		alias, name, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok {
+			continue
+		}
+		out = append(out, extensionView(alias, name))
+		if r.Legacy && alias == "OS-EXT-STS" {
+			out = append(out, extensionView("OS-EXT-VIF-NET", "ExtendedVIFNet"))
 		}
 	}
-	return reply("extensions", out), nil
+	return out
+}
+
+func (a api) listExtensions(r *httpapi.Request) (*httpapi.Reply, error) {
+	return reply("extensions", extensionsOf(r)), nil
 }
 
 func (a api) showExtension(r *httpapi.Request) (*httpapi.Reply, error) {
-	for line := range strings.Lines(extensions) {
-		if alias, name, ok := strings.Cut(strings.TrimSpace(line), " "); ok && alias == r.Path("id") {
-			return reply("extension", extensionView(alias, name)), nil
+	for _, x := range extensionsOf(r) {
+		if x["alias"] == r.Path("id") {
+			return reply("extension", x), nil
 		}
 	}
 	return nil, fault.New(fault.NotFound, "There is no extension %s.", r.Path("id"))

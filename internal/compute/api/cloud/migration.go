@@ -84,18 +84,18 @@ func (a api) listMigrations(r *httpapi.Request) (*httpapi.Reply, error) {
 
 // migrationFilter reads the query parameters that exist at a version.
 func migrationFilter(q url.Values, minor int) (store.MigrationFilter, error) {
-	f := store.MigrationFilter{ServerID: q.Get("instance_uuid"), Host: q.Get("host"), SourceHost: q.Get("source_compute"), Type: q.Get("migration_type"), Oldest: minor < 59,
-		ProjectID: q.Get("project_id"), UserID: q.Get("user_id")} // the schema says in which versions there are these two
-	if s := q.Get("status"); s != "" {
+	f := store.MigrationFilter{ServerID: backend.Last(q, "instance_uuid"), Host: backend.Last(q, "host"), SourceHost: backend.Last(q, "source_compute"), Type: backend.Last(q, "migration_type"), Oldest: minor < 59,
+		ProjectID: backend.Last(q, "project_id"), UserID: backend.Last(q, "user_id")} // the schema says in which versions there are these two
+	if s := backend.Last(q, "status"); s != "" {
 		f.Status = []string{s}
 	}
 	var err error
-	if text := q.Get("changes-since"); text != "" && minor >= 59 {
+	if text := backend.Last(q, "changes-since"); text != "" && minor >= 59 {
 		if f.ChangesSince, err = backend.Time("changes-since", text); err != nil {
 			return f, err
 		}
 	}
-	if text := q.Get("changes-before"); text != "" && minor >= 66 {
+	if text := backend.Last(q, "changes-before"); text != "" && minor >= 66 {
 		if f.ChangesBefore, err = backend.Time("changes-before", text); err != nil {
 			return f, err
 		}

@@ -262,4 +262,8 @@ func TestAuditAndExtensions(t *testing.T) {
 		t.Error(n)
 	}
 	w.ask("none", "GET", "/extensions/os-nothing", "", 1, 404)
+	w.ask("none", "GET", "/extensions/OS-EXT-VIF-NET", "", 1, 404)
+	if r := apitest.Call(w.h, "none", "GET", "/v2/extensions/OS-EXT-VIF-NET", "", 0); r.Code != 200 { // clients of the legacy root look for it
+		t.Error(r.Code)
+	}
 }

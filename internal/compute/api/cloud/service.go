@@ -42,9 +42,10 @@ func (a api) listServices(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	q, out := r.Query(), []document{}
+	host, binary := backend.Last(q, "host"), backend.Last(q, "binary")
 	for i := range all {
 		s := &all[i]
-		if q.Has("host") && q.Get("host") != s.Name || q.Has("binary") && q.Get("binary") != s.Binary {
+		if host != "" && host != s.Name || binary != "" && binary != s.Binary {
 			continue
 		}
 		out = append(out, a.serviceView(r, s))

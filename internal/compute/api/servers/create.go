@@ -143,15 +143,18 @@ func (c *creation) counts(context.Context) error {
 
 // rights asks the rules that depend on what the body has.
 func (c *creation) rights(context.Context) error {
-	bySegments := strings.Split(c.in.Zone, ":")
+	if strings.Count(c.in.Zone, ":") > 2 {
+		return fault.New(fault.Invalid, "Unable to parse availability_zone: it must be zone, zone:host or zone:host:node.")
+	}
+	_, host, node := split3(c.in.Zone)
 	for _, need := range []struct {
 		when bool
 		rule string
 	}{
-		{len(c.in.Networks) > 0 && string(c.in.Networks) != "null", backend.Rule("servers:create:attach_network")},
+		{c.wantsNetworks(), backend.Rule("servers:create:attach_network")},
 		{len(c.in.Disks)+len(c.in.OldDisks) > 0, backend.Rule("servers:create:attach_volume")},
 		{c.in.Certs != nil, backend.Rule("servers:create:trusted_certs")},
-		{len(bySegments) > 1, backend.Rule("servers:create:forced_host")},
+		{host+node != "", backend.Rule("servers:create:forced_host")},
 		{c.in.Host != "" || c.in.Node != "", "compute:servers:create:requested_destination"},
 	} {
 		if need.when {
@@ -161,6 +164,15 @@ func (c *creation) rights(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// wantsNetworks tells whether the body asks for interfaces.
+func (c *creation) wantsNetworks() bool {
+	switch text := strings.Join(strings.Fields(string(c.in.Networks)), ""); text {
+	case "", "null", "[]", `"none"`:
+		return false
+	}
+	return true
 }
 
 // basics fills what needs no look-up.
@@ -223,13 +235,8 @@ func (c *creation) files(ctx context.Context) error {
 func (c *creation) place(ctx context.Context) error {
 	in := &c.in
 	zone, host, node := split3(in.Zone)
-	if host != "" || node != "" || strings.Contains(in.Zone, ":") {
-		if in.Host != "" || in.Node != "" {
-			return fault.New(fault.Invalid, "Specifying both host or hypervisor_hostname and an availability zone with a host is not allowed.")
-		}
-		if host == "" && node == "" {
-			return fault.New(fault.Invalid, "Invalid availability_zone %s: it must be zone, zone:host or zone:host:node.", in.Zone)
-		}
+	if host+node != "" && in.Host+in.Node != "" {
+		return fault.New(fault.Invalid, "Specifying both host or hypervisor_hostname and an availability zone with a host is not allowed.")
 	}
 	hosts, err := c.hostsFor(ctx, zone != "" || host+node+in.Host+in.Node != "")
 	if err != nil {
@@ -242,7 +249,13 @@ func (c *creation) place(ctx context.Context) error {
 			return fault.New(fault.Invalid, "Compute host %s could not be found.", want.host+want.node)
 		}
 	}
-	if zone != "" && !slices.ContainsFunc(hosts, func(h compute.Host) bool { return h.Zone == zone }) {
+	switch in := func(h compute.Host) bool { return h.Zone == zone }; {
+	case zone == "":
+	case host != "": // the host counts, and a zone in which it is not binds nobody
+		if !slices.ContainsFunc(hosts, func(h compute.Host) bool { return h.Name == host && in(h) }) {
+			zone = ""
+		}
+	case !slices.ContainsFunc(hosts, func(h compute.Host) bool { return in(h) && !h.Disabled }):
 		return fault.New(fault.Invalid, "The requested availability zone is not available")
 	}
 	if zone == "" {
@@ -256,6 +269,7 @@ func (c *creation) place(ctx context.Context) error {
 	return nil
 }
 
+// hostsFor gives all hosts when they are needed.
 func (c *creation) hostsFor(ctx context.Context, needed bool) ([]compute.Host, error) {
 	if !needed {
 		return nil, nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -120,6 +121,59 @@ func TestCreateNetworkDefaults(t *testing.T) {
 	w.refused("member", "POST", "/servers", create(`"networks":"auto"`), 37, 400)
 }
 
+// TestCreatePlace: a host that an administrator names counts, a zone in which it is not binds nobody, and a zone whose hosts are all disabled is none.
+func TestCreatePlace(t *testing.T) {
+	w := newWorld(t)
+	w.write(func(tx *db.Tx) error {
+		hosts, err := w.store.Hosts(w.Context(), tx)
+		if err != nil {
+			return err
+		}
+		for _, h := range hosts {
+			if h.Name == "c2" {
+				yes := true
+				if err := w.store.SetServiceState(w.Context(), tx, h.ServiceID, &yes, nil, nil); err != nil {
+					return err
+				}
+			}
+		}
+		east := &compute.Aggregate{Name: "east", Metadata: map[string]string{"availability_zone": "east"}}
+		if err := w.store.InsertAggregate(w.Context(), tx, east); err != nil {
+			return err
+		}
+		return w.store.AddAggregateHost(w.Context(), tx, east.ID, "c2")
+	})
+	at := func(zone string) string { return create(onA, `"availability_zone":"`+zone+`"`) }
+	for zone, want := range map[string]string{"nova:c1": "nova", "east:c1": "", "nowhere:c2": "", "east:c2:c2.example": "east", "::c1.example": "", "nova": "nova"} {
+		s := w.create("admin", at(zone), 1)
+		got := ""
+		if s.PinnedZone != nil {
+			got = *s.PinnedZone
+		}
+		if got != want {
+			t.Errorf("%s: pinned to %q, want %q", zone, got, want)
+		}
+	}
+	for _, c := range []struct {
+		token, zone string
+		code        int
+	}{{"member", "east", 400}, {"member", "nova:c1:c1:x", 400}, {"member", "nova:c1", 403}, {"member", "::", 202}, {"admin", "nova:nobody", 400}} {
+		w.call(c.token, "POST", "/servers", at(c.zone), 1, c.code)
+	}
+}
+
+// TestCreateReferences: a flavor may be named by its address, and security groups without a name are passed over.
+func TestCreateReferences(t *testing.T) {
+	w := newWorld(t)
+	body := `{"server":{"name":"x","imageRef":"` + imageID + `","flavorRef":"http://elsewhere/v2.1/flavors/2?x=/",` + onA + `,"security_groups":[{}]}}`
+	if s := w.create("member", body, 1); s.Flavor.FlavorID != "2" || !slices.Equal(s.SecurityGroups, []string{"default"}) {
+		t.Fatal(s.Flavor.FlavorID, s.SecurityGroups)
+	}
+	if got := w.refused("member", "POST", "/servers", strings.Replace(body, "flavors/2", "flavors/17", 1), 1, 400); got != "Flavor 17 could not be found." {
+		t.Fatal(got)
+	}
+}
+
 func TestCreateSeveral(t *testing.T) {
 	w := newWorld(t, func(o *backend.Options) { o.Quota = store.Limits{"instances": 5} })
 	w.create("member", create(onA, `"min_count":"2","max_count":3`), 37)
@@ -213,7 +267,7 @@ func TestCreateRefusals(t *testing.T) {
 		"net external":       {create(`"networks":[{"uuid":"` + netOut + `"}]`), 37, "member", 403, "It is not allowed to create an interface on external network " + netOut},
 		"port unknown":       {create(`"networks":[{"port":"` + id.UUID() + `"}]`), 37, "member", 400, "could not be found."},
 		"port in use":        {create(`"networks":[{"port":"` + portUsed + `"}]`), 37, "member", 409, "Port " + portUsed + " is still in use."},
-		"port twice":         {create(`"networks":[{"port":"` + portFree + `"},{"port":"` + portFree + `"}]`), 37, "member", 400, "more than once"},
+		"port twice":         {create(`"networks":[{"port":"` + portFree + `"},{"port":"` + portFree + `"}]`), 37, "member", 400, "was specified twice: you cannot attach a port multiple times."},
 		"port and address":   {create(`"networks":[{"port":"` + portFree + `","fixed_ip":"10.0.0.3"}]`), 37, "member", 400, "cannot be used with port"},
 		"address in use":     {create(`"networks":[{"uuid":"` + netA + `","fixed_ip":"10.0.0.9"}]`), 37, "member", 400, "Fixed IP address 10.0.0.9 is already in use on instance other."},
 		"address elsewhere":  {create(`"networks":[{"uuid":"` + netA + `","fixed_ip":"10.9.0.9"}]`), 37, "member", 400, "is not a valid ip address for network " + netA},
@@ -289,5 +343,40 @@ func TestHostnames(t *testing.T) {
 	s := w.create("member", `{"server":{"name":"é","imageRef":"`+imageID+`","flavorRef":"1","networks":"none"}}`, 37)
 	if s.Hostname != "server-"+s.ID {
 		t.Error(s.Hostname)
+	}
+}
+
+// TestLegacyNames: below /v2 blanks around names do not count, where /v2.1 refuses them.
+func TestLegacyNames(t *testing.T) {
+	w := newWorld(t)
+	body := `{"server":{"name":"  old client ","imageRef":"` + imageID + `","flavorRef":"1","networks":[{"uuid":"` + netA + `"}],"availability_zone":" nova ",
+		"security_groups":[{"name":" web "}],"user_data":null,"metadata":{"name":" kept "},"colour":1}}`
+	w.refused("member", "POST", "/servers", body, 1, 400)
+	out := apitest.Call(w.h, "member", "POST", "/v2/servers", body, 0)
+	if out.Code != 202 {
+		t.Fatal(out.Body.String())
+	}
+	var doc struct{ Server struct{ ID string } }
+	if err := json.Unmarshal(out.Body.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	s := w.server(doc.Server.ID)
+	if s.Name != "old client" || *s.PinnedZone != "nova" || !slices.Equal(s.SecurityGroups, []string{"web"}) || s.UserData != "" || s.Metadata["name"] != " kept " {
+		t.Fatalf("%+v", s)
+	}
+	boot := "/v2/servers/" + w.boot().ID
+	for _, c := range [][3]string{{"PUT", boot, `{"server":{"name":" renamed "}}`}, {"POST", boot + "/action", `{"createImage":{"name":" copy "}}`}, {"POST", "/v2/os-keypairs", `{"keypair":{"name":" key "}}`}} {
+		if out := apitest.Call(w.h, "member", c[0], c[1], c[2], 0); out.Code >= 300 {
+			t.Errorf("%s %s: %s", c[0], c[1], out.Body)
+		}
+	}
+	if out := apitest.Call(w.h, "member", "PUT", boot, `{"server":{"name":"   "}}`, 0); out.Code != 400 {
+		t.Error(out.Code)
+	}
+	if _, err := w.store.KeyPair(w.Context(), w.store.DB, "member", "key"); err != nil {
+		t.Error(err)
+	}
+	if got := w.server(strings.TrimPrefix(boot, "/v2/servers/")).Name; got != "renamed" {
+		t.Error(got)
 	}
 }

@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api/backend"
@@ -35,7 +36,7 @@ const noVolumes = "This cloud has no volume service configured: volumes and snap
 
 // image resolves image, flavor and block devices, and judges whether they fit.
 func (c *creation) image(ctx context.Context) error {
-	f, err := c.flavor(ctx, c.r, string(c.in.FlavorRef))
+	f, err := c.flavor(ctx, c.r, lastOf(string(c.in.FlavorRef)))
 	if err != nil {
 		return err
 	}
@@ -65,6 +66,12 @@ func (c *creation) image(ctx context.Context) error {
 	}
 	c.server.BlockDevices = devices
 	return nil
+}
+
+// lastOf gives the id at the end of a reference, which may be the address of what it names.
+func lastOf(ref string) string {
+	ref, _, _ = strings.Cut(ref, "?")
+	return ref[strings.LastIndex(ref, "/")+1:]
 }
 
 // applyImage keeps of an image what a server remembers.

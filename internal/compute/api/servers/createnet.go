@@ -93,7 +93,7 @@ func (c *creation) automaticNetwork(ctx context.Context) error {
 func (c *creation) nic(ctx context.Context, e networkEntry, seen map[string]bool) (*compute.NICRequest, error) {
 	if e.Port != "" {
 		if seen[e.Port] {
-			return nil, fault.New(fault.Invalid, "Port %s is given more than once.", e.Port)
+			return nil, fault.New(fault.Invalid, "Port ID '%s' was specified twice: you cannot attach a port multiple times.", e.Port)
 		}
 		seen[e.Port] = true
 		return c.portNIC(ctx, e)
@@ -224,7 +224,7 @@ func (c *creation) portsLeft(ctx context.Context) error {
 func (c *creation) securityGroups(ctx context.Context) error {
 	names := []string{}
 	for _, g := range c.in.Groups {
-		if !slices.Contains(names, g.Name) {
+		if g.Name != "" && !slices.Contains(names, g.Name) {
 			names = append(names, g.Name)
 		}
 	}

@@ -54,7 +54,7 @@ func (a api) changeGroups(r *httpapi.Request, action, rule string, change func(h
 		return nil, err
 	}
 	if len(ports) == 0 {
-		return nil, fault.New(fault.Invalid, "Instance %s has no ports: it cannot have security groups.", s.ID)
+		return nil, fault.New(fault.NotFound, "Instance %s has no ports that could have security groups.", s.ID)
 	}
 	changed := false
 	for _, p := range ports {

@@ -227,6 +227,14 @@ func TestUpdate(t *testing.T) {
 	if got := w.server(s.ID); got.PinnedZone == nil || *got.PinnedZone != "nova" {
 		t.Fatal(got.PinnedZone)
 	}
+	w.call("member", "PUT", p, `{"server":{"pinned_availability_zone":"nova"}}`, 104, 200) // again
+	if got := w.refused("member", "PUT", p, `{"server":{"pinned_availability_zone":"elsewhere"}}`, 104, 409); !strings.HasPrefix(got, "Cannot change pinned availability zone directly.") {
+		t.Fatal(got)
+	}
+	w.call("member", "PUT", p, `{"server":{"pinned_availability_zone":null}}`, 104, 200)
+	if got := w.server(s.ID); got.PinnedZone != nil {
+		t.Fatal(*got.PinnedZone)
+	}
 	w.refused("member", "PUT", "/servers/"+id.UUID(), `{"server":{"name":"x"}}`, 1, 404)
 }
 

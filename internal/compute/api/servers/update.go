@@ -75,14 +75,16 @@ func (in *updateBody) apply(s *compute.Server) error {
 	return nil
 }
 
-// pin binds a server to the zone it is in, or lets it go.
+// pin binds a server to the zone it is in, or lets it go. A server that is bound is let go before it can be bound elsewhere.
 func pin(s *compute.Server, zone *string) error {
-	if zone == nil {
+	switch {
+	case zone == nil:
 		s.PinnedZone = nil
 		return nil
-	}
-	if s.AvailabilityZone == "" || *zone != s.AvailabilityZone {
-		return fault.New(fault.Conflict, "Instance %s can only be pinned to the availability zone it is in, not to %s.", s.ID, *zone)
+	case s.PinnedZone != nil && *s.PinnedZone != *zone:
+		return fault.New(fault.Conflict, "Cannot change pinned availability zone directly. Unpin first by setting pinned_availability_zone to null.")
+	case s.PinnedZone == nil && (s.AvailabilityZone == "" || *zone != s.AvailabilityZone):
+		return fault.New(fault.Conflict, "Server can only be pinned to its current availability zone '%s', but '%s' was requested.", s.AvailabilityZone, *zone)
 	}
 	s.PinnedZone = zone
 	return nil

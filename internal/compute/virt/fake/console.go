@@ -52,7 +52,7 @@ func (d *Driver) Console(ctx context.Context, id, kind string) (*virt.ConsoleEnd
 	if err != nil {
 		return nil, err
 	}
-	if err := wantRunning(g); err != nil {
+	if err := wantRunning(g); err != nil && g.Power != virt.Paused {
 		return nil, err
 	}
 	at, err := d.consoles.listen(ctx, line{id, kind}, func(c net.Conn) error { return serve(c, g) })

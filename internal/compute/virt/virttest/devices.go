@@ -65,6 +65,13 @@ func testConsole(t *testing.T, b *bench) {
 	}
 	_, err := a.Console(b.ctx(t), spec.ID, "teletype")
 	wantKind(t, "unknown kind", err, fault.NotImplemented)
+	if p, ok := b.Driver.(virt.Pauser); ok && found > 0 { // a paused guest still shows its screen
+		must(t, "pause", p.Pause(b.ctx(t), spec.ID))
+		if _, err := a.Console(b.ctx(t), spec.ID, "vnc"); !errors.Is(err, fault.NotImplemented) {
+			must(t, "console of a paused guest", err)
+		}
+		must(t, "unpause", p.Unpause(b.ctx(t), spec.ID))
+	}
 	must(t, "power off", b.Driver.PowerOff(b.ctx(t), spec.ID, 0))
 	_, err = a.Console(b.ctx(t), spec.ID, "vnc")
 	if !errors.Is(err, fault.NotImplemented) {
