@@ -76,7 +76,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		path := strings.TrimPrefix(rest, "//")
 		d.path = path
 		layer, err := fileLayer()
-		if err != nil {
+		if err = errors.Join(err, stablePlans()); err != nil {
 			return nil, err
 		}
 		if d.pool, err = sql.Open("sqlite", sqliteDSN(path, layer)+"&_pragma=query_only(1)&_pragma=cache_size(-2000)"); err != nil {

@@ -49,9 +49,6 @@ func fileLayer() (string, error) {
 // at looks at memory that SQLite has allocated, which Go's collector neither knows nor moves.
 func at[T any](p uintptr) *T { return *(**T)(unsafe.Pointer(&p)) }
 
-// funcPointer is a function as SQLite's tables hold it.
-func funcPointer[T any](f T) uintptr { return *(*uintptr)(unsafe.Pointer(&f)) }
-
 // function is the function of an entry of SQLite's tables.
 func function[T any](p uintptr) T { return *(*T)(unsafe.Pointer(&p)) }
 
