@@ -34,6 +34,9 @@ func (s *Server) HoldQuota(cores, ramMB int64) {
 	s.System[sysHeld] = fmt.Sprint(cores, ramMB)
 }
 
+// SysMigration is the key of Server.System that holds, while a server is resized, the uuid of its migration record.
+const SysMigration = "migration"
+
 // SysClaim is the key of Server.System that holds what the server has of its host by name.
 const SysClaim = "claim"
 

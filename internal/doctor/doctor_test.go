@@ -11,7 +11,6 @@ import (
 	"kilonova/internal/clock"
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/command"
-	"kilonova/internal/compute/flow"
 	"kilonova/internal/compute/owed"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/compute/virt"
@@ -194,7 +193,7 @@ func TestEachBreachIsFound(t *testing.T) {
 			})
 			p.change(alice, func(s *compute.Server) {
 				f := s.Flavor
-				s.VMState, s.OldFlavor, s.Host, s.ComputeID, s.System = compute.VMResized, &f, "h2", node2, map[string]string{flow.SysMigration: ghost}
+				s.VMState, s.OldFlavor, s.Host, s.ComputeID, s.System = compute.VMResized, &f, "h2", node2, map[string]string{compute.SysMigration: ghost}
 			})
 			p.held[node2] = p.held[node1]
 			p.ports[0].HostID = "h2"

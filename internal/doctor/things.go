@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"kilonova/internal/compute"
-	"kilonova/internal/compute/flow"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -238,7 +237,7 @@ func (l *look) judgeGuests(owes map[string]bool) {
 
 // wayBack tells whether a host keeps the guest of a server that was resized away and not confirmed.
 func (l *look) wayBack(s *compute.Server, host string) bool {
-	m, ok := l.moving[s.System[flow.SysMigration]]
+	m, ok := l.moving[s.System[compute.SysMigration]]
 	return ok && m.SourceHost == host
 }
 

@@ -198,7 +198,7 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 	if err != nil {
 		return nil, err
 	}
-	places, err := c.cfg.Store.GroupPlaces(ctx, c.cfg.DB, g.ID)
+	places, err := c.cfg.Store.GroupPlaces(ctx, c.cfg.DB, g.ID, g.Policy)
 	if err != nil {
 		return nil, err
 	}

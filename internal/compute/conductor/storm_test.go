@@ -56,8 +56,12 @@ func runStorm(t *testing.T, several bool) {
 		s.kills = append(s.kills, s.host(name(i), stormHost()))
 	}
 	s.stop()
+	for _, g := range groupRaces() {
+		s.groups = append(s.groups, s.group(g))
+	}
 	for range rounds {
 		s.round()
+		s.policies()
 	}
 	s.heal()
 	s.judge()
@@ -86,6 +90,7 @@ type storm struct {
 	mu      sync.Mutex
 	rnd     *rand.Rand
 	kills   []func()
+	groups  []string // of groupRaces
 	servers []string
 	ops     []string
 }
@@ -152,8 +157,11 @@ func (s *storm) work() {
 	}
 	s.mu.Unlock()
 	if server == "" || s.n(3) == 0 {
-		exact := s.n(3) == 0
+		exact, group := s.n(3) == 0, s.n(3*len(s.groups))
 		r := s.record(func(v *compute.Server) {
+			if group < len(s.groups) {
+				v.GroupID = s.groups[group]
+			}
 			if v.ImageID = id.UUID(); exact {
 				v.Flavor.ExtraSpecs = map[string]string{"hw:cpu_policy": "dedicated"}
 			}
@@ -274,6 +282,19 @@ func (s *storm) parts() {
 	s.t.Log(pinned, "servers hold pinned CPUs")
 }
 
+// policies demands that the places of all servers, as they are at this moment, keep the policies of their groups.
+func (s *storm) policies() {
+	s.t.Helper()
+	members := map[string][]*compute.Server{}
+	for _, server := range s.servers {
+		v := s.get(server)
+		members[v.GroupID] = append(members[v.GroupID], v)
+	}
+	for i, g := range groupRaces() {
+		g.policyHolds(s.cloud, members[s.groups[i]])
+	}
+}
+
 func (s *storm) judge() {
 	s.t.Helper()
 	states := map[string]int{}
@@ -301,6 +322,7 @@ func (s *storm) judge() {
 	s.settle()
 	s.must(errors.Join(s.con.Reconcile().Debts(s.ctx), s.con.Reconcile().Orphans(s.ctx), s.con.Reconcile().Claims(s.ctx)))
 	s.healthy()
+	s.policies()
 	s.parts()
 	for _, server := range s.servers {
 		if v := s.get(server); v.Deleted.IsZero() {

@@ -133,7 +133,7 @@ func (w *world) wholeDevices(servers []*compute.Server) (bad []string) {
 	known, bound := map[string]bool{}, map[string]bool{}
 	for _, s := range servers {
 		known[s.ID+" "+s.Host] = true
-		if m, err := w.store.Migration(ctx, w.db, s.System[SysMigration]); err == nil && s.System[SysMigration] != "" {
+		if m, err := w.store.Migration(ctx, w.db, s.System[compute.SysMigration]); err == nil && s.System[compute.SysMigration] != "" {
 			known[m.UUID+" "+m.SourceHost] = true
 		}
 		for _, v := range compute.DevicesOf(s.VIFs) {

@@ -160,7 +160,7 @@ func (f *flows) resizeDone(ctx context.Context, tx *db.Tx, r *operation.Run) err
 		}
 		settle(s, placeOf(r))
 		s.VMState = compute.VMResized
-		setSystem(s, map[string]string{SysOldVMState: src.VMState, SysMigration: src.Migration, SysResizedAt: nowText()})
+		setSystem(s, map[string]string{SysOldVMState: src.VMState, compute.SysMigration: src.Migration, SysResizedAt: nowText()})
 	})
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func (f *flows) resized(ctx context.Context, r *operation.Run) (*compute.Server,
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := f.Store.Migration(ctx, f.Store.DB, s.System[SysMigration])
+	m, err := f.Store.Migration(ctx, f.Store.DB, s.System[compute.SysMigration])
 	if err != nil {
 		return nil, nil, fault.Wrap(err, fault.Invalid, "Instance %s has no finished migration to confirm or revert.", s.ID)
 	}
@@ -218,7 +218,7 @@ func (f *flows) confirmRelease(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
-	return f.release(ctx, s.System[SysMigration])
+	return f.release(ctx, s.System[compute.SysMigration])
 }
 
 // resizeEnded clears what a resize left in the server and closes its migration record.
@@ -226,7 +226,7 @@ func (f *flows) resizeEnded(ctx context.Context, tx *db.Tx, r *operation.Run, st
 	var migration string
 	err := f.update(ctx, tx, r, func(s *compute.Server) {
 		power(r, s)
-		migration = s.System[SysMigration]
+		migration = s.System[compute.SysMigration]
 		if s.VMState == compute.VMResized {
 			s.VMState = compute.VMActive
 			if off(s) || s.System[SysOldVMState] == compute.VMStopped && s.PowerState != compute.PowerRunning {
@@ -238,7 +238,7 @@ func (f *flows) resizeEnded(ctx context.Context, tx *db.Tx, r *operation.Run, st
 		}
 		s.OldFlavor = nil
 		s.HoldQuota(0, 0)
-		setSystem(s, map[string]string{SysOldVMState: "", SysMigration: "", SysResizedAt: ""})
+		setSystem(s, map[string]string{SysOldVMState: "", compute.SysMigration: "", SysResizedAt: ""})
 	})
 	if err != nil {
 		return err
@@ -274,7 +274,7 @@ func (f *flows) closeResize(ctx context.Context, r *operation.Run) error {
 	if s.OldFlavor == nil || s.VMState == compute.VMResized && r.Kind != compute.OpSoftDelete {
 		return nil
 	}
-	m, err := f.Store.Migration(ctx, f.Store.DB, s.System[SysMigration])
+	m, err := f.Store.Migration(ctx, f.Store.DB, s.System[compute.SysMigration])
 	if err != nil {
 		return err
 	}
@@ -307,6 +307,9 @@ func (f *flows) revertStop(ctx context.Context, r *operation.Run) error {
 	if err != nil {
 		return err
 	}
+	if err := f.revertAllowed(ctx, s, m); err != nil {
+		return err
+	}
 	o := originOf(s)
 	o.Migration = m.UUID
 	r.Set(varFrom, o)
@@ -324,6 +327,16 @@ func (f *flows) revertStop(ctx context.Context, r *operation.Run) error {
 	return f.bind(ctx, r, s, src)
 }
 
+// revertAllowed judges the policy of the server's group and marks the migration: from then on both hosts count as places of the server.
+func (f *flows) revertAllowed(ctx context.Context, s *compute.Server, m *compute.Migration) error {
+	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {
+		if err := f.Store.GuardRevert(ctx, tx, s); err != nil {
+			return err
+		}
+		return f.setMigration(ctx, tx, m.UUID, "reverting")
+	})
+}
+
 // sourcePlace tells where a migration came from: its allocations name the provider, the host's record the zone.
 func (f *flows) sourcePlace(ctx context.Context, m *compute.Migration) (Place, error) {
 	h, err := f.Store.Host(ctx, f.Store.DB, m.SourceHost)
@@ -338,16 +351,31 @@ func (f *flows) sourcePlace(ctx context.Context, m *compute.Migration) (Place, e
 	return p, err
 }
 
+// revertStart is the undo of revertStop: the server is again as it was while it waited to be confirmed.
 func (f *flows) revertStart(ctx context.Context, r *operation.Run) error {
-	o := from(r)
-	if o.Host == "" {
-		return nil
-	}
 	s, err := f.Store.ServerAny(ctx, f.Store.DB, r.Object)
 	if err != nil {
 		return gone(err)
 	}
-	if o.Host == placeOf(r).Host {
+	if err := f.startAgain(ctx, r, s); err != nil {
+		return err
+	}
+	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {
+		return gone(f.Store.UpdateMigration(ctx, tx, s.System[compute.SysMigration], func(m *compute.Migration) error {
+			if m.Status == "reverting" {
+				m.Status = "finished"
+			}
+			return nil
+		}))
+	})
+}
+
+func (f *flows) startAgain(ctx context.Context, r *operation.Run, s *compute.Server) error {
+	o := from(r)
+	switch o.Host {
+	case "": // nothing was done
+		return nil
+	case placeOf(r).Host:
 		return f.moveDevices(ctx, r, s, o.Place)
 	}
 	if err := f.bind(ctx, r, s, o.Place); err != nil {

@@ -14,10 +14,9 @@ import (
 	"kilonova/internal/fault"
 )
 
-// Keys of Server.System.
+// Keys of Server.System; compute.SysMigration and compute.SysClaim are others.
 const (
 	SysOldVMState    = "old_vm_state"     // while resized: what it was before
-	SysMigration     = "migration"        // while resized: uuid of the migration record
 	SysSoftDeletedAt = "soft_deleted_at"  // microseconds
 	SysShelvedImage  = "shelved_image_id" // while shelved
 	SysShelvedAt     = "shelved_at"       // microseconds

@@ -443,7 +443,7 @@ func (w *world) whole() []string {
 			say("server %s is %s and has an old flavor", s.ID, s.VMState)
 		}
 		if s.VMState == compute.VMResized || s.OldFlavor != nil {
-			m, err := w.store.Migration(ctx, w.db, s.System[SysMigration])
+			m, err := w.store.Migration(ctx, w.db, s.System[compute.SysMigration])
 			if err != nil {
 				say("resized server without migration: %v", err)
 				continue

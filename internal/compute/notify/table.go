@@ -75,7 +75,7 @@ func byScheduler(o *occasion) string { return "nova-scheduler:" + o.n.cfg.Host }
 
 // onOldHost is where a resized server was before.
 func onOldHost(o *occasion) string {
-	m, err := o.n.cfg.Store.Migration(o.ctx, o.tx, o.server.System[flow.SysMigration])
+	m, err := o.n.cfg.Store.Migration(o.ctx, o.tx, o.server.System[compute.SysMigration])
 	if err != nil { // it was purged: the host the server is on speaks
 		return onServer(o)
 	}

@@ -61,7 +61,7 @@ func Defaults() Config {
 	}
 }
 
-// GroupOf makes a Group of a server group: places are the hosts of each member, by server id (two while it moves); server is the one that is scheduled and own where
+// GroupOf makes a Group of a server group: places are the hosts of each member, by server id (more than one while it moves); server is the one that is scheduled and own where
 // it is.
 func GroupOf(g *compute.ServerGroup, places map[string][]string, server, own string) *Group {
 	out := &Group{ID: g.ID, Policy: g.Policy, MaxPerHost: g.MaxPerHost, Hosts: map[string]int{}, OwnHost: own}
@@ -71,6 +71,9 @@ func GroupOf(g *compute.ServerGroup, places map[string][]string, server, own str
 		}
 		for _, h := range hosts {
 			out.Hosts[h]++
+		}
+		if len(hosts) > 1 {
+			out.Moving++
 		}
 	}
 	return out

@@ -56,7 +56,8 @@ type Group struct {
 	ID         string
 	Policy     string         // affinity, anti-affinity, soft-affinity, soft-anti-affinity
 	MaxPerHost int            // rule max_server_per_host; 0: 1
-	Hosts      map[string]int // members on each host, the server itself not counted
+	Hosts      map[string]int // members on each host, on their way to it or kept a place there; the server itself not counted
+	Moving     int            // members that are in more than one place: nobody knows yet where they will be
 	OwnHost    string         // where the server itself is now; "" while it is new
 }
 

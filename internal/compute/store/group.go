@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -129,15 +130,26 @@ func (s *Store) ReserveMembers(ctx context.Context, tx *db.Tx, groupID, user str
 // moving are the states of migrations whose destination counts as a place of the server.
 var moving = []string{"accepted", "queued", "preparing", "running", "pre-migrating", "migrating", "post-migrating"}
 
-// groupPlaces selects where the members of a group are, and where those are going that move.
+// groupPlaces selects where the members of a group are, where those are going that move, and where those may go back to that are being, or may yet be, reverted.
 var groupPlaces = "SELECT s.id, s.host FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id WHERE m.group_id = ? AND s.deleted = 0 AND s.host > ''" +
 	" UNION SELECT s.id, g.dest_host FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id JOIN compute_migrations g ON g.server_id = m.server_id" +
-	" WHERE m.group_id = ? AND s.deleted = 0 AND g.dest_host > '' AND g.status IN (" + db.In(len(moving)) + ")"
+	" WHERE m.group_id = ? AND s.deleted = 0 AND g.dest_host > '' AND g.status IN (" + db.In(len(moving)) + ")" +
+	" UNION SELECT s.id, g.source_host FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id JOIN compute_migrations g ON g.server_id = m.server_id" +
+	" WHERE m.group_id = ? AND s.deleted = 0 AND s.host > '' AND g.status IN (?, ?)"
 
-// GroupPlaces gives the hosts of each member of a group that is on a host: the one where it is and, while it moves, the one where it is going.
-func (s *Store) GroupPlaces(ctx context.Context, q db.Querier, groupID string) (map[string][]string, error) {
+// GroupPlaces gives the hosts of each member of a group that is on a host, as its policy counts them: the host where it is; while it moves, also the one where it is going, for it may
+// end on either; and from a resize or cold migration until its end, the host that it came from.
+//
+// While such a one waits to be confirmed, the host that it came from counts only where members must not meet: it is kept free of others, as Nova's last check before a build keeps
+// it. For members that must be together it does not count: there would be no host left that is right for both ends, and until a person confirms, which may be never, no member
+// could be built, which Nova lets pass. They are built beside the server where it is, and a revert that would then part them is refused (GuardRevert).
+func (s *Store) GroupPlaces(ctx context.Context, q db.Querier, groupID, policy string) (map[string][]string, error) {
+	back := "reverting"
+	if policy == "anti-affinity" || policy == "soft-anti-affinity" {
+		back = "finished"
+	}
 	out := map[string][]string{}
-	err := scan(ctx, q, groupPlaces, append([]any{groupID, groupID}, db.Args(moving)...), func(scan func(...any) error) error {
+	err := scan(ctx, q, groupPlaces, append(append([]any{groupID, groupID}, db.Args(moving)...), groupID, "reverting", back), func(scan func(...any) error) error {
 		var server, host string
 		err := scan(&server, &host)
 		out[server] = append(out[server], host)
@@ -149,7 +161,7 @@ func (s *Store) GroupPlaces(ctx context.Context, q db.Querier, groupID string) (
 	return out, nil
 }
 
-// GuardGroup fails with fault.Conflict when a server of a group may not be on host beside, or apart from, the members that are on hosts now or on their way. It locks
+// GuardGroup fails with fault.Conflict when a server of a group may not be on host beside, or apart from, the places of the other members (GroupPlaces). It locks
 // the group until the transaction ends: called in the transaction that writes a server's host, or the destination of its move, it lets no two servers past each other. A group that is gone forbids
 // nothing; the soft policies are wishes and forbid nothing either.
 func (s *Store) GuardGroup(ctx context.Context, tx *db.Tx, groupID, serverID, host string) error {
@@ -164,16 +176,17 @@ func (s *Store) GuardGroup(ctx context.Context, tx *db.Tx, groupID, serverID, ho
 	} else if err != nil {
 		return fmt.Errorf("guard server group: %w", err)
 	}
-	places, err := s.GroupPlaces(ctx, tx, groupID)
+	places, err := s.GroupPlaces(ctx, tx, groupID, policy)
 	if err != nil {
 		return err
 	}
 	delete(places, serverID)
-	here, elsewhere := 0, 0
+	here, elsewhere := 0, 0 // members that may come to be on the host, and that may come to be on another
 	for _, at := range places {
 		if slices.Contains(at, host) {
 			here++
-		} else {
+		}
+		if slices.ContainsFunc(at, func(h string) bool { return h != host }) {
 			elsewhere++
 		}
 	}
@@ -184,6 +197,26 @@ func (s *Store) GuardGroup(ctx context.Context, tx *db.Tx, groupID, serverID, ho
 		return fault.New(fault.Conflict, "Anti-affinity instance group policy was violated.")
 	}
 	return nil
+}
+
+// GuardRevert is GuardGroup for a server whose resize shall be reverted: it goes back to where its migration came from. Without a migration there is nothing to judge.
+func (s *Store) GuardRevert(ctx context.Context, tx *db.Tx, v *compute.Server) error {
+	if v.GroupID == "" {
+		return nil
+	}
+	m, err := s.Migration(ctx, tx, v.System[compute.SysMigration])
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = s.GuardGroup(ctx, tx, v.GroupID, v.ID, m.SourceHost)
+	if errors.Is(err, fault.Conflict) {
+		return fault.Wrap(err, fault.Conflict, "Instance %s cannot go back to host %s, because of other members of its server group: %s", v.ID, m.SourceHost, fault.PublicText(err)).
+			WithHint("Confirm the resize, or move or delete those members of the group first.")
+	}
+	return err
 }
 
 // tellMember tells that a new server is in its group.

@@ -1,6 +1,7 @@
 package servers_test
 
 import (
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -290,4 +291,31 @@ func TestHypervisorLacks(t *testing.T) {
 	w.call("member", "POST", "/servers/"+w.boot().ID+"/action", `{"pause":null}`, 1, 202)
 	w.host.traits = nil // not described yet
 	w.call("member", "POST", "/servers/"+w.boot().ID+"/action", `{"suspend":null}`, 1, 202)
+}
+
+// TestRevertAgainstTheGroup: a revert that would part a server from its group is refused at once, with what to do.
+func TestRevertAgainstTheGroup(t *testing.T) {
+	w := newWorld(t)
+	const group, migration = "77777777-2222-4333-8444-555555555556", "77777777-2222-4333-8444-555555555557"
+	w.write(func(tx *db.Tx) error {
+		return w.store.InsertGroup(t.Context(), tx, &compute.ServerGroup{ID: group, Name: "g", ProjectID: apitest.Project, UserID: "member", Policy: "affinity"})
+	})
+	s := w.boot(func(s *compute.Server) {
+		s.VMState, s.OldFlavor, s.GroupID, s.System = compute.VMResized, &s.Flavor, group, map[string]string{compute.SysMigration: migration}
+	})
+	w.write(func(tx *db.Tx) error {
+		return w.store.InsertMigration(t.Context(), tx, &compute.Migration{UUID: migration, ServerID: s.ID, Type: "resize", Status: "finished", SourceHost: "before", DestHost: s.Host})
+	})
+	other := w.boot(func(s *compute.Server) { s.GroupID = group })
+	revert := func() *httptest.ResponseRecorder {
+		return apitest.Call(w.h, "member", "POST", "/v2.1/servers/"+s.ID+"/action", `{"revertResize":null}`, 1)
+	}
+	want := "Instance " + s.ID + " cannot go back to host before, because of other members of its server group: Affinity instance group policy was violated."
+	if r := revert(); r.Code != 409 || !strings.Contains(r.Body.String(), want) || !strings.Contains(r.Body.String(), "Confirm the resize") {
+		t.Fatalf("%d %s", r.Code, r.Body)
+	}
+	w.write(func(tx *db.Tx) error { return w.store.DeleteServer(t.Context(), tx, other.ID) })
+	if r := revert(); r.Code != 202 {
+		t.Fatalf("%d %s", r.Code, r.Body)
+	}
 }

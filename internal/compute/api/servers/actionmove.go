@@ -8,6 +8,7 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/api/backend"
 	"kilonova/internal/compute/store"
+	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
 )
@@ -58,7 +59,7 @@ func (a api) resize(r *httpapi.Request) (*httpapi.Reply, error) {
 	return empty()
 }
 
-// revertResize gives a resized server its old flavor back, if the quota has room for what that had more.
+// revertResize gives a resized server its old flavor back, if the quota has room for what that had more and the policy of its group allows it on its old host.
 func (a api) revertResize(r *httpapi.Request) (*httpapi.Reply, error) {
 	s, err := a.Server(r, "id", backend.Rule("servers:revert_resize"))
 	if err != nil {
@@ -68,6 +69,14 @@ func (a api) revertResize(r *httpapi.Request) (*httpapi.Reply, error) {
 	if s.OldFlavor != nil {
 		if more := larger(s.OldFlavor, &s.Flavor); more != (store.Usage{}) {
 			req.Before, req.Change = a.reserve(r.Context(), s, more), hold(s, more)
+		}
+	}
+	if reserve := req.Before; s.GroupID != "" {
+		req.Before = func(tx *db.Tx) error {
+			if err := a.Store.GuardRevert(r.Context(), tx, s); err != nil || reserve == nil {
+				return err
+			}
+			return reserve(tx)
 		}
 	}
 	if err := a.Accept(r, s, req); err != nil {

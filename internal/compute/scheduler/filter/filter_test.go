@@ -188,6 +188,7 @@ func TestFilters(t *testing.T) {
 		{"ServerGroupAffinityFilter", "empty group", nil, req{Group: &scheduler.Group{Policy: "affinity"}}, host{Host: "h"}, ""},
 		{"ServerGroupAffinityFilter", "elsewhere", nil, req{Group: &scheduler.Group{ID: "g", Policy: "affinity", Hosts: map[string]int{"x": 1}}}, host{Host: "h"}, "group g"},
 		{"ServerGroupAffinityFilter", "together", nil, req{Group: &scheduler.Group{Policy: "affinity", Hosts: map[string]int{"h": 1}}}, host{Host: "h"}, ""},
+		{"ServerGroupAffinityFilter", "on its way", nil, req{Group: &scheduler.Group{ID: "g", Policy: "affinity", Hosts: map[string]int{"h": 1, "x": 1}, Moving: 1}}, host{Host: "h"}, "on its way"},
 		{"ServerGroupAffinityFilter", "other policy", nil, req{Group: &scheduler.Group{Policy: "anti-affinity", Hosts: map[string]int{"x": 1}}}, host{Host: "h"}, ""},
 		{"ServerGroupAntiAffinityFilter", "apart", nil, req{Group: &scheduler.Group{Policy: "anti-affinity", Hosts: map[string]int{"x": 1}}}, host{Host: "h"}, ""},
 		{"ServerGroupAntiAffinityFilter", "together", nil, req{Group: &scheduler.Group{Policy: "anti-affinity", Hosts: map[string]int{"h": 1}}}, host{Host: "h"}, "1 are allowed"},

@@ -17,7 +17,7 @@ func groupAntiAffinity(_ *scheduler.Config, r *scheduler.Request) (*scheduler.Ch
 			return r.Group.OwnHost != "" && h.Host == r.Group.OwnHost || r.Group.Hosts[h.Host] < most
 		},
 		Why: func(h *scheduler.HostState) string {
-			return fmt.Sprintf("it has %d members of the server group %s, %d are allowed", r.Group.Hosts[h.Host], r.Group.ID, most)
+			return fmt.Sprintf("it has, or awaits, %d members of the server group %s, %d are allowed", r.Group.Hosts[h.Host], r.Group.ID, most)
 		},
 		Near: func(h *scheduler.HostState) float64 { return float64(r.Group.Hosts[h.Host]) },
 	}, nil
