@@ -40,10 +40,11 @@ type options struct {
 
 // cloud is the process that is measured.
 type cloud struct {
-	cmd *exec.Cmd
-	log *os.File
-	url string
-	dir string
+	cmd   *exec.Cmd
+	ended chan error // gets what the process ended with
+	log   *os.File
+	url   string
+	dir   string
 }
 
 func startCloud(o options, dir string, hosts int) (*cloud, time.Duration, error) {
@@ -62,10 +63,15 @@ func startCloud(o options, dir string, hosts int) (*cloud, time.Duration, error)
 	if err := c.cmd.Start(); err != nil {
 		return nil, 0, err
 	}
+	c.ended = make(chan error, 1)
+	go func() { c.ended <- c.cmd.Wait() }()
 	for time.Since(began) < 2*time.Minute {
 		b, err := os.ReadFile(logFile.Name())
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, errors.Join(err, c.stop())
+		}
+		if len(c.ended) > 0 {
+			return nil, 0, fmt.Errorf("the program ended (%v) and said: %s", <-c.ended, b)
 		}
 		if _, rest, ok := strings.Cut(string(b), "kilonova is ready: "); ok && strings.Contains(rest, "\n") {
 			c.url, _, _ = strings.Cut(rest, " ")
@@ -81,10 +87,8 @@ func (c *cloud) stop() error {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- c.cmd.Wait() }()
 	select {
-	case err := <-done:
+	case err := <-c.ended:
 		return err
 	case <-time.After(time.Minute):
 		return errors.Join(errors.New("the program did not stop within a minute"), c.cmd.Process.Kill())
