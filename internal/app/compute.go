@@ -41,6 +41,7 @@ func (a *App) startStore(ctx context.Context) error {
 	if a.parts.store, err = store.New(ctx, a.db); err != nil {
 		return err
 	}
+	a.parts.store.Zone = a.cfg.Compute.DefaultZone
 	a.parts.agents = &command.Client{Bus: a.bus}
 	return a.startNotifier(ctx)
 }

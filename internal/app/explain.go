@@ -86,6 +86,7 @@ func withConductor(ctx context.Context, cfg *config.Config, f func(a *App, c *co
 	if a.parts.store, err = store.New(ctx, d); err != nil {
 		return err
 	}
+	a.parts.store.Zone = a.cfg.Compute.DefaultZone
 	if a.parts.network, err = networklocal.New(ctx, networklocal.Config{DB: d}); err != nil {
 		return err
 	}

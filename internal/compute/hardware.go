@@ -3,6 +3,7 @@ package compute
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // HostCell is one NUMA node of a host, what it has (the host's agent reports it) and what servers hold of it (conductors add it from the claims).
@@ -182,6 +183,9 @@ func NeedsClaim(f *Flavor, props map[string]string) bool {
 	for k := range f.ExtraSpecs {
 		switch k {
 		case "hw:cpu_policy", "hw:numa_nodes", "hw:mem_page_size", "pci_passthrough:alias":
+			return true
+		}
+		if strings.HasPrefix(k, "resources") && strings.HasSuffix(k, ":PCPU") {
 			return true
 		}
 	}

@@ -161,6 +161,12 @@ func TestFailedMovesAreSeen(t *testing.T) {
 			if diff := cmp.Diff(m.migration, strings.Join(c.migrations(s.ID), ", ")); diff != "" {
 				t.Errorf("migrations: %s", diff)
 			}
+			if named := m.in == any(compute.LiveMigrateInput{Host: "h3"}); named {
+				ms, err := c.store.Migrations(c.ctx, c.db, store.MigrationFilter{ServerID: s.ID})
+				if err != nil || len(ms) != 1 || ms[0].DestHost != "h3" {
+					t.Errorf("the host that was asked for is not on record: %+v (%v)", ms, err)
+				}
+			}
 			if diff := cmp.Diff(m.events, c.events(op)); diff != "" {
 				t.Errorf("events: %s", diff)
 			}

@@ -65,9 +65,17 @@ func (f *flows) openMigration(kind func(r *operation.Run) string, status string)
 		}
 		m := compute.Migration{UUID: migrationID(r), ServerID: s.ID, Type: kind(r), Status: status, SourceHost: s.Host, SourceNode: s.Node, OldFlavorID: s.Flavor.ID,
 			NewFlavorID: s.Flavor.ID, ProjectID: s.ProjectID, UserID: r.User}
-		var in compute.ResizeInput
-		if r.Kind == compute.OpResize && r.Bind(&in) == nil && !in.Migrate {
-			m.NewFlavorID = in.Flavor.ID
+		switch r.Kind {
+		case compute.OpResize:
+			var in compute.ResizeInput
+			if r.Bind(&in) == nil && !in.Migrate {
+				m.NewFlavorID = in.Flavor.ID
+			}
+		case compute.OpLiveMigrate, compute.OpEvacuate: // the host that was asked for is on record also when it will not do
+			var in struct{ Host string }
+			if r.Bind(&in) == nil {
+				m.DestHost = in.Host
+			}
 		}
 		return f.Store.InsertMigration(ctx, tx, &m)
 	}

@@ -53,13 +53,9 @@ type GuestCell struct {
 
 // TopologyOf reads what the flavor and the image ask for; nil when nothing is asked. Contradictions are fault.Invalid.
 func TopologyOf(r *Request) (*Topology, error) {
-	policy, bad := r.FlavorOrImage("cpu_policy")
-	if bad {
-		return nil, conflict("hw:cpu_policy", "hw_cpu_policy")
-	}
-	threads, bad := r.FlavorOrImage("cpu_thread_policy")
-	if bad {
-		return nil, conflict("hw:cpu_thread_policy", "hw_cpu_thread_policy")
+	cpus, err := cpuPolicyOf(r)
+	if err != nil {
+		return nil, err
 	}
 	pages, err := pageSize(r)
 	if err != nil {
@@ -69,50 +65,28 @@ func TopologyOf(r *Request) (*Topology, error) {
 	if bad {
 		return nil, conflict("hw:numa_nodes", "hw_numa_nodes")
 	}
-	pinned, err := pinnedCPUs(r, policy)
-	if err != nil {
-		return nil, err
-	}
-	if True(r.Spec("hw:cpu_realtime")) && len(pinned) == 0 {
-		return nil, fault.New(fault.Invalid, "hw:cpu_realtime needs the CPU policy dedicated or mixed.")
-	}
 	if locked, _ := r.FlavorOrImage("locked_memory"); True(locked) && pages == "" {
 		return nil, fault.New(fault.Invalid, "hw:locked_memory needs hw:mem_page_size.")
 	}
-	if threads != "" && len(pinned) == 0 {
-		return nil, fault.New(fault.Invalid, "A CPU thread policy is asked for without the CPU policy dedicated or mixed.")
-	}
-	if nodes == "" && pages == "" && len(pinned) == 0 {
+	if nodes == "" && pages == "" && len(cpus.pinned) == 0 {
 		return nil, nil //nolint:nilnil // nothing asked
 	}
 	n := max(atoi(nodes), 1)
 	if n > int64(r.Flavor.VCPUs) {
 		return nil, fault.New(fault.Invalid, "%d NUMA nodes are asked for %d vCPUs; each needs at least one.", n, r.Flavor.VCPUs)
 	}
-	t := &Topology{ThreadPolicy: threads, PageSize: pages, Isolate: r.Spec("hw:emulator_threads_policy") == "isolate"}
-	if t.Isolate && len(pinned) == 0 {
-		return nil, fault.New(fault.Invalid, "hw:emulator_threads_policy isolate needs the CPU policy dedicated or mixed.")
-	}
+	t := &Topology{ThreadPolicy: cpus.threads, PageSize: pages, Isolate: cpus.isolate}
 	if t.Cells, err = guestCells(r, int(n)); err != nil {
 		return nil, err
 	}
 	for i := range t.Cells {
 		for _, c := range t.Cells[i].CPUs {
-			if slices.Contains(pinned, c) {
+			if slices.Contains(cpus.pinned, c) {
 				t.Cells[i].Pinned++
 			}
 		}
 	}
 	return t, nil
-}
-
-// PinnedCPUs gives the virtual CPUs that a request wants pinned, in order.
-func PinnedCPUs(r *Request) ([]int, error) {
-	policy, bad := r.FlavorOrImage("cpu_policy")
-	if bad {
-		return nil, conflict("hw:cpu_policy", "hw_cpu_policy")
-	}
-	return pinnedCPUs(r, policy)
 }
 
 // Cells makes the scheduler's view of the NUMA nodes that a host reports; nil when it reports none.
@@ -162,38 +136,6 @@ func kilobytes(s string) (string, error) {
 		return "", fault.New(fault.Invalid, "Invalid memory page size '%s'", s)
 	}
 	return strconv.FormatInt(n*factor, 10), nil
-}
-
-// pinnedCPUs gives the vCPUs that are pinned.
-func pinnedCPUs(r *Request, policy string) ([]int, error) {
-	all := make([]int, r.Flavor.VCPUs)
-	for i := range all {
-		all[i] = i
-	}
-	switch policy {
-	case "", "shared":
-		return nil, nil
-	case "dedicated":
-		return all, nil
-	case "mixed":
-	default:
-		return nil, fault.New(fault.Invalid, "The CPU policy must be shared, dedicated or mixed, not %s.", policy)
-	}
-	mask := r.Spec("hw:cpu_dedicated_mask")
-	if mask == "" {
-		mask, _ = r.FlavorOrImage("cpu_realtime_mask")
-	}
-	if mask == "" {
-		return nil, fault.New(fault.Invalid, "The CPU policy mixed needs hw:cpu_dedicated_mask or a realtime mask.")
-	}
-	set, err := CPUSet(mask, all)
-	if err != nil {
-		return nil, err
-	}
-	if len(set) == 0 || len(set) == len(all) {
-		return nil, fault.New(fault.Invalid, "The mask %s must pin some vCPUs and leave some, with the CPU policy mixed.", mask)
-	}
-	return set, nil
 }
 
 // CPUSet reads "0-3,^2" as a subset of all. A set that begins with ^ leaves out of all.

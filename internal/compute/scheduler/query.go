@@ -225,28 +225,26 @@ func (b *builder) at(suffix, key string) (*placement.Group, error) {
 // cpus splits the vCPUs into VCPU and PCPU by the CPU policy.
 func (b *builder) cpus() error {
 	r, res := b.req, b.group.Resources
-	policy, bad := r.FlavorOrImage("cpu_policy")
-	if bad {
-		return conflict("hw:cpu_policy", "hw_cpu_policy")
-	}
-	pinned, err := pinnedCPUs(r, policy)
+	p, err := cpuPolicyOf(r)
 	if err != nil {
 		return err
 	}
+	pinned := p.pinned
 	res["VCPU"] = int64(r.Flavor.VCPUs - len(pinned))
 	if len(pinned) == 0 {
 		return nil
 	}
 	res["PCPU"] = int64(len(pinned))
-	if r.Spec("hw:emulator_threads_policy") == "isolate" {
+	if p.isolate {
 		res["PCPU"]++
 	}
-	threads, _ := r.FlavorOrImage("cpu_thread_policy")
-	switch threads {
+	switch p.threads {
 	case "require":
 		addTrait(&b.group, "HW_CPU_HYPERTHREADING")
 	case "isolate":
-		b.group.Forbidden = append(b.group.Forbidden, "HW_CPU_HYPERTHREADING")
+		if !slices.Contains(b.group.Forbidden, "HW_CPU_HYPERTHREADING") {
+			b.group.Forbidden = append(b.group.Forbidden, "HW_CPU_HYPERTHREADING")
+		}
 	}
 	return nil
 }

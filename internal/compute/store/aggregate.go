@@ -162,6 +162,9 @@ func (s *Store) AddAggregateHost(ctx context.Context, tx *db.Tx, number int64, h
 	if err := touchAggregate(ctx, tx, number); err != nil {
 		return err
 	}
+	if err := s.followZone(ctx, tx, host); err != nil {
+		return err
+	}
 	return s.tellHost(ctx, tx, AggregateHostIn, number, host)
 }
 
@@ -192,7 +195,32 @@ func (s *Store) RemoveAggregateHost(ctx context.Context, tx *db.Tx, number int64
 	if err := touchAggregate(ctx, tx, number); err != nil {
 		return err
 	}
+	if err := s.followZone(ctx, tx, host); err != nil {
+		return err
+	}
 	return s.tellHost(ctx, tx, AggregateHostOut, number, host)
+}
+
+// followZone gives the servers on a host the zone that the host has now.
+func (s *Store) followZone(ctx context.Context, tx *db.Tx, host string) error {
+	servers, err := s.ServersOnHost(ctx, tx, host)
+	if err != nil || len(servers) == 0 {
+		return err
+	}
+	zones, err := s.Zones(ctx, tx)
+	if err != nil {
+		return err
+	}
+	zone := s.zoneOf(zones, host, ComputeBinary)
+	for _, v := range servers {
+		if v.AvailabilityZone == zone {
+			continue
+		}
+		if err := s.UpdateServer(ctx, tx, v.ID, func(v *compute.Server) error { v.AvailabilityZone = zone; return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func touchAggregate(ctx context.Context, tx *db.Tx, number int64) error {

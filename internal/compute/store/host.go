@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"kilonova/internal/id"
 )
 
-// The binaries of services and the zones of hosts that no aggregate names.
+// The binaries of services, and the zones of those that no aggregate names: DefaultZone unless Store.Zone says otherwise.
 const (
 	ComputeBinary = "nova-compute"
 	DefaultZone   = "nova"
@@ -47,19 +48,19 @@ func (s *Store) hosts(ctx context.Context, q db.Querier, query string, args ...a
 		return nil, err
 	}
 	for i := range out {
-		out[i].Zone = zoneOf(zones, out[i].Name, out[i].Binary)
+		out[i].Zone = s.zoneOf(zones, out[i].Name, out[i].Binary)
 	}
 	return out, nil
 }
 
-func zoneOf(zones map[string]string, host, binary string) string {
+func (s *Store) zoneOf(zones map[string]string, host, binary string) string {
 	if binary != ComputeBinary {
 		return InternalZone
 	}
 	if z := zones[host]; z != "" {
 		return z
 	}
-	return DefaultZone
+	return cmp.Or(s.Zone, DefaultZone)
 }
 
 // Zones gives the availability zone of each host that an aggregate puts into one.

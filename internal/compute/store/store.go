@@ -21,6 +21,8 @@ var migrations embed.FS
 type Store struct {
 	// DB is the database itself: for reads outside a transaction and for Write.
 	DB *db.DB
+	// Zone is the availability zone of hosts in no aggregate with a zone; "": DefaultZone.
+	Zone string
 
 	cache   serverCache
 	watcher Watcher

@@ -131,12 +131,12 @@ func (b *Backend) Exact(f *compute.Flavor, props map[string]string) error {
 
 // asksCPUs tells whether a flavor or an image names things that only make sense beside a CPU policy or a page size.
 func asksCPUs(f *compute.Flavor, props map[string]string) bool {
-	for _, k := range []string{"hw:cpu_thread_policy", "hw:emulator_threads_policy", "hw:cpu_realtime", "hw:locked_memory"} {
+	for _, k := range []string{"hw:cpu_thread_policy", "hw:emulator_threads_policy", "hw:cpu_realtime", "hw:locked_memory", "hw:cpu_dedicated_mask", "trait:HW_CPU_HYPERTHREADING", "resources:VCPU"} {
 		if f.ExtraSpecs[k] != "" {
 			return true
 		}
 	}
-	return props["hw_cpu_thread_policy"] != "" || props["hw_locked_memory"] != ""
+	return props["hw_cpu_thread_policy"] != "" || props["hw_locked_memory"] != "" || props["trait:HW_CPU_HYPERTHREADING"] != ""
 }
 
 // DB is the database, for reads.

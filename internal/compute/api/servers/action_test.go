@@ -99,6 +99,7 @@ func TestActionRefusals(t *testing.T) {
 		"resize to same":     {nil, `{"resize":{"flavorRef":"1"}}`, 1, "member", 400, "When resizing, instances must change flavor!"},
 		"resize to nothing":  {nil, `{"resize":{"flavorRef":"nope"}}`, 1, "member", 400, "Flavor nope could not be found."},
 		"resize to zero":     {nil, `{"resize":{"flavorRef":"0"}}`, 1, "member", 400, "Resize to zero disk flavor is not allowed."},
+		"resize below image": {func(s *compute.Server) { s.ImageID, s.Flavor.RAMMB = bigID, 1<<21 }, `{"resize":{"flavorRef":"2"}}`, 1, "member", 400, "Flavor's memory is too small for requested image."},
 		"resize to secret":   {nil, `{"resize":{"flavorRef":"secret"}}`, 1, "member", 400, "Flavor secret could not be found."},
 		"resize, host down":  {func(s *compute.Server) { s.Host = "nowhere" }, `{"resize":{"flavorRef":"2"}}`, 1, "member", 409, "down"},
 		"two actions":        {nil, `{"os-start":null,"os-stop":null}`, 1, "member", 400, ""},

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -47,6 +48,9 @@ func (a api) resize(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := a.Exact(f, s.ImageProps); err != nil {
 		return nil, err
 	}
+	if err := a.enoughMemory(r, s, f); err != nil {
+		return nil, err
+	}
 	if err := a.hostWorks(r.Context(), s); err != nil {
 		return nil, err
 	}
@@ -57,6 +61,23 @@ func (a api) resize(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	return empty()
+}
+
+// enoughMemory refuses a flavor that has less memory than the server's image asks for. An image that is gone asks for nothing.
+func (a api) enoughMemory(r *httpapi.Request, s *compute.Server, f *compute.Flavor) error {
+	if f.RAMMB >= s.Flavor.RAMMB || s.ImageID == "" {
+		return nil
+	}
+	img, err := a.Images.Get(r.Context(), r.Caller, s.ImageID)
+	switch {
+	case errors.Is(err, fault.NotFound), errors.Is(err, fault.Forbidden):
+		return nil
+	case err != nil:
+		return err
+	case img.MinRAM <= f.RAMMB:
+		return nil
+	}
+	return tooLittleMemory(img, f)
 }
 
 // revertResize gives a resized server its old flavor back, if the quota has room for what that had more and the policy of its group allows it on its old host.

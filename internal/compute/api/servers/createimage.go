@@ -119,7 +119,7 @@ const (
 // fits judges an image by a flavor.
 func (a api) fits(r *httpapi.Request, img *image.Image, f *compute.Flavor) error {
 	if img.MinRAM > f.RAMMB {
-		return fault.New(fault.Invalid, "Flavor's memory is too small for requested image.").WithHint("The image needs %d MB, the flavor %s has %d.", img.MinRAM, f.Name, f.RAMMB)
+		return tooLittleMemory(img, f)
 	}
 	if f.RootGB == 0 {
 		if err := r.Authorize(backend.Rule("servers:create:zero_disk_flavor"), r.Own()); err != nil {
@@ -136,6 +136,10 @@ func (a api) fits(r *httpapi.Request, img *image.Image, f *compute.Flavor) error
 			img.MinDisk*gib)
 	}
 	return nil
+}
+
+func tooLittleMemory(img *image.Image, f *compute.Flavor) error {
+	return fault.New(fault.Invalid, "Flavor's memory is too small for requested image.").WithHint("The image needs %d MB, the flavor %s has %d.", img.MinRAM, f.Name, f.RAMMB)
 }
 
 // devices judges the block device mapping. root is the entry that is booted from, when there is one.
