@@ -126,7 +126,8 @@ func (s *schema) part(v *jsonschema.ValidationError) part {
 	return p
 }
 
-// Prune implements Pruner: it drops what additionalProperties refuses, level by level. Alternatives (oneOf, anyOf) are left alone.
+// Prune implements Pruner: it drops what additionalProperties refuses, level by level. Alternatives (oneOf, anyOf) are left alone, and so are objects whose keys
+// are the caller's own and must have a pattern: there a key that does not is a mistake.
 func (s *schema) Prune(doc any) {
 	for range maxDepth {
 		var v *jsonschema.ValidationError
@@ -140,7 +141,7 @@ func (s *schema) Prune(doc any) {
 				continue
 			}
 			m, ok := at(doc, leaf.InstanceLocation).(map[string]any)
-			if !ok {
+			if sub, _ := s.part(leaf).content.(map[string]any); !ok || sub["patternProperties"] != nil {
 				continue
 			}
 			for _, p := range k.Properties {

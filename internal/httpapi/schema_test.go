@@ -109,6 +109,19 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// TestPruneKeepsOwnKeys: where the caller chooses the keys, one that breaks their pattern is refused, also below a legacy root.
+func TestPruneKeepsOwnKeys(t *testing.T) {
+	s := compile(t, `{"type":"object","properties":{"metadata":{"type":"object","patternProperties":{"^[a-z]{1,3}$":{"type":"string"}},"additionalProperties":false}},"additionalProperties":false}`)
+	doc := decode(t, `{"x":1,"metadata":{"a":"b","much too long":"c"}}`)
+	s.(httpapi.Pruner).Prune(doc)
+	if err := s.Validate(doc); err == nil || !strings.Contains(err.Error(), "much too long") {
+		t.Fatal(err)
+	}
+	if m := doc.(map[string]any); m["x"] != nil || len(m["metadata"].(map[string]any)) != 2 {
+		t.Fatal(doc)
+	}
+}
+
 func TestFormats(t *testing.T) {
 	for format, c := range map[string]struct{ good, bad []string }{
 		"uuid": {[]string{"5f3c6b5e-0d5c-4d6a-9a56-0b9b1f6f2f10", "5F3C6B5E0D5C4D6A9A560B9B1F6F2F10", "{5f3c6b5e-0d5c-4d6a-9a56-0b9b1f6f2f10}",

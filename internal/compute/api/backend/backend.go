@@ -368,17 +368,17 @@ func (b *Backend) Up(h *compute.Host) bool {
 	return !h.ForcedDown && clock.Now().Sub(h.LastSeen) <= b.ServiceDownTime
 }
 
-// HostStatus is the host_status of a host: UP, DOWN (forced down), MAINTENANCE (disabled), UNKNOWN (silent).
+// HostStatus is the host_status of a host: UP, DOWN (forced down), MAINTENANCE (disabled, silent or not), UNKNOWN (silent).
 func (b *Backend) HostStatus(h *compute.Host) string {
 	switch {
 	case h == nil:
 		return ""
 	case h.ForcedDown:
 		return "DOWN"
-	case !b.Up(h):
-		return "UNKNOWN"
 	case h.Disabled:
 		return "MAINTENANCE"
+	case !b.Up(h):
+		return "UNKNOWN"
 	}
 	return "UP"
 }

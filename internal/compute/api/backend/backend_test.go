@@ -61,7 +61,7 @@ func TestTime(t *testing.T) {
 
 func TestPaging(t *testing.T) {
 	b := backend.New(backend.Services{}, backend.Options{MaxLimit: 3})
-	for in, want := range map[string]backend.Page{"": {Limit: 3}, "limit=2&marker=m": {Limit: 2, Marker: "m"}, "limit=9": {Limit: 3}, "limit=0": {Zero: true}} {
+	for in, want := range map[string]backend.Page{"": {Limit: 3}, "limit=2&marker=m": {Limit: 2, Marker: "m"}, "limit=1&marker=l&limit=2&marker=m": {Limit: 2, Marker: "m"}, "limit=9": {Limit: 3}, "limit=0": {Zero: true}} {
 		q, _ := url.ParseQuery(in)
 		if got, err := b.Page(q); err != nil || got != want {
 			t.Error(in, got, err)
@@ -89,6 +89,9 @@ func TestHostStatus(t *testing.T) {
 		if got := b.HostStatus(h); got != want {
 			t.Errorf("%s: %s", want, got)
 		}
+	}
+	if got := b.HostStatus(&compute.Host{LastSeen: now.Add(-time.Hour), Disabled: true}); got != "MAINTENANCE" {
+		t.Error("a disabled host that is silent too:", got)
 	}
 	if q := b.Quota; q.Of("instances") != 10 || q.Of("never heard of") != -1 {
 		t.Error(q)

@@ -65,7 +65,7 @@ func (a api) listMigrations(r *httpapi.Request) (*httpapi.Reply, error) {
 		f.Limit, f.Marker = page.Limit, page.Marker
 	}
 	var list []compute.Migration
-	if !page.Zero {
+	if hidden, _ := backend.ParseBool(backend.Last(r.Query(), "hidden")); !page.Zero && !hidden { // none is ever hidden
 		if list, err = a.Store.Migrations(r.Context(), a.DB(), f); err != nil {
 			return nil, err
 		}

@@ -88,7 +88,7 @@ func TestMigrations(t *testing.T) {
 		t.Errorf("2.1 must list the oldest first: %v", old)
 	}
 	for query, want := range map[string]int{"?status=running": 1, "?migration_type=migration": 2, "?host=c2": 3, "?source_compute=c2": 0, "?project_id=" + apitest.Other: 1,
-		"?user_id=nobody": 0, "?limit=1": 1, "?limit=0": 0, "?marker=" + uuids[1]: 1, "?changes-since=2020-01-01T00:00:00Z": 3, "?changes-before=2020-01-01T00:00:00Z": 0} {
+		"?user_id=nobody": 0, "?limit=1": 1, "?limit=0": 0, "?hidden=1": 0, "?hidden=0": 3, "?marker=" + uuids[1]: 1, "?changes-since=2020-01-01T00:00:00Z": 3, "?changes-before=2020-01-01T00:00:00Z": 0} {
 		if n := len(list("admin", query, 80)); n != want {
 			t.Errorf("%s: %d, want %d", query, n, want)
 		}

@@ -278,7 +278,7 @@ func (in ruleRequest) rule() (ruleDoc, error) {
 		return out, err
 	}
 	if most > 255 && (from == nil || to == nil || *from > *to || *from < 1) && (from != nil || to != nil || in.Group == nil) {
-		return out, fault.New(fault.Invalid, "Invalid port range %v:%v. Valid TCP and UDP ports are 1 to 65535, the first not above the last.", in.From, in.To)
+		return out, fault.New(fault.Invalid, "Invalid port range %v:%v. Valid TCP and UDP ports are 1 to 65535, the first not above the last.", orNone(in.From), orNone(in.To))
 	}
 	out.PortMin, out.PortMax = from, to
 	return out, nil
@@ -337,4 +337,12 @@ func (a api) deleteRule(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	return &httpapi.Reply{}, a.Network.call(r, "DELETE", "/security-group-rules/"+name, nil, nil, nil)
+}
+
+// orNone is how clients know a value that was not given.
+func orNone(v any) any {
+	if v == nil {
+		return "None"
+	}
+	return v
 }

@@ -111,6 +111,7 @@ func TestActionRefusals(t *testing.T) {
 		"rebuild, no image":  {nil, `{"rebuild":{"imageRef":"` + id.UUID() + `"}}`, 1, "member", 400, "Can not find requested image"},
 		"rebuild, too big":   {nil, `{"rebuild":{"imageRef":"` + bigID + `"}}`, 1, "member", 400, "Flavor's memory is too small for requested image."},
 		"evacuate, host up":  {nil, `{"evacuate":{}}`, 14, "admin", 400, "Compute service of c1 is still in use."},
+		"evacuate to none":   {nil, `{"evacuate":{"host":"c9"}}`, 14, "admin", 404, "Compute host c9 not found."},
 		"evacuate to same":   {nil, `{"evacuate":{"host":"c1"}}`, 14, "admin", 400, "The target host can't be the same one."},
 		"unlock admin's":     {func(s *compute.Server) { s.Locked, s.LockedBy = true, "admin" }, `{"unlock":null}`, 1, "member", 403, ""},
 		"image of building":  {func(s *compute.Server) { s.VMState = "building" }, `{"createImage":{"name":"x"}}`, 1, "member", 409, "Cannot 'createImage' instance ID while it is in vm_state building"},
@@ -259,6 +260,10 @@ func TestEvacuate(t *testing.T) {
 	}
 	if diff := cmp.Diff(compute.EvacuateInput{Host: "c1", AdminPass: "p"}, w.last().Input); diff != "" || w.last().TaskState != "rebuilding" {
 		t.Fatal(diff)
+	}
+	s = w.boot(func(s *compute.Server) { s.Host = "c3" })
+	if doc := w.ask("admin", "POST", "/servers/"+s.ID+"/action", `{"evacuate":{"onSharedStorage":"True"}}`, 1, 200); doc["adminPass"] != nil || len(doc) != 1 {
+		t.Fatal(doc)
 	}
 	s = w.boot(func(s *compute.Server) { s.Host = "c3" })
 	if raw := w.call("admin", "POST", "/servers/"+s.ID+"/action", `{"evacuate":{}}`, 95, 200); len(raw) != 0 || !w.last().Input.(compute.EvacuateInput).Stop {

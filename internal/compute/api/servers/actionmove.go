@@ -273,7 +273,10 @@ func (a api) evacuate(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	if v.Host != "" {
 		if _, err := a.Store.Host(r.Context(), a.DB(), v.Host); err != nil {
-			return nil, asInvalid(err, "Compute host %s not found.", v.Host)
+			if fault.KindOf(err) == fault.NotFound {
+				err = fault.Wrap(err, fault.NotFound, "Compute host %s not found.", v.Host)
+			}
+			return nil, err
 		}
 	}
 	if a.hostWorks(r.Context(), s) == nil {
@@ -291,6 +294,9 @@ func (a api) evacuate(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	if a.NoPassword {
 		return body(map[string]any{})
+	}
+	if v.Shared {
+		return body(map[string]any{"adminPass": nil}) // the disk is as it was, and so is its password
 	}
 	return body(map[string]any{"adminPass": v.Pass})
 }

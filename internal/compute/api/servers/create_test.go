@@ -88,6 +88,16 @@ func TestCreate(t *testing.T) {
 	if err != nil || len(g.Members) != 1 {
 		t.Fatal(g, err)
 	}
+	shown := func(minor int) any {
+		return w.ask("member", "GET", "/servers/"+s.ID, "", minor, 200)["server"].(map[string]any)["server_groups"]
+	}
+	if got, ok := shown(71).([]any); !ok || len(got) != 1 || got[0] != s.GroupID || shown(70) != nil {
+		t.Fatal(shown(71), shown(70))
+	}
+	w.call("member", "DELETE", "/os-server-groups/"+s.GroupID, "", 1, 204)
+	if got, ok := shown(71).([]any); !ok || len(got) != 0 {
+		t.Fatal("a deleted group is shown", got)
+	}
 	if s := w.create("member", create(onA), 1); *s.Description != "vm 1" { // before 2.19
 		t.Fatal(s.Description)
 	}

@@ -140,6 +140,14 @@ func (a api) document(r *httpapi.Request, k view.Kind, s *compute.Server, adminP
 		return nil, err
 	}
 	o.AdminPass = adminPass
+	if s.GroupID != "" && backend.Minor(r) >= 71 { // a group that was deleted is not shown
+		if _, err := a.Store.Group(r.Context(), a.DB(), s.GroupID); fault.KindOf(err) == fault.NotFound {
+			lone := *s
+			lone.GroupID, s = "", &lone
+		} else if err != nil {
+			return nil, err
+		}
+	}
 	return &httpapi.Reply{Body: view.ServerDocument{Encoder: view.NewServerEncoder(k, o), Server: s}}, nil
 }
 

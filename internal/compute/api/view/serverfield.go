@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"kilonova/internal/clock"
 	"kilonova/internal/compute"
@@ -26,9 +27,27 @@ func putImageWithProperties(b []byte, o *ServerOptions, s *compute.Server) []byt
 	if s.ImageID == "" {
 		return b
 	}
+	known := make(map[string]string, len(s.ImageProps))
+	for k, v := range s.ImageProps {
+		if knownProperty(k) {
+			known[k] = v
+		}
+	}
 	b = append(b[:len(b)-1], `,"properties":`...)
-	b = appendMap(b, s.ImageProps)
+	b = appendMap(b, known)
 	return append(b, '}')
+}
+
+// knownProperty tells whether an image's property is one of those that say how its servers run, of which the reference says that they are shown. Others
+// are the owner's.
+func knownProperty(name string) bool {
+	switch name {
+	case "architecture", "auto_disk_config", "bdm_v2", "bittorrent", "block_device_mapping", "cache_in_nova", "hypervisor_type", "hypervisor_version_requires", "ipxe_boot", "mappings",
+		"owner_id", "root_device_name", "traits_required", "vm_mode", "vmware_disktype", "vmware_image_version", "vmware_linked_clone", "vmware_ostype", "xenapi_device_id",
+		"xenapi_image_compression_level", "xenapi_skip_agent_inject_files_at_boot", "xenapi_skip_agent_inject_ssh", "xenapi_use_agent":
+		return true
+	}
+	return strings.HasPrefix(name, "hw_") || strings.HasPrefix(name, "os_") || strings.HasPrefix(name, "img_")
 }
 
 func putFlavorLink(b []byte, o *ServerOptions, s *compute.Server) []byte {

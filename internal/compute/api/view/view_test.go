@@ -28,7 +28,7 @@ func full() *compute.Server {
 	return &compute.Server{ID: "0e44cc9c-e052-415d-afbf-469b0d384170", Number: 0x1a, Name: "vm <&> é \u2028", Description: &desc, Hostname: "vm", ProjectID: "p1", UserID: "u1", ReservationID: "r-abc",
 		LaunchIndex: 2, VMState: compute.VMActive, TaskState: compute.TaskRebooting, PowerState: compute.PowerRunning, Progress: 7, Host: "c1", Node: "c1.example", AvailabilityZone: "nova", PinnedZone: &zone,
 		Flavor:  compute.Flavor{FlavorID: "1", Name: "m1.tiny", VCPUs: 1, RAMMB: 512, RootGB: 1, EphemeralGB: 2, SwapMB: 3, ExtraSpecs: map[string]string{"b": "2", "a": "1"}},
-		ImageID: "70a599e0-31e7-49b7-b260-868f441e862b", ImageProps: map[string]string{"hw_disk_bus": "virtio"}, KernelID: "k", RamdiskID: "r", RootDevice: "/dev/vda", KeyName: "key", UserData: "YWJj",
+		ImageID: "70a599e0-31e7-49b7-b260-868f441e862b", ImageProps: map[string]string{"hw_disk_bus": "virtio", "architecture": "x86_64", "boot_roles": "the owner's own"}, KernelID: "k", RamdiskID: "r", RootDevice: "/dev/vda", KeyName: "key", UserData: "YWJj",
 		ConfigDrive: true, DiskConfig: "AUTO", AccessIPv4: "1.2.3.4", AccessIPv6: "80fe::", Metadata: map[string]string{"z": "1", "y": "2"}, Tags: []string{"a", "b"},
 		Hints: map[string]any{"same_host": []string{"48e6a9f6-30af-47e0-bc04-acaed113bb4e"}}, GroupID: "g1", TrustedCerts: []string{"c1"},
 		VIFs: []network.VIF{{NetworkName: "private", MAC: "fa:16:3e:00:00:01", SecurityGroups: []string{"default", "web"}, FixedIPs: []network.VIFAddr{{Address: "10.0.0.1", Version: 4}, {Address: "fd00::1", Version: 6}},
@@ -81,7 +81,7 @@ func TestAgreesWithEncodingJSON(t *testing.T) {
 		return map[string]any{"addr": a, "version": v, "OS-EXT-IPS:type": kind, "OS-EXT-IPS-MAC:mac_addr": mac}
 	}
 	want := map[string]any{"id": s.ID, "name": s.Name, "status": "REBOOT", "tenant_id": "p1", "user_id": "u1", "metadata": s.Metadata, "hostId": view.HostID("p1", "c1"),
-		"image":   map[string]any{"id": s.ImageID, "links": []any{map[string]any{"rel": "bookmark", "href": "http://cloud/images/" + s.ImageID}}, "properties": s.ImageProps},
+		"image":   map[string]any{"id": s.ImageID, "links": []any{map[string]any{"rel": "bookmark", "href": "http://cloud/images/" + s.ImageID}}, "properties": map[string]any{"hw_disk_bus": "virtio", "architecture": "x86_64"}},
 		"flavor":  map[string]any{"vcpus": 1, "ram": 512, "disk": 1, "ephemeral": 2, "swap": 3, "original_name": "m1.tiny", "extra_specs": s.Flavor.ExtraSpecs},
 		"created": s.Created.Format(clock.LayoutZ), "updated": s.Updated.Format(clock.LayoutZ), "accessIPv4": "1.2.3.4", "accessIPv6": "80fe::", "links": links(s.ID), "OS-DCF:diskConfig": "AUTO",
 		"addresses": map[string]any{"private": []any{addr("10.0.0.1", "fixed", "fa:16:3e:00:00:01", 4), addr("fd00::1", "fixed", "fa:16:3e:00:00:01", 6), addr("203.0.113.9", "floating", "fa:16:3e:00:00:01", 4),
