@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"kilonova/internal/compute/agent"
+	"kilonova/internal/compute/providerconfig"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/fake"
 	"kilonova/internal/config"
@@ -43,6 +44,17 @@ func (a *App) startAgents(ctx context.Context) error {
 	}
 	cfg := agent.Config{Bus: a.bus, DB: journal, Images: a.parts.images, Dir: dir, Report: a.cfg.Compute.ReportInterval, ResumeGuests: a.cfg.Compute.ResumeGuests,
 		Monitors: a.cfg.Compute.Monitors, ConfigDrive: a.configDrive, ImageAge: a.cfg.Compute.ImageAge, PCIInPlacement: a.cfg.PCI.ReportInPlacement}
+	c := &a.cfg.Compute
+	cfg.HiddenImages = c.HiddenImages
+	cfg.Offer = &virt.Offer{CPURatio: c.CPURatio, RAMRatio: c.RAMRatio, DiskRatio: c.DiskRatio, InitialCPURatio: c.InitialCPURatio, InitialRAMRatio: c.InitialRAMRatio,
+		InitialDiskRatio: c.InitialDiskRatio, ReservedCPUs: c.ReservedCPUs, ReservedMemoryMB: c.ReservedMemoryMB, ReservedDiskMB: c.ReservedDiskMB}
+	extra := c.ProviderConfig
+	if extra == "" {
+		extra = filepath.Join(a.cfg.Default.StateDir, "provider_config")
+	}
+	if cfg.Providers, err = providerconfig.Load(extra, func(text string) { a.log.Warn(text) }); err != nil {
+		return err
+	}
 	names := a.hostNames()
 	if a.cfg.Compute.Driver == "fake" {
 		drivers, err := a.openFake(ctx, names)

@@ -61,14 +61,11 @@ func (a *App) newConductor(ctx context.Context, remoteSchedulers bool) (*conduct
 	if err != nil {
 		return nil, err
 	}
-	reserved := cc.ReservedMemoryMB
 	return conductor.New(ctx, conductor.Config{DB: a.db, Bus: a.bus, Store: a.parts.store, Engine: a.parts.engine, Network: a.parts.network,
 		Image: a.parts.images, Placement: a.parts.placement, Metadata: a.metadataInput, Planner: planner, PCIAliases: aliases, Schedulers: remoteSchedulers,
 		Flow:            flow.Config{MaxAttempts: a.cfg.Scheduler.MaxAttempts, StopGrace: cc.ShutdownTimeout, AllowSameHost: cc.ResizeSameHost},
 		Reconcile:       reconcile.Config{ReclaimAfter: cc.ReclaimInterval, ConfirmAfter: cc.ResizeConfirm, OffloadAfter: cc.ShelvedOffload},
 		ServiceDownTime: cc.ServiceDownTime,
-		Inventory: conductor.InventoryOptions{CPURatio: cc.CPURatio, RAMRatio: cc.RAMRatio, DiskRatio: cc.DiskRatio, ReservedMemoryMB: &reserved,
-			ReservedDiskMB: cc.ReservedDiskMB, ReservedCPUs: cc.ReservedCPUs},
 	})
 }
 

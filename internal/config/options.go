@@ -87,9 +87,14 @@ type Config struct {
 		LibvirtSocket    string        `opt:"libvirt_socket" default:"" help:"Socket of libvirtd; empty: the system's when it answers, else one that Kilonova starts itself under STATE/libvirt."`
 		MyIP             string        `opt:"my_ip" default:"" help:"Address under which other hosts reach this one, on a trusted network; with it guests can be moved here while they run (libvirtd then listens there on port 16509 without authentication). Empty: they cannot."`
 		VNCListen        string        `opt:"vnc_listen" default:"127.0.0.1" help:"Address at which the VNC and serial consoles of guests listen; console proxies on other hosts need one that they reach."`
-		CPURatio         float64       `opt:"cpu_allocation_ratio" default:"4.0" help:"Virtual CPUs given out per CPU."`
-		RAMRatio         float64       `opt:"ram_allocation_ratio" default:"1.0" help:"Memory given out per byte."`
-		DiskRatio        float64       `opt:"disk_allocation_ratio" default:"1.0" help:"Disk given out per byte."`
+		CPURatio         float64       `opt:"cpu_allocation_ratio" default:"0" help:"Virtual CPUs given out per CPU of this host; 0: as the inventory in placement says, which operators may change there and which begins with initial_cpu_allocation_ratio."`
+		RAMRatio         float64       `opt:"ram_allocation_ratio" default:"0" help:"Memory given out per byte; 0: as for CPUs."`
+		DiskRatio        float64       `opt:"disk_allocation_ratio" default:"0" help:"Disk given out per byte; 0: as for CPUs."`
+		InitialCPURatio  float64       `opt:"initial_cpu_allocation_ratio" default:"4.0" help:"Virtual CPUs given out per CPU of a host that is new in placement."`
+		InitialRAMRatio  float64       `opt:"initial_ram_allocation_ratio" default:"1.0" help:"Memory given out per byte of such a host."`
+		InitialDiskRatio float64       `opt:"initial_disk_allocation_ratio" default:"1.0" help:"Disk given out per byte of such a host."`
+		ProviderConfig   string        `opt:"provider_config_location" default:"" help:"Directory of YAML files with custom inventories and traits that this host's resource providers have besides; empty: STATE/provider_config."`
+		HiddenImages     []string      `opt:"image_type_exclude_list" default:"" help:"Disk formats that this host does not advertise although it can use them: with [scheduler] query_placement_for_image_type_support it gets no servers of such images."`
 		ReservedMemoryMB int64         `opt:"reserved_host_memory_mb" default:"512" help:"Memory kept for the host."`
 		ReservedDiskMB   int64         `opt:"reserved_host_disk_mb" default:"0" help:"Disk kept for the host."`
 		ReservedCPUs     int64         `opt:"reserved_host_cpus" default:"0" help:"CPUs kept for the host. Not together with cpu_dedicated_set."`

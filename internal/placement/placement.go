@@ -16,10 +16,15 @@ type Inventory struct {
 	MaxUnit         int64   `json:"max_unit"`
 	StepSize        int64   `json:"step_size"`
 	AllocationRatio float64 `json:"allocation_ratio"`
+	// KeepRatio leaves the ratio of a class that the provider has: AllocationRatio is that of a new one. For reports only.
+	KeepRatio bool `json:"-"`
 }
 
-// Capacity is floor((total - reserved) x ratio).
-func (i Inventory) Capacity() int64 { return int64(float64(i.Total-i.Reserved) * i.AllocationRatio) }
+// Capacity is floor((total - reserved) x ratio), and 2^62 at most.
+func (i Inventory) Capacity() int64 {
+	const most = 1 << 62
+	return int64(min(float64(i.Total-i.Reserved)*i.AllocationRatio, most))
+}
 
 // WithDefaults fills what a zero value leaves open: min_unit 1, max_unit 2147483647, step_size 1, allocation_ratio 1.0.
 func (i Inventory) WithDefaults() Inventory {
@@ -36,6 +41,19 @@ func (i Inventory) WithDefaults() Inventory {
 		i.AllocationRatio = 1
 	}
 	return i
+}
+
+// Settled gives the inventory that a report makes of what a provider has: with defaults, and with ratios kept that shall be.
+func Settled(reported, have map[string]Inventory) map[string]Inventory {
+	out := make(map[string]Inventory, len(reported))
+	for class, i := range reported {
+		if old, ok := have[class]; ok && i.KeepRatio {
+			i.AllocationRatio = old.AllocationRatio
+		}
+		i.KeepRatio = false
+		out[class] = i.WithDefaults()
+	}
+	return out
 }
 
 // Fits tells whether n may be taken when used is taken already.

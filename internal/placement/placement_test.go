@@ -59,12 +59,22 @@ func TestInventory(t *testing.T) {
 	if c := i.Capacity(); c != 13 {
 		t.Fatalf("capacity %d, want 13", c)
 	}
+	if c := (Inventory{Total: MaxInt, AllocationRatio: 3.4e38}).Capacity(); c != 1<<62 {
+		t.Fatalf("the greatest capacity is %d", c)
+	}
 	for _, c := range []struct {
 		n, used int64
 		want    bool
 	}{{2, 0, true}, {1, 0, false}, {3, 0, false}, {8, 0, true}, {10, 0, false}, {8, 5, true}, {8, 6, false}} {
 		if i.Fits(c.n, c.used) != c.want {
 			t.Errorf("%d beside %d: %v", c.n, c.used, !c.want)
+		}
+	}
+	have := map[string]Inventory{"A": {Total: 9, AllocationRatio: 7}, "B": {Total: 9, AllocationRatio: 7}}
+	got := Settled(map[string]Inventory{"A": {Total: 1, AllocationRatio: 2, KeepRatio: true}, "B": {Total: 1, AllocationRatio: 2}, "C": {Total: 1, AllocationRatio: 2, KeepRatio: true}}, have)
+	for class, ratio := range map[string]float64{"A": 7, "B": 2, "C": 2} {
+		if want := (Inventory{Total: 1, MinUnit: 1, MaxUnit: MaxInt, StepSize: 1, AllocationRatio: ratio}); got[class] != want {
+			t.Errorf("%s settles as %+v, want %+v", class, got[class], want)
 		}
 	}
 	if d := (Inventory{Total: 5}).WithDefaults(); d != (Inventory{Total: 5, MinUnit: 1, MaxUnit: MaxInt, StepSize: 1, AllocationRatio: 1}) {

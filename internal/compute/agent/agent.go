@@ -59,6 +59,12 @@ type Config struct {
 	MaxBuilds int
 	// PCIInPlacement has placement told of the host's PCI devices.
 	PCIInPlacement bool
+	// Offer is how much of what the host has may be promised; nil: conductors take the defaults.
+	Offer *virt.Offer
+	// Providers are what operators add to the host's resource providers.
+	Providers []virt.ProviderConfig
+	// HiddenImages are disk formats (raw, iso) that the host does not advertise although it can use them.
+	HiddenImages []string
 	// ResumeGuests starts guests, after the host was restarted, that the cloud has as running.
 	ResumeGuests bool
 	// Monitors are the sets of metrics that are measured: MonitorCPU.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"kilonova/internal/bus"
@@ -91,7 +92,12 @@ func (a *Agent) looks(ctx context.Context, full bool) (command.HostReport, error
 	}
 	a.cpu.measure(info)
 	info.PCIPlacement = a.cfg.PCIInPlacement
+	info.Offer, info.Providers = a.cfg.Offer, a.cfg.Providers
 	r.Info, r.Traits = info, Traits(a.driver, info)
+	for _, format := range a.cfg.HiddenImages {
+		hidden := "COMPUTE_IMAGE_TYPE_" + strings.ToUpper(format)
+		r.Traits = slices.DeleteFunc(r.Traits, func(t string) bool { return t == hidden })
+	}
 	return r, nil
 }
 

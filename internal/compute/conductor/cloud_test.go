@@ -53,7 +53,8 @@ type cloud struct {
 	network string
 	flat    string // id of the network on the physical network, once a test asks for it
 	nodes   map[string]string
-	report  bool // hosts that start tell placement of their devices
+	report  bool                  // hosts that start tell placement of their devices
+	tune    func(a *agent.Config) // what hosts that start have besides
 	mu      sync.Mutex
 	faults  map[string]error // "host/verb"
 }
@@ -184,8 +185,12 @@ func (c *cloud) host(name string, size fake.Config) (kill func()) {
 		defer c.mu.Unlock()
 		return c.faults[name+"/"+verb]
 	}
-	a, err := agent.New(agent.Config{Host: name, NodeID: c.nodes[name], Bus: c.bus, DB: c.hyper, Driver: fake.New(size), Report: 200 * time.Millisecond, Look: 400 * time.Millisecond,
-		PCIInPlacement: c.report, Log: slog.New(slog.DiscardHandler)})
+	cfg := agent.Config{Host: name, NodeID: c.nodes[name], Bus: c.bus, DB: c.hyper, Driver: fake.New(size), Report: 200 * time.Millisecond, Look: 400 * time.Millisecond,
+		PCIInPlacement: c.report, Log: slog.New(slog.DiscardHandler)}
+	if c.tune != nil {
+		c.tune(&cfg)
+	}
+	a, err := agent.New(cfg)
 	c.must(err)
 	up := make(chan struct{})
 	kill = c.background(func(ctx context.Context) error { return a.Run(ctx, func() { close(up) }) })

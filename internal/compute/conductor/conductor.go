@@ -56,15 +56,7 @@ type Config struct {
 	Schedulers bool
 
 	ServiceDownTime time.Duration // a host silent for longer is down; 0: 60 s
-	Inventory       InventoryOptions
 	Log             *slog.Logger
-}
-
-// InventoryOptions turn what a host has into what may be promised of it.
-type InventoryOptions struct {
-	CPURatio, RAMRatio, DiskRatio float64 // 0: 4, 1, 1
-	ReservedMemoryMB              *int64  // nil: 512
-	ReservedDiskMB, ReservedCPUs  int64
 }
 
 // Conductor is one conductor.
@@ -90,7 +82,6 @@ func New(ctx context.Context, cfg Config) (*Conductor, error) {
 	if cfg.ServiceDownTime == 0 {
 		cfg.ServiceDownTime = time.Minute
 	}
-	inventoryDefaults(&cfg.Inventory)
 	book, err := owed.New(ctx, cfg.DB)
 	if err != nil {
 		return nil, err

@@ -71,12 +71,16 @@ func (c *Conductor) keepHeld(ctx context.Context, name string, before []compute.
 
 // reportDevices brings the providers of a host's PCI devices in line with its report.
 func (c *Conductor) reportDevices(ctx context.Context, rep command.HostReport) error {
+	var want []scheduler.DeviceProvider
+	if rep.Info.PCIPlacement {
+		var err error
+		if want, err = scheduler.DeviceProviders(rep.NodeID, rep.Info.Hostname, rep.Info.PCI); err != nil {
+			return err
+		}
+	}
+	c.warnAbsent(rep, want)
 	if !rep.Info.PCIPlacement {
 		return nil
-	}
-	want, err := scheduler.DeviceProviders(rep.NodeID, rep.Info.Hostname, rep.Info.PCI)
-	if err != nil {
-		return err
 	}
 	have, err := c.cfg.Placement.Tree(ctx, rep.NodeID)
 	if err != nil {
@@ -104,6 +108,17 @@ func (c *Conductor) reportDevices(ctx context.Context, rep command.HostReport) e
 	return c.healDevices(ctx, rep.Host, rep.NodeID, want)
 }
 
+// warnAbsent tells of operators' files that add to providers that the host does not have.
+func (c *Conductor) warnAbsent(rep command.HostReport, devices []scheduler.DeviceProvider) {
+	var children []string
+	for i := range devices {
+		children = append(children, devices[i].UUID, devices[i].Name)
+	}
+	if names := absent(rep.Info, rep.NodeID, children); len(names) > 0 {
+		c.log.Warn("provider configuration files name resource providers that the host does not have; these entries are ignored", "host", rep.Host, "providers", names)
+	}
+}
+
 func (c *Conductor) reportDevice(ctx context.Context, rep command.HostReport, w *scheduler.DeviceProvider, have []placement.Provider) error {
 	var reserved int64
 	managed := slices.Clone(w.Traits)
@@ -111,10 +126,15 @@ func (c *Conductor) reportDevice(ctx context.Context, rep command.HostReport, w 
 		reserved = have[at].Inventory[w.Class].Reserved // an operator's, who keeps devices back
 		managed = append(managed, have[at].Traits...)   // the providers are the host's alone
 	}
+	inv := w.Inventory(reserved)
+	traits, err := extend(rep.Info.Providers, w.UUID, w.Name, false, inv, w.Traits)
+	if err != nil {
+		return err
+	}
 	if _, err := c.cfg.Placement.EnsureChild(ctx, w.UUID, w.Name, rep.NodeID); err != nil {
 		return fmt.Errorf("provider of %s: %w", w.Name, err)
 	}
-	if err := c.cfg.Placement.Report(ctx, w.UUID, w.Inventory(reserved), w.Traits, managed); err != nil {
+	if err := c.cfg.Placement.Report(ctx, w.UUID, inv, traits, managed); err != nil {
 		return fmt.Errorf("inventory of %s: %w", w.Name, err)
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -168,13 +167,15 @@ func (c *Conductor) reportProviders(ctx context.Context, reps []command.HostRepo
 		if errs[i] != nil || !ok {
 			continue
 		}
-		inv := inventoryOf(rep.Info, c.cfg.Inventory)
-		traits := append(slices.Clone(rep.Traits), "COMPUTE_NODE", "OWNER_NOVA")
+		inv, traits := inventoryOf(rep.Info), append(slices.Clone(rep.Traits), "COMPUTE_NODE", "OWNER_NOVA")
+		if traits, errs[i] = extend(rep.Info.Providers, rep.NodeID, rep.Info.Hostname, true, inv, traits); errs[i] != nil {
+			continue
+		}
 		slices.Sort(traits)
 		traits = slices.Compact(traits)
 		// Each host tells again after some minutes, not all at the same moment: somebody may have changed the provider meanwhile.
 		shift := time.Duration(h.NodeNumber%600) * time.Second
-		print := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, placed(rep.Info), clock.Now().Add(shift).Truncate(10*time.Minute))
+		print := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, placed(rep.Info), rep.Info.Providers, rep.Info.Offer, clock.Now().Add(shift).Truncate(10*time.Minute))
 		if h.reported == print {
 			continue
 		}
@@ -259,52 +260,4 @@ func managed(reported []string) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-func inventoryDefaults(o *InventoryOptions) {
-	for _, r := range []struct {
-		v *float64
-		d float64
-	}{{&o.CPURatio, 4}, {&o.RAMRatio, 1}, {&o.DiskRatio, 1}} {
-		if *r.v == 0 {
-			*r.v = r.d
-		}
-	}
-	if o.ReservedMemoryMB == nil {
-		n := int64(512)
-		o.ReservedMemoryMB = &n
-	}
-}
-
-// cpusOf counts the CPUs on which virtual ones float and those that are set aside to be pinned.
-func cpusOf(i *virt.HostInfo) (shared, dedicated int64) {
-	if !slices.ContainsFunc(i.NUMA, func(c compute.HostCell) bool { return len(c.PCPUs) > 0 }) {
-		return int64(i.VCPUs), 0
-	}
-	for _, c := range i.NUMA {
-		shared, dedicated = shared+int64(len(c.CPUs)), dedicated+int64(len(c.PCPUs))
-	}
-	return shared, dedicated
-}
-
-// inventoryOf gives what may be promised of a host.
-func inventoryOf(i *virt.HostInfo, o InventoryOptions) map[string]placement.Inventory {
-	out := map[string]placement.Inventory{}
-	put := func(class string, total, reserved int64, ratio float64) {
-		if total <= 0 {
-			return
-		}
-		out[class] = placement.Inventory{Total: total, Reserved: max(min(reserved, total-1), 0), MinUnit: 1, MaxUnit: total, StepSize: 1, AllocationRatio: ratio}
-	}
-	shared, dedicated := cpusOf(i)
-	put("PCPU", dedicated, 0, 1)
-	put("VCPU", shared, o.ReservedCPUs, o.CPURatio)
-	if inv, ok := out["VCPU"]; ok && i.Stats["virt_type"] == "qemu" {
-		// An emulated CPU is a thread like others: one server may have all that the host gives out. With hardware CPUs, no more than there are.
-		inv.MaxUnit = max(inv.MaxUnit, int64(float64(inv.Total-inv.Reserved)*inv.AllocationRatio))
-		out["VCPU"] = inv
-	}
-	put("MEMORY_MB", i.MemoryMB, *o.ReservedMemoryMB, o.RAMRatio)
-	put("DISK_GB", i.DiskGB, int64(math.Ceil(float64(o.ReservedDiskMB)/1024)), o.DiskRatio)
-	return out
 }

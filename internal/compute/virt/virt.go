@@ -74,6 +74,9 @@ type HostInfo struct {
 	PCI  []compute.HostDevice `json:"pci,omitempty"`
 	// PCIPlacement tells that placement shall know of the devices (option [pci] report_in_placement).
 	PCIPlacement bool `json:"pci_placement,omitempty"`
+	// Offer and Providers are from the host's configuration: what of it may be promised, and what operators add to its resource providers. Agents fill them in.
+	Offer     *Offer           `json:"offer,omitempty"`
+	Providers []ProviderConfig `json:"providers,omitempty"`
 }
 
 // GuestState is a guest as the hypervisor sees it.

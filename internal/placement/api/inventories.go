@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
@@ -64,13 +66,33 @@ func inventoriesIn(r *httpapi.Request, provider string, in map[string]inventoryI
 }
 
 func oneInventory(r *httpapi.Request, p *placement.Provider, class string) *httpapi.Reply {
-	i := p.Inventory[class]
-	return stamped(r, httpapi.OK(document{"total": i.Total, "reserved": i.Reserved, "min_unit": i.MinUnit, "max_unit": i.MaxUnit, "step_size": i.StepSize,
-		"allocation_ratio": i.AllocationRatio, "resource_provider_generation": p.Generation}), p.UpdatedAt)
+	d := inventory(p.Inventory[class])
+	d["resource_provider_generation"] = p.Generation
+	return stamped(r, httpapi.OK(d), p.UpdatedAt)
+}
+
+func inventory(i placement.Inventory) document {
+	return document{"total": i.Total, "reserved": i.Reserved, "min_unit": i.MinUnit, "max_unit": i.MaxUnit, "step_size": i.StepSize, "allocation_ratio": fraction(i.AllocationRatio)}
+}
+
+// fraction is a number that is always written with a point or an exponent: 1.0, for clients to which 1 is of another type.
+type fraction float64
+
+// MarshalJSON implements json.Marshaler.
+func (f fraction) MarshalJSON() ([]byte, error) {
+	b := strconv.AppendFloat(nil, float64(f), 'g', -1, 64)
+	if !bytes.ContainsAny(b, ".e") {
+		b = append(b, ".0"...)
+	}
+	return b, nil
 }
 
 func allInventories(r *httpapi.Request, p *placement.Provider) *httpapi.Reply {
-	return stamped(r, httpapi.OK(document{"inventories": p.Inventory, "resource_provider_generation": p.Generation}), p.UpdatedAt)
+	out := make(document, len(p.Inventory))
+	for class, i := range p.Inventory {
+		out[class] = inventory(i)
+	}
+	return stamped(r, httpapi.OK(document{"inventories": out, "resource_provider_generation": p.Generation}), p.UpdatedAt)
 }
 
 func (a *api) listInventories(r *httpapi.Request) (*httpapi.Reply, error) {

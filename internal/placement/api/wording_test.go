@@ -86,3 +86,20 @@ func TestMethodsOfPaths(t *testing.T) {
 		}
 	}
 }
+
+// Ratios are written as fractions everywhere.
+func TestRatiosAreFractions(t *testing.T) {
+	c := start(t)
+	const rp = "/resource_providers/" + hostA
+	c.must(200, "POST", "/resource_providers", document{"name": "a", "uuid": hostA})
+	for ratio, want := range map[float64]string{1: "1.0", 16: "16.0", 1.5: "1.5", 3.4e38: "3.4e+38"} {
+		gen := dig(c.must(200, "GET", rp, nil).body, "generation")
+		body := document{"total": 4, "allocation_ratio": ratio}
+		put := c.must(200, "PUT", rp+"/inventories", document{"resource_provider_generation": gen, "inventories": document{"VCPU": body}})
+		for _, a := range []answer{put, c.must(200, "GET", rp+"/inventories", nil), c.must(200, "GET", rp+"/inventories/VCPU", nil)} {
+			if !strings.Contains(a.text, `"allocation_ratio":`+want) {
+				t.Errorf("%v: %s", ratio, a.text)
+			}
+		}
+	}
+}

@@ -132,18 +132,14 @@ func (s *Service) DeleteInventory(ctx context.Context, uuid, class string) error
 
 // Report implements placement.Service. Custom classes and traits that do not exist yet are made.
 func (s *Service) Report(ctx context.Context, uuid string, inv map[string]placement.Inventory, traits, managed []string) error {
-	want := make(map[string]placement.Inventory, len(inv))
-	for class, i := range inv {
-		want[class] = i.WithDefaults()
-	}
 	v, err := s.snap.view(ctx, false)
 	if err != nil {
 		return err
 	}
-	if r, ok := v.Get(uuid); ok && maps.Equal(r.Inventory, want) && slices.Equal(r.Traits, reported(r.Traits, traits, managed)) {
+	if r, ok := v.Get(uuid); ok && maps.Equal(r.Inventory, placement.Settled(inv, r.Inventory)) && slices.Equal(r.Traits, reported(r.Traits, traits, managed)) {
 		return nil
 	}
-	if err := s.makeCustom(ctx, slices.Collect(maps.Keys(want)), traits); err != nil {
+	if err := s.makeCustom(ctx, slices.Collect(maps.Keys(inv)), traits); err != nil {
 		return err
 	}
 	return s.db.Write(ctx, func(tx *db.Tx) error {
@@ -151,7 +147,7 @@ func (s *Service) Report(ctx context.Context, uuid string, inv map[string]placem
 		if err != nil {
 			return err
 		}
-		next := reported(r.Traits, traits, managed)
+		want, next := placement.Settled(inv, r.Inventory), reported(r.Traits, traits, managed)
 		sameTraits := slices.Equal(r.Traits, next)
 		if sameTraits && maps.Equal(r.Inventory, want) {
 			return nil

@@ -91,8 +91,9 @@ func (s *Service) add(ctx context.Context, hosts []placement.HostReport) error {
 			uuids = append(uuids, h.UUID)
 			// A provider that comes back counts on from a version that no snapshot has seen.
 			providers = append(providers, h.UUID, h.Name, "", h.UUID, r.Generation, r.Version, at)
-			for _, class := range slices.Sorted(maps.Keys(h.Inventory)) {
-				inv := h.Inventory[class].WithDefaults()
+			begun := placement.Settled(h.Inventory, nil)
+			for _, class := range slices.Sorted(maps.Keys(begun)) {
+				inv := begun[class]
 				r.Inventory[class], r.Used[class] = inv, 0
 				inventories = append(inventories, h.UUID, class, inv.Total, inv.Reserved, inv.MinUnit, inv.MaxUnit, inv.StepSize, inv.AllocationRatio, inv.Capacity(), 0)
 			}

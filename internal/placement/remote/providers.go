@@ -168,16 +168,12 @@ func (s *Service) current(ctx context.Context, uuid string) (*placement.Provider
 
 // Report implements placement.Service.
 func (s *Service) Report(ctx context.Context, uuid string, inv map[string]placement.Inventory, traits, managed []string) error {
-	want := make(map[string]placement.Inventory, len(inv))
-	for class, i := range inv {
-		want[class] = i.WithDefaults()
-	}
 	return again(ctx, func() error {
 		p, err := s.current(ctx, uuid)
 		if err != nil {
 			return err
 		}
-		next := slices.Clone(traits)
+		want, next := placement.Settled(inv, p.Inventory), slices.Clone(traits)
 		for _, t := range p.Traits {
 			if !slices.Contains(managed, t) {
 				next = append(next, t)
