@@ -149,7 +149,7 @@ func prefix(v any) (any, string) {
 func macAddress(v any) (any, string) {
 	s, _ := v.(string)
 	m, err := net.ParseMAC(s)
-	if err != nil || len(m) != 6 || m[0]&1 != 0 || m.String() == "00:00:00:00:00:00" {
+	if err != nil || len(m) != 6 || m.String() == "00:00:00:00:00:00" || m.String() == "ff:ff:ff:ff:ff:ff" {
 		return nil, fmt.Sprintf("'%s' is not a valid MAC address.", show(v))
 	}
 	return m.String(), ""

@@ -214,6 +214,11 @@ func TestPortsFiltersAndPages(t *testing.T) {
 	if got := p1.ok(200, "GET", path, "", "port"); got["binding:host_id"] != nil || got["binding:vnic_type"] != "normal" {
 		t.Errorf("a member sees %v", got)
 	}
+	for mac, status := range map[string]int{"11:22:33:44:55:66": 201, "00:00:00:00:00:00": 400, "ff:ff:ff:ff:ff:ff": 400, "fa:16:3e:00:00": 400} {
+		if got, doc := p1.send("POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "mac_address": %q}}`, net, mac)); got != status {
+			t.Errorf("%s: %d %v, want %d", mac, got, doc, status)
+		}
+	}
 	p1.fails(409, "MacAddressInUse", "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "mac_address": "fa:16:3e:11:22:33"}}`, net))
 	p1.fails(409, "IpAddressInUse", "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "fixed_ips": [{"ip_address": "10.0.0.2"}]}}`, net))
 	got := p1.ok(200, "PUT", path, `{"port": {"fixed_ips": [{"subnet_id": "`+sub+`", "ip_address": "10.0.0.200"}], "extra_dhcp_opts": [{"opt_name": "mtu", "opt_value": "1400"}],

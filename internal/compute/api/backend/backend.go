@@ -403,3 +403,9 @@ func Time(name, text string) (time.Time, error) {
 	}
 	return time.Time{}, fault.New(fault.Invalid, "Invalid %s value: %q is not a time of ISO 8601.", name, text)
 }
+
+// Through gives the last moment that counts as t where t bounds a range from above: times are shown in whole seconds, and what is shown as
+// changed at t must be in the range, whatever its microseconds.
+func Through(t time.Time) time.Time {
+	return t.Truncate(time.Second).Add(time.Second - time.Microsecond)
+}

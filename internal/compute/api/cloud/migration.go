@@ -102,6 +102,7 @@ func migrationFilter(q url.Values, minor int) (store.MigrationFilter, error) {
 		if f.ChangesSince.After(f.ChangesBefore) {
 			return f, fault.New(fault.Invalid, "The value of changes-since must be less than or equal to changes-before.")
 		}
+		f.ChangesBefore = backend.Through(f.ChangesBefore)
 	}
 	return f, nil
 }

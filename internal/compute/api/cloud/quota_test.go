@@ -93,6 +93,9 @@ func TestMigrations(t *testing.T) {
 			t.Errorf("%s: %d, want %d", query, n, want)
 		}
 	}
+	if shown := all[0].(map[string]any)["updated_at"].(string); len(list("admin", "?changes-before="+shown[:len("2006-01-02T15:04:05")], 80)) == 0 {
+		t.Errorf("nothing changed before %s, the second of the newest", shown)
+	}
 	next := w.ask("admin", "GET", "/os-migrations?limit=1", "", 59, 200)["migrations_links"].([]any)[0].(map[string]any)["href"].(string)
 	if !strings.HasSuffix(next, "/v2.1/os-migrations?limit=1&marker="+uuids[2]) {
 		t.Error(next)

@@ -217,8 +217,11 @@ func timesOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error
 			f.ChangesBefore = t
 		}
 	}
-	if !f.ChangesBefore.IsZero() && f.ChangesBefore.Before(f.ChangesSince) {
-		return false, fault.New(fault.Invalid, "The value of changes-since must be less than or equal to changes-before.")
+	if !f.ChangesBefore.IsZero() {
+		if f.ChangesBefore.Before(f.ChangesSince) {
+			return false, fault.New(fault.Invalid, "The value of changes-since must be less than or equal to changes-before.")
+		}
+		f.ChangesBefore = backend.Through(f.ChangesBefore)
 	}
 	return false, nil
 }

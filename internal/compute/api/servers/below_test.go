@@ -120,6 +120,10 @@ func TestInstanceActions(t *testing.T) {
 		}
 	}
 	path := "/servers/" + s.ID + "/os-instance-actions"
+	newest := w.ask("reader", "GET", path, "", 66, 200)["instanceActions"].([]any)[0].(map[string]any)["updated_at"].(string)
+	if got := w.ask("reader", "GET", path+"?changes-before="+newest[:len("2006-01-02T15:04:05")], "", 66, 200)["instanceActions"].([]any); len(got) == 0 {
+		t.Errorf("nothing changed before %s, the second of the newest", newest)
+	}
 	if got := list(w.ask("reader", "GET", path, "", 1, 200), "instanceActions", "action"); got != "lock stop" {
 		t.Fatal(got)
 	}

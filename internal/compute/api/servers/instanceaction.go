@@ -82,6 +82,7 @@ func between(records []operation.Record, since, before string) ([]operation.Reco
 		if to.Before(from) {
 			return nil, fault.New(fault.Invalid, "The value of changes-since must be less than or equal to changes-before.")
 		}
+		to = backend.Through(to)
 	}
 	return slices.DeleteFunc(records, func(o operation.Record) bool {
 		return !from.IsZero() && o.Updated.Before(from) || !to.IsZero() && o.Updated.After(to)

@@ -168,6 +168,18 @@ func TestListFiltersAndPages(t *testing.T) {
 			t.Errorf("%s: %q", query, got)
 		}
 	}
+	// What is shown as changed at a second was changed by that second, and not by the one before.
+	shown := w.ask("reader", "GET", "/servers/"+ids[0], "", 66, 200)["server"].(map[string]any)["updated"].(string)
+	at, err := time.Parse(time.RFC3339, shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for before, want := range map[string]bool{shown: true, at.Add(-time.Second).Format(time.RFC3339): false} {
+		got := list(w.ask("reader", "GET", "/servers?changes-before="+before, "", 66, 200), "servers", "id")
+		if strings.Contains(got, ids[0]) != want {
+			t.Errorf("changes-before=%s of a server changed at %s: %s", before, shown, got)
+		}
+	}
 	next := w.ask("reader", "GET", "/servers/detail?limit=2&name=s", "", 1, 200)["servers_links"].([]any)[0].(map[string]any)
 	if href := next["href"].(string); !strings.HasSuffix(href, "/v2.1/servers/detail?limit=2&marker="+ids[2]+"&name=s") || next["rel"] != "next" {
 		t.Error(next)
