@@ -1,5 +1,7 @@
 package compute
 
+import "encoding/json"
+
 // The inputs of operations: what an API handler accepts and a flow carries out. The operation kinds are the constants beside them.
 
 // Operation kinds. Each is one file in compute/flow.
@@ -82,6 +84,30 @@ type ResizeInput struct {
 	Migrate  bool   `json:"migrate,omitempty"`
 	Host     string `json:"host,omitempty"`
 	AutoDisk string `json:"auto_disk,omitempty"` // new OS-DCF:diskConfig, "" unchanged
+}
+
+type resizeFields ResizeInput
+
+// resizeDoc is a ResizeInput in its operation's row: the flavor's row number, which flavors leave out of their documents, goes along.
+type resizeDoc struct {
+	resizeFields
+	FlavorRow int64 `json:"flavor_row,omitempty"`
+}
+
+// MarshalJSON writes the input with the row number of its flavor.
+func (in ResizeInput) MarshalJSON() ([]byte, error) {
+	return json.Marshal(resizeDoc{resizeFields(in), in.Flavor.ID})
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (in *ResizeInput) UnmarshalJSON(data []byte) error {
+	var d resizeDoc
+	if err := json.Unmarshal(data, &d); err != nil {
+		return err
+	}
+	*in = ResizeInput(d.resizeFields)
+	in.Flavor.ID = d.FlavorRow
+	return nil
 }
 
 // SnapshotInput of OpSnapshot and OpBackup. ImageID is that of the queued image which the API made.

@@ -137,9 +137,12 @@ func (t Transition) refuse(s *Server, attribute, value string) error {
 	return fault.New(fault.Conflict, "Cannot '%s' instance %s while it is in %s %s", t.Name, s.ID, attribute, value)
 }
 
-// Refuse is the refusal of an operation because another one holds the server with a task state.
-func (t Transition) Refuse(s *Server, taskState string) error {
-	return t.refuse(s, "task_state", taskState)
+// Refuse is the refusal of an operation because another one holds the server with a task state; cause is what says so.
+func (t Transition) Refuse(s *Server, taskState string, cause error) error {
+	if taskState == "" {
+		return fault.Wrap(cause, fault.Conflict, "Cannot '%s' instance %s while another operation is under way", t.Name, s.ID)
+	}
+	return fault.Wrap(cause, fault.Conflict, "Cannot '%s' instance %s while it is in task_state %s", t.Name, s.ID, taskState)
 }
 
 // statusLine is one line of the table of API statuses: the status of a VM state, by task states; the line without task states is the default.

@@ -69,6 +69,9 @@ func TestLifeOfAServer(t *testing.T) {
 	} {
 		w.ended(w.do(e, step.kind, s.ID, step.in), operation.Done)
 		got := w.get(s.ID)
+		if step.kind == compute.OpResize && !step.in.(compute.ResizeInput).Migrate && (got.Flavor.ID != big.ID || got.OldFlavor == nil || got.OldFlavor.ID != s.Flavor.ID) {
+			t.Errorf("after a resize from flavor %d: %d, before %+v; want %d", s.Flavor.ID, got.Flavor.ID, got.OldFlavor, big.ID)
+		}
 		if got.VMState != step.state || got.PowerState != step.power {
 			t.Fatalf("after %s: %s, power %d; want %s, %d", step.kind, got.VMState, got.PowerState, step.state, step.power)
 		}

@@ -209,6 +209,8 @@ func (b *Backend) Accept(r *httpapi.Request, s *compute.Server, q Request) error
 	return err
 }
 
+// accept accepts the operation. Where another one without a task state holds the server it waits for that one's end, AnswerWait at the longest:
+// a server that shows no task can be asked for the next thing, and clients detach one interface right after the other.
 func (b *Backend) accept(r *httpapi.Request, s *compute.Server, q Request) (op string, err error) {
 	if err := b.Check(r, s, q.Op); err != nil {
 		return "", err
@@ -216,11 +218,25 @@ func (b *Backend) accept(r *httpapi.Request, s *compute.Server, q Request) (op s
 	if err := b.able(r.Context(), s, q.Op); err != nil {
 		return "", err
 	}
-	err = b.DB().Write(r.Context(), func(tx *db.Tx) error {
-		op, err = b.acceptTx(r, tx, s, q)
-		return err
-	})
-	return op, err
+	var patience context.Context
+	for {
+		err = b.DB().Write(r.Context(), func(tx *db.Tx) error {
+			op, err = b.acceptTx(r, tx, s, q)
+			return err
+		})
+		var held *operation.HeldError
+		if !errors.As(err, &held) || held.TaskState != "" || held.Operation == "" || b.AnswerWait <= 0 {
+			return op, err
+		}
+		if patience == nil {
+			var cancel context.CancelFunc
+			patience, cancel = context.WithTimeout(r.Context(), b.AnswerWait)
+			defer cancel()
+		}
+		if rec, problem := b.Reader.Wait(patience, held.Operation); problem != nil || rec.State == operation.Attention {
+			return op, err
+		}
+	}
 }
 
 // AcceptAndWait is Accept for what clients take for done when they have the answer. It fails as the operation fails; an operation that takes longer than
@@ -295,7 +311,7 @@ func (b *Backend) acceptTx(r *httpapi.Request, tx *db.Tx, s *compute.Server, q R
 func refused(err error, rule compute.Transition, s *compute.Server) error {
 	var held *operation.HeldError
 	if errors.As(err, &held) {
-		return rule.Refuse(s, held.TaskState)
+		return rule.Refuse(s, held.TaskState, err)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -303,6 +304,38 @@ func TestVolumesNeedAService(t *testing.T) {
 	apitest.CheckAnswer(t, "GET /servers/{server_id}/shares", 97, w.call("reader", "GET", "/servers/"+s.ID+"/shares", "", 97, 200))
 	if got := w.refused("member", "POST", "/servers/"+w.boot(func(s *compute.Server) { s.VMState = compute.VMStopped }).ID+"/shares", `{"share":{"share_id":"`+id.UUID()+`"}}`, 97, 400); !strings.Contains(got, "no shared file system service") {
 		t.Fatal(got)
+	}
+}
+
+// Clients ask for one interface after the other to be detached, without looking whether the first is gone.
+func TestDetachingWaitsItsTurn(t *testing.T) {
+	w := newWorld(t, func(o *backend.Options) { o.AnswerWait = time.Minute })
+	s := w.boot()
+	var order []string
+	began, release := make(chan struct{}, 1), make(chan struct{})
+	w.ops.Register(operation.Flow{Kind: compute.OpDetachNIC, Steps: []operation.Step{{Name: "unplug", Event: "compute_detach_interface", Do: func(ctx context.Context, r *operation.Run) error {
+		began <- struct{}{}
+		select {
+		case <-release:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		order = append(order, "detached")
+		return nil
+	}}}})
+	w.ops.held = sync.OnceFunc(func() { close(release) }) // the second request has been refused: from now on it waits
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.ops.Run(ctx) }()
+	path := "/servers/" + s.ID + "/os-interface/" + s.VIFs[0].PortID
+	w.call("member", "DELETE", path, "", 1, 202)
+	<-began
+	w.call("member", "DELETE", path, "", 1, 202)
+	<-began // the second one runs as well
+	stop()
+	<-ended
+	if len(order) == 0 {
+		t.Error("the second request was accepted beside the first")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -37,10 +38,15 @@ type recorder struct {
 	*operation.Engine
 	mu    sync.Mutex
 	specs []operation.Spec
+	held  func() // after an operation was refused because another one holds the server; may be nil
 }
 
 func (e *recorder) Accept(ctx context.Context, tx *db.Tx, s operation.Spec) (string, error) {
 	op, err := e.Engine.Accept(ctx, tx, s)
+	var held *operation.HeldError
+	if errors.As(err, &held) && e.held != nil {
+		e.held()
+	}
 	if err == nil {
 		tx.AfterCommit(func() {
 			e.mu.Lock()
