@@ -12,6 +12,7 @@ import (
 	"kilonova/internal/auth"
 	"kilonova/internal/compute/command"
 	"kilonova/internal/compute/store"
+	"kilonova/internal/config"
 	"kilonova/internal/identity"
 	identityapi "kilonova/internal/identity/api"
 	identitylocal "kilonova/internal/identity/local"
@@ -250,11 +251,27 @@ func vlanRanges(texts []string) (out []segments.VLANs, err error) {
 	return out, nil
 }
 
+// placementOptions are the settings of the built-in placement.
+func placementOptions(cfg *config.Config) (out placementlocal.Config, err error) {
+	p := &cfg.Placement
+	out = placementlocal.Config{IncompleteProject: p.Project, IncompleteUser: p.User,
+		Search: candidate.Options{Randomize: p.Randomize, Max: max(p.Max, 0), BreadthFirst: p.Strategy == "breadth-first"}}
+	if p.Strategy != "breadth-first" && p.Strategy != "depth-first" {
+		err = fmt.Errorf("[placement] allocation_candidates_generation_strategy: %q is neither depth-first nor breadth-first", p.Strategy)
+	}
+	return out, err
+}
+
 func (a *App) startPlacement(ctx context.Context) error {
 	if a.cfg.Placement.URL != "" && !a.has(Placement) {
 		return a.remotePlacement()
 	}
-	s, err := placementlocal.New(ctx, placementlocal.Config{DB: a.db, Search: candidate.Options{Randomize: a.cfg.Placement.Randomize}})
+	cfg, err := placementOptions(a.cfg)
+	if err != nil {
+		return err
+	}
+	cfg.DB = a.db
+	s, err := placementlocal.New(ctx, cfg)
 	if err != nil {
 		return err
 	}

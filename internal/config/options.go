@@ -68,6 +68,10 @@ type Config struct {
 	Placement struct {
 		URL       string `opt:"url" default:"" help:"URL of a Placement to use; empty: the built-in one on the same database."`
 		Randomize bool   `opt:"randomize_allocation_candidates" default:"false" help:"Give candidates in random order."`
+		Max       int    `opt:"max_allocation_candidates" default:"-1" help:"Candidates that one request may bring about; -1: any number. Many providers of one class below each host make very many."`
+		Strategy  string `opt:"allocation_candidates_generation_strategy" default:"depth-first" help:"depth-first: all candidates of a host before those of the next. breadth-first: one of each host in turn, so that a limit leaves some of each."`
+		Project   string `opt:"incomplete_consumer_project_id" default:"00000000-0000-0000-0000-000000000000" help:"Project of consumers whose callers, before microversion 1.8, name none."`
+		User      string `opt:"incomplete_consumer_user_id" default:"00000000-0000-0000-0000-000000000000" help:"Their user."`
 	} `section:"placement"`
 	Compute struct {
 		Driver           string        `opt:"driver" default:"libvirt" help:"libvirt or fake."`

@@ -343,3 +343,40 @@ func BenchmarkSearch(b *testing.B) {
 		}
 	}
 }
+
+// With a bound, breadth first gives one candidate of each host before the second of any, depth first all of one host before the next.
+func TestStrategies(t *testing.T) {
+	var records []Record
+	for _, host := range []string{"a", "b", "c"} {
+		records = append(records, Record{Provider: placement.Provider{UUID: host, Name: host, Root: host}})
+		for i := range 3 {
+			name := fmt.Sprint(host, i)
+			records = append(records, Record{Provider: placement.Provider{UUID: name, Name: name, Root: host, Parent: host,
+				Inventory: map[string]placement.Inventory{"VGPU": placement.Inventory{Total: 1}.WithDefaults()}}})
+		}
+	}
+	v := Build(records)
+	q := placement.Query{Groups: []placement.Group{{Resources: placement.Resources{"VGPU": 1}}}}
+	for _, c := range []struct {
+		o     Options
+		limit int
+		want  []int // candidates of each host, fewest first
+	}{
+		{Options{}, 0, []int{3, 3, 3}}, {Options{BreadthFirst: true}, 0, []int{3, 3, 3}},
+		{Options{}, 4, []int{1, 3}}, {Options{BreadthFirst: true}, 4, []int{1, 1, 2}},
+		{Options{Max: 3}, 0, []int{3}}, {Options{Max: 3, BreadthFirst: true}, 0, []int{1, 1, 1}}, {Options{Max: 3, BreadthFirst: true}, 2, []int{1, 1}}, {Options{Max: 2}, 3, []int{2}},
+	} {
+		q.Limit = c.limit
+		found, err := v.Search(t.Context(), q, c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		of := map[string]int{}
+		for _, one := range found.Candidates {
+			of[one.Root]++
+		}
+		if got := slices.Sorted(maps.Values(of)); !slices.Equal(got, c.want) {
+			t.Errorf("%+v, limit %d: %v of each host, want %v", c.o, c.limit, got, c.want)
+		}
+	}
+}
