@@ -399,8 +399,11 @@ func TestAStepThatIsTriedAgainSaysWhy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if last := rec.Steps[len(rec.Steps)-1]; last.Name == "two" && last.Public == want && last.Host == "h7" && last.Undo == (p == operation.BeforeUndo) && last.Finished.IsZero() {
-				break
+			if n := len(rec.Steps); n > 0 { // none yet while the operation is pending
+				last := rec.Steps[n-1]
+				if last.Name == "two" && last.Public == want && last.Host == "h7" && last.Undo == (p == operation.BeforeUndo) && last.Finished.IsZero() {
+					break
+				}
 			}
 			if time.Now().After(end) {
 				t.Fatalf("nothing says %q: %+v", want, rec.Steps)
