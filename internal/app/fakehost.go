@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -34,6 +35,18 @@ func fakeHost(cfg *config.Config) (fake.Config, error) {
 			return out, fmt.Errorf("[compute] fake_huge_pages: %q is not KIBIBYTES:NUMBER", p)
 		}
 		out.Pages[kb] = n
+	}
+	types, err := compute.ParseMediatedTypes(cfg.Devices.MDEVTypes)
+	if err != nil {
+		return out, err
+	}
+	for _, t := range types {
+		if len(t.Addresses) == 0 {
+			t.Addresses = []string{"0000:84:00.0"}
+		}
+		for _, a := range t.Addresses {
+			out.Mediated = append(out.Mediated, compute.HostMediated{Address: a, Type: t.Name, Class: t.Class, Total: cmp.Or(t.Max, 16)})
+		}
 	}
 	text := strings.TrimSpace(c.FakeDevices)
 	if text == "" {

@@ -144,6 +144,9 @@ func hardware(cfg *config.Config, lc *libvirt.Config) (err error) {
 	if lc.Devices, err = compute.ParseDeviceSpecs(cfg.PCI.DeviceSpec); err != nil {
 		return err
 	}
+	if lc.Mediated, err = compute.ParseMediatedTypes(cfg.Devices.MDEVTypes); err != nil {
+		return err
+	}
 	if cfg.PCI.ReportInPlacement && slices.ContainsFunc(lc.Devices, func(s compute.DeviceSpec) bool { return s.Named() }) {
 		return fmt.Errorf("[pci] device_spec finds devices by devname, which report_in_placement does not allow: name their addresses")
 	}

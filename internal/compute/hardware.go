@@ -72,6 +72,8 @@ type Claim struct {
 	Ports map[string]string `json:"ports,omitempty"`
 	// Unmanaged are those of the devices that the operator binds to their driver himself (tag managed).
 	Unmanaged []string `json:"unmanaged,omitempty"`
+	// Mediated are parts of devices, virtual GPUs for one.
+	Mediated []MediatedDevice `json:"mediated,omitempty"`
 }
 
 // Addresses are all devices of the claim: those of the flavor and those of ports.
@@ -85,7 +87,7 @@ func (c *Claim) Addresses() []string {
 
 // Empty tells whether nothing is held.
 func (c *Claim) Empty() bool {
-	return len(c.Cells)+len(c.Emulator)+len(c.Devices)+len(c.Ports) == 0
+	return len(c.Cells)+len(c.Emulator)+len(c.Devices)+len(c.Ports)+len(c.Mediated) == 0
 }
 
 // ClaimedCell is one NUMA node of a server and where it lies.
@@ -188,6 +190,9 @@ func NeedsClaim(f *Flavor, props map[string]string) bool {
 		if strings.HasPrefix(k, "resources") && strings.HasSuffix(k, ":PCPU") {
 			return true
 		}
+	}
+	if AsksMediated(f) {
+		return true
 	}
 	for _, k := range []string{"hw_cpu_policy", "hw_numa_nodes", "hw_mem_page_size"} {
 		if props[k] != "" {

@@ -135,6 +135,9 @@ type Config struct {
 		DeviceSpec        string `opt:"device_spec" default:"" help:"PCI devices of this host that servers may have: a JSON object or a list of them with vendor_id, product_id, address or devname, and tags: physical_network, trusted, remote_managed, managed, live_migratable, resource_class, traits."`
 		ReportInPlacement bool   `opt:"report_in_placement" default:"false" help:"Placement is told of this host's PCI devices, but not of those with a physical_network. Once on it cannot be switched off."`
 	} `section:"pci"`
+	Devices struct {
+		MDEVTypes string `opt:"enabled_mdev_types" default:"" help:"Parts that this host makes of its devices, virtual GPUs for one: a JSON object or a list of them with name (nvidia-35), device_addresses, max_instances of each device, mdev_class (VGPU or CUSTOM_...)."`
+	} `section:"devices"`
 	Placing struct {
 		MaxResults      int  `opt:"max_placement_results" default:"1000" help:"Allocation candidates asked of placement at most; requests that depend on other servers or name a host of several nodes ask for all."`
 		TenantAggregate bool `opt:"limit_tenants_to_placement_aggregate" default:"false" help:"Only hosts of aggregates whose metadata filter_tenant_id names the project, if there are any."`

@@ -27,7 +27,13 @@ func (l *look) devices() error {
 			continue
 		}
 		l.heldOnce(h, on[h.Name])
-		if l.Allocations == nil || !info.PCIPlacement {
+		if l.Allocations == nil {
+			continue
+		}
+		if err := l.placedParts(h, &info, on[h.Name]); err != nil {
+			return err
+		}
+		if !info.PCIPlacement {
 			continue
 		}
 		if err := l.placedDevices(h, &info, on[h.Name]); err != nil {
@@ -56,35 +62,57 @@ func (l *look) placedDevices(h *compute.Host, info *virt.HostInfo, claims []stor
 		l.say(LegalState, h.Name, "Mend [pci] device_spec of the host.", "its PCI devices cannot be told of in placement: %s", err)
 		return nil
 	}
-	ours := map[string]string{} // consumer -> server
-	for _, c := range claims {
-		ours[c.Consumer] = c.ServerID
-	}
 	for i := range providers {
 		p := &providers[i]
-		held, err := l.Allocations.HeldOn(l.ctx, p.UUID)
+		err := l.placed(p.UUID, p.Name, p.Class, "PCI devices", claims, func(c *compute.Claim) int64 { return scheduler.WithDevices(nil, c, providers[i:i+1])[p.UUID][p.Class] })
 		if err != nil {
 			return err
 		}
-		has, want := map[string]int64{}, map[string]int64{}
-		for _, a := range held {
-			has[a.Consumer] = a.Resources[p.Class]
-		}
-		for _, c := range claims {
-			want[c.Consumer] = scheduler.WithDevices(nil, &c.Claim, providers[i:i+1])[p.UUID][p.Class]
-		}
-		for consumer := range has {
-			want[consumer] += 0 // so that it is looked at
-		}
-		for consumer, n := range want {
-			server := ours[consumer]
-			if server == "" {
-				server = l.serverOf(consumer)
+	}
+	return nil
+}
+
+// placedParts is placedDevices for the parts of devices.
+func (l *look) placedParts(h *compute.Host, info *virt.HostInfo, claims []store.HostClaim) error {
+	for _, p := range scheduler.MediatedProviders(h.NodeID, info.Hostname, info.Mediated) {
+		err := l.placed(p.UUID, p.Name, p.Class, "parts", claims, func(c *compute.Claim) (n int64) {
+			for _, m := range c.Mediated {
+				if m.Parent == p.Address {
+					n++
+				}
 			}
-			if _, busy := l.open[server]; has[consumer] != n && !busy && server != "" {
-				l.say(NoOrphanAllocation, consumer, "The report of the host's agent completes what lacks; what is too much an operator may remove.",
-					"it holds %d PCI devices of %s, and has %d of them allocated in placement", n, p.Name, has[consumer])
-			}
+			return n
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placed compares what claims hold of a provider with what is allocated of it.
+func (l *look) placed(provider, name, class, what string, claims []store.HostClaim, amount func(*compute.Claim) int64) error {
+	held, err := l.Allocations.HeldOn(l.ctx, provider)
+	if err != nil {
+		return err
+	}
+	ours := map[string]string{} // consumer -> server
+	has, want := map[string]int64{}, map[string]int64{}
+	for i := range claims {
+		ours[claims[i].Consumer], want[claims[i].Consumer] = claims[i].ServerID, amount(&claims[i].Claim)
+	}
+	for _, a := range held {
+		has[a.Consumer] = a.Resources[class]
+		want[a.Consumer] += 0 // so that it is looked at
+	}
+	for consumer, n := range want {
+		server := ours[consumer]
+		if server == "" {
+			server = l.serverOf(consumer)
+		}
+		if _, busy := l.open[server]; has[consumer] != n && !busy && server != "" {
+			l.say(NoOrphanAllocation, consumer, "The report of the host's agent completes what lacks; what is too much an operator may remove.",
+				"it holds %d %s of %s, and has %d of them allocated in placement", n, what, name, has[consumer])
 		}
 	}
 	return nil

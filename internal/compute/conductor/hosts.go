@@ -42,6 +42,7 @@ type host struct {
 	former    []string                      // processes that it took over from
 	reported  string                        // what placement was told last
 	devices   []scheduler.DeviceProvider    // those of its PCI devices that placement knows of
+	divided   bool                          // it has or had devices of which servers have parts
 	busy      int                           // claims of this conductor that the load does not show yet
 
 	pendVCPU, pendRAM, pendDisk int64 // claims in the making

@@ -63,6 +63,9 @@ func (c *Conductor) takeParts(ctx context.Context, w flow.Want, req *scheduler.R
 			c.log.Debug("parts of a host were taken meanwhile", "host", h.Host, "server", w.Server.ID, "why", why)
 			return errNoParts
 		}
+		if claim == nil {
+			return nil
+		}
 		return c.cfg.Store.PutClaim(ctx, tx, store.HostClaim{Consumer: w.Server.ID, ServerID: w.Server.ID, Host: h.Host, Claim: *claim})
 	})
 	if errors.Is(err, fault.NotFound) {
@@ -172,6 +175,8 @@ func (t *hostTable) claims(ctx context.Context, rows []compute.Host) (map[string
 // parts puts what the host has and what is held of it into the scheduler's view.
 func (h *host) parts() {
 	h.devices = nil
+	h.divided = h.divided || len(h.info.Mediated) > 0
+	h.base.Mediated = scheduler.MediatedProviders(h.NodeID, nodeName(h), h.info.Mediated)
 	if len(h.info.NUMA)+len(h.info.PCI) == 0 {
 		return
 	}

@@ -3,6 +3,7 @@ package conductor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -175,7 +176,7 @@ func (c *Conductor) reportProviders(ctx context.Context, reps []command.HostRepo
 		traits = slices.Compact(traits)
 		// Each host tells again after some minutes, not all at the same moment: somebody may have changed the provider meanwhile.
 		shift := time.Duration(h.NodeNumber%600) * time.Second
-		print := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, placed(rep.Info), rep.Info.Providers, rep.Info.Offer, clock.Now().Add(shift).Truncate(10*time.Minute))
+		print := fingerprint(rep.NodeID, rep.Info.Hostname, inv, traits, placed(rep.Info), rep.Info.Providers, rep.Info.Offer, rep.Info.Mediated, clock.Now().Add(shift).Truncate(10*time.Minute))
 		if h.reported == print {
 			continue
 		}
@@ -191,7 +192,7 @@ func (c *Conductor) reportProviders(ctx context.Context, reps []command.HostRepo
 	for k, err := range c.registerProviders(ctx, news) {
 		rep := reps[of[k]]
 		if err == nil {
-			err = c.reportDevices(ctx, rep)
+			err = errors.Join(c.reportDevices(ctx, rep), c.reportMediated(ctx, rep))
 		}
 		if errs[of[k]] = err; err == nil {
 			synced = append(synced, rep.Host)

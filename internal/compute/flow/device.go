@@ -91,6 +91,9 @@ func (f *flows) movable(ctx context.Context, s *compute.Server) error {
 	if c == nil {
 		return nil
 	}
+	if err := c.StaysWhileRunning(s.ID); err != nil {
+		return err
+	}
 	for _, address := range c.Devices {
 		d, err := f.hostDevice(ctx, s.Host, address)
 		if err != nil {

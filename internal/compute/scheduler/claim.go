@@ -69,10 +69,10 @@ func (n *NUMA) place(placed []Placed, sockets map[int]int) where {
 	return w
 }
 
-// Needs tells whether a request asks for parts of a host by name: NUMA nodes, pinned CPUs, page sizes, PCI devices.
+// Needs tells whether a request asks for parts of a host by name: NUMA nodes, pinned CPUs, page sizes, PCI devices or, perhaps, parts of these.
 func Needs(r *Request) (bool, error) {
 	t, err := TopologyOf(r)
-	return t != nil || len(r.PCI) > 0, err
+	return t != nil || len(r.PCI) > 0 || compute.AsksMediated(&r.Flavor), err
 }
 
 // SameTopology tells whether servers of a flavor ask for the same NUMA nodes, pinned CPUs and pages with either image's properties. What is contradictory is the same
@@ -87,11 +87,11 @@ func SameTopology(f *compute.Flavor, was, now map[string]string) bool {
 // missing when there is not enough; a request that asks for nothing of the kind gets nil.
 func Take(r *Request, cells []compute.HostCell, devices []compute.HostDevice, cpuRatio, ramRatio float64) (claim *compute.Claim, why string, err error) {
 	t, err := TopologyOf(r)
-	if err != nil || t == nil && len(r.PCI) == 0 {
+	if err != nil || t == nil && len(r.PCI)+len(r.Mediated) == 0 {
 		return nil, "", err
 	}
 	free, names := single(devices)
-	claim = &compute.Claim{}
+	claim = &compute.Claim{Mediated: r.Mediated}
 	at := where{}
 	if t != nil {
 		n := Cells(cells)

@@ -47,6 +47,8 @@ type HostState struct {
 
 	NUMA *NUMA // nil: the host reports none
 	PCI  []PCIPool
+	// Mediated are the providers of its divided devices.
+	Mediated []MediatedProvider
 	// Offers are what placement offers on the host, while a request is judged whose devices placement chooses; nil otherwise.
 	Offers []placement.Candidate
 }

@@ -224,6 +224,13 @@ type Way struct {
 
 // Ways gives the ways to claim a ranked host: one for all its candidates, or one for each that has devices for the server, when placement chose these.
 func Ways(r *Request, on *Ranked) []Way {
+	if compute.AsksMediated(&r.Flavor) {
+		return inParts(deviceWays(r, on), on.Host)
+	}
+	return deviceWays(r, on)
+}
+
+func deviceWays(r *Request, on *Ranked) []Way {
 	if !r.inPlacement() {
 		return []Way{{r, on.Candidates}}
 	}

@@ -32,6 +32,8 @@ type Request struct {
 
 	Ports []Port
 	PCI   []PCIRequest
+	// Mediated are the parts of the host's devices that placement chose (Ways).
+	Mediated []compute.MediatedDevice
 	// Groups are request groups that other services want: of ports with resources, of device profiles.
 	Groups []placement.Group
 	// SameSubtree are sets of suffixes of Groups that belong together.

@@ -72,6 +72,8 @@ type HostInfo struct {
 	// claims (store.HostClaim), so drivers and agents leave Pinned, Used and Server empty.
 	NUMA []compute.HostCell   `json:"numa,omitempty"`
 	PCI  []compute.HostDevice `json:"pci,omitempty"`
+	// Mediated are the devices of which servers may have parts; they are always told of in placement.
+	Mediated []compute.HostMediated `json:"mediated,omitempty"`
 	// PCIPlacement tells that placement shall know of the devices (option [pci] report_in_placement).
 	PCIPlacement bool `json:"pci_placement,omitempty"`
 	// Offer and Providers are from the host's configuration: what of it may be promised, and what operators add to its resource providers. Agents fill them in.

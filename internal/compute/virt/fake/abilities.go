@@ -166,6 +166,9 @@ func (d *Driver) FinishResize(ctx context.Context, spec *virt.Spec) error {
 		if !g.Disks && (g.Resized || imported) {
 			return nil // it was finished before
 		}
+		if err := d.divided(ctx, tx, spec); err != nil {
+			return err
+		}
 		if !imported && g.Kept == nil { // the resize back is taken back
 			kept := g.Spec
 			g.Kept = &kept

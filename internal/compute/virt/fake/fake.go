@@ -236,7 +236,7 @@ func (d *Driver) Info(ctx context.Context) (*virt.HostInfo, error) {
 		CPUInfo: map[string]any{"arch": "x86_64", "model": "Nehalem", "vendor": "Intel", "features": []string{"pge", "clflush"},
 			"topology": map[string]any{"cores": 1, "threads": 1, "sockets": 4}},
 		Supported: [][3]string{{"x86_64", "fake", "hvm"}}, Stats: map[string]string{},
-		NUMA: d.cfg.cells(d.cfg.VCPUs, d.cfg.MemoryMB), PCI: d.cfg.devices(), Metrics: d.cfg.Metrics,
+		NUMA: d.cfg.cells(d.cfg.VCPUs, d.cfg.MemoryMB), PCI: d.cfg.devices(), Mediated: d.cfg.Mediated, Metrics: d.cfg.Metrics,
 		Uptime: " 00:00:00 up 1 day,  0:00,  0 users,  load average: 0.00, 0.00, 0.00",
 	}, ctx.Err()
 }
@@ -299,6 +299,9 @@ func (d *Driver) Spawn(ctx context.Context, spec *virt.Spec) error {
 	return d.cfg.DB.Write(ctx, func(tx *db.Tx) error {
 		if _, err := d.present(ctx, tx, spec.ID); err == nil {
 			return nil // it is there
+		}
+		if err := d.divided(ctx, tx, spec); err != nil {
+			return err
 		}
 		g := &guest{ID: spec.ID, Name: spec.Name, Power: virt.Shutdown, doc: doc{Spec: *spec, Disks: false}}
 		if !spec.Stopped {

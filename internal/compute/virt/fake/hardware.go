@@ -2,11 +2,13 @@ package fake
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/db"
 	"kilonova/internal/fault"
 )
 
@@ -24,6 +26,8 @@ type Hardware struct {
 	Metrics map[string]float64
 	// Devices are PCI devices; one without an address gets one, one without a NUMA node (-1 is "unknown") is spread over the nodes.
 	Devices []compute.HostDevice
+	// Mediated are devices of which servers may have parts.
+	Mediated []compute.HostMediated
 }
 
 // cells plays the NUMA nodes of a host with so many CPUs and so much memory.
@@ -106,6 +110,64 @@ func (d *Driver) plugged(host string, g *guest) error {
 		}
 	}
 	return nil
+}
+
+// divided demands, as a hypervisor would, that the parts of devices that a guest is made with are of this host, and that no device is divided further than it can be.
+func (d *Driver) divided(ctx context.Context, q db.Querier, spec *virt.Spec) error {
+	if spec.Claim.LacksVGPU(spec.ExtraSpecs) {
+		return fault.New(fault.Conflict, "No virtual GPU of the host was set aside for the server.")
+	}
+	if spec.Claim == nil || len(spec.Claim.Mediated) == 0 {
+		return nil
+	}
+	left := map[string]int64{}
+	for _, m := range d.cfg.Mediated {
+		left[m.Address+" "+m.Type] = m.Total
+	}
+	taken := map[string]bool{}
+	guests, err := d.others(ctx, q, spec.ID)
+	if err != nil {
+		return err
+	}
+	for _, g := range append(guests, &guest{ID: spec.ID, doc: doc{Spec: *spec}}) {
+		if g.Spec.Claim == nil {
+			continue
+		}
+		for _, m := range g.Spec.Claim.Mediated {
+			if taken[m.UUID] {
+				return fault.New(fault.Conflict, "The mediated device %s is given twice.", m.UUID)
+			}
+			taken[m.UUID] = true
+			if left[m.Parent+" "+m.Type]--; left[m.Parent+" "+m.Type] < 0 {
+				return fault.New(fault.Conflict, "The device %s of host %s has no more parts of the type %s.", m.Parent, d.host, m.Type)
+			}
+		}
+	}
+	return nil
+}
+
+// others gives the guests of the host but one.
+func (d *Driver) others(ctx context.Context, q db.Querier, but string) (out []*guest, err error) {
+	rows, err := q.Query(ctx, "SELECT id, doc FROM fake_guests WHERE host = ? AND id <> ?", d.host, but)
+	if err != nil {
+		return nil, fmt.Errorf("fake guests: %w", err)
+	}
+	defer func() {
+		if e := rows.Close(); err == nil {
+			err = e
+		}
+	}()
+	for rows.Next() {
+		g, text := &guest{}, ""
+		if err := rows.Scan(&g.ID, &text); err != nil {
+			return nil, fmt.Errorf("fake guests: %w", err)
+		}
+		if err := json.Unmarshal([]byte(text), &g.doc); err != nil {
+			return nil, fmt.Errorf("fake guest %s: %w", g.ID, err)
+		}
+		out = append(out, g)
+	}
+	return out, rows.Err()
 }
 
 // Spec gives what a guest was made of, as it is now: what a look into a real hypervisor would show.

@@ -137,11 +137,11 @@ func (d *Driver) buildCPU(x *definition.Domain, spec *virt.Spec, o *definition.O
 		x.CPUTune = &o.Tune
 	}
 	switch {
-	case spec.Claim != nil:
+	case spec.Claim != nil && !spec.Claim.LacksVGPU(spec.ExtraSpecs):
 		x.Settle(spec.Claim, o)
-	case o.Dedicated || o.Large || o.Device:
+	case o.Dedicated || o.Large || o.Device || spec.Claim.LacksVGPU(spec.ExtraSpecs):
 		return fault.New(fault.Conflict, "No CPUs, memory pages or devices of the host were set aside for the server.").
-			WithHint("Hosts offer dedicated CPUs by the option cpu_dedicated_set, devices by [pci] device_spec.")
+			WithHint("Hosts offer dedicated CPUs by the option cpu_dedicated_set, devices by [pci] device_spec, virtual GPUs by [devices] enabled_mdev_types.")
 	}
 	if len(d.c.SharedCPUs) > 0 && x.NUMATune == nil { // with NUMA nodes, each virtual CPU has its own set
 		x.VCPU.Placement, x.VCPU.CPUSet = "static", definition.JoinInts(d.c.SharedCPUs)

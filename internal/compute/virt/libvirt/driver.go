@@ -53,7 +53,9 @@ type Config struct {
 	// Sys is where the kernel shows devices; "": /sys.
 	Sys string
 	// Devices says which PCI devices guests may have.
-	Devices     []compute.DeviceSpec
+	Devices []compute.DeviceSpec
+	// Mediated says of which devices guests may have parts.
+	Mediated    []compute.MediatedType
 	PCIePorts   int           // places for devices of guests on q35; 0: 16
 	RNGDevice   string        // "" /dev/urandom
 	MemoryStats time.Duration // how often guests tell what memory they use; 0: they do not

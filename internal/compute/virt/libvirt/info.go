@@ -176,7 +176,11 @@ func (d *Driver) hardware(ctx context.Context, info *virt.HostInfo) error {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
 	info.NUMA = host.Cells(&now, d.c.DedicatedCPUs, d.c.SharedCPUs, d.c.ReservedPages)
-	info.PCI, err = host.Devices(os.DirFS(d.sys()), d.c.Devices)
+	sys := os.DirFS(d.sys())
+	if info.PCI, err = host.Devices(sys, d.c.Devices); err != nil {
+		return err
+	}
+	info.Mediated, err = host.Mediated(sys, d.c.Mediated)
 	return err
 }
 

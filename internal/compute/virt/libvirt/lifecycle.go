@@ -123,6 +123,9 @@ func (d *Driver) start(ctx context.Context, spec *virt.Spec, f found) error {
 	if err := d.trustPorts(ctx, spec, spec.VIFs...); err != nil {
 		return err
 	}
+	if err := d.divide(spec, f.old); err != nil {
+		return err
+	}
 	d.trimConsole(spec.ID)
 	for try := 1; ; try++ {
 		dom, err := d.define(ctx, spec, f.old)
@@ -165,6 +168,9 @@ func (d *Driver) Destroy(ctx context.Context, guest string, keepDisks bool) erro
 	}
 	if f.there {
 		if err := d.remove(ctx, f.dom); err != nil {
+			return err
+		}
+		if err := d.unite(f.old.Mediated()...); err != nil {
 			return err
 		}
 	}

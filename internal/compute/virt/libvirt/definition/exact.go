@@ -71,18 +71,20 @@ type HostDev struct {
 	XMLName xml.Name   `xml:"hostdev"`
 	Mode    string     `xml:"mode,attr"`
 	Type    string     `xml:"type,attr"`
-	Managed string     `xml:"managed,attr"`
+	Model   string     `xml:"model,attr,omitempty"` // of a mediated device
+	Managed string     `xml:"managed,attr,omitempty"`
 	Address PCIAddress `xml:"source>address"`
 	Alias   *Alias     `xml:"alias"`
 }
 
-// PCIAddress is the element <address>.
+// PCIAddress is the element <address> of a device.
 type PCIAddress struct {
 	Type     string `xml:"type,attr,omitempty"`
-	Domain   string `xml:"domain,attr"`
-	Bus      string `xml:"bus,attr"`
-	Slot     string `xml:"slot,attr"`
-	Function string `xml:"function,attr"`
+	Domain   string `xml:"domain,attr,omitempty"`
+	Bus      string `xml:"bus,attr,omitempty"`
+	Slot     string `xml:"slot,attr,omitempty"`
+	Function string `xml:"function,attr,omitempty"`
+	UUID     string `xml:"uuid,attr,omitempty"` // of a mediated device, which has no place on a bus
 }
 
 // Modelled is an element that has only a model: <sound>, <iommu>.
@@ -106,6 +108,9 @@ func (x *Domain) Settle(c *compute.Claim, o *Options) {
 		if h := Device(d, c); h != nil {
 			x.Devices.HostDevs = append(x.Devices.HostDevs, *h)
 		}
+	}
+	for _, m := range c.Mediated {
+		x.Devices.HostDevs = append(x.Devices.HostDevs, HostDev{Mode: "subsystem", Type: mdevType, Model: "vfio-pci", Address: PCIAddress{UUID: m.UUID}})
 	}
 	if len(c.Cells) == 0 {
 		return
@@ -156,6 +161,18 @@ func (x *Domain) Settle(c *compute.Claim, o *Options) {
 	if o.Locked {
 		x.backing().Locked = &Present{}
 	}
+}
+
+const mdevType = "mdev"
+
+// Mediated gives the parts of devices that a definition has, by uuid.
+func (x *Domain) Mediated() (out []string) {
+	for _, h := range x.Devices.HostDevs {
+		if h.Type == mdevType {
+			out = append(out, h.Address.UUID)
+		}
+	}
+	return out
 }
 
 // Device gives a guest a PCI device of its host; nil: the address is none. c is the claim that holds it.

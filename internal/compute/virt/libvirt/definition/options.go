@@ -243,7 +243,7 @@ func refused() map[string]string {
 	return map[string]string{
 		"hw:mem_encryption": "encrypted memory", "hw_mem_encryption": "encrypted memory", "hw_mem_encryption_model": "encrypted memory",
 		"hw:pmem": "persistent memory", "hw_emulation_architecture": "emulation of other architectures", "hw:maxphysaddr_mode": "a chosen address width",
-		"resources:VGPU": "virtual GPUs", "accel:device_profile": "accelerators", "hw_ephemeral_encryption": "encrypted ephemeral disks",
+		"accel:device_profile": "accelerators", "hw_ephemeral_encryption": "encrypted ephemeral disks",
 		"hw:ephemeral_encryption": "encrypted ephemeral disks", "kernel_id": "booting with a separate kernel", "hw_usb_model": "USB controllers of a chosen model",
 	}
 }

@@ -101,7 +101,7 @@ func TestRefused(t *testing.T) {
 		{m{"hw:numa_nodes": "2", "hw:numa_cpus.0": "0-1", "hw:numa_mem.0": "256", "hw:numa_cpus.1": "2-3", "hw:numa_mem.1": "200"}, nil, fault.Invalid},
 		{m{"hw:numa_nodes": "1", "hw:numa_cpus.0": "0-7", "hw:numa_mem.0": "512"}, nil, fault.Invalid},
 		{m{"hw:mem_encryption": "true"}, nil, fault.NotImplemented},
-		{m{"resources:VGPU": "1"}, nil, fault.NotImplemented},
+		{m{"hw:pmem": "1GB"}, nil, fault.NotImplemented},
 	} {
 		if _, err := parse(4, 512, c.specs, c.props); !errors.Is(err, c.want) {
 			t.Errorf("%v %v: %v, want %v", c.specs, c.props, err, c.want)
