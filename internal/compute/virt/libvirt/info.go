@@ -150,7 +150,7 @@ func (d *Driver) Info(ctx context.Context) (*virt.HostInfo, error) {
 	info := &virt.HostInfo{
 		Hostname: name, HypervisorType: "QEMU", HypervisorVersion: int(d.caps.version), VCPUs: int(node.CPUs), MemoryMB: total,
 		MemoryUsedMB: total - int64((mem["free"]+mem["buffers"]+mem["cached"])/1024),
-		DiskGB:       int64(fs.Blocks) * block / gib, FreeDiskGB: int64(fs.Bavail) * block / gib, HostIP: d.hostIP(), Uptime: uptime(),
+		DiskGB:       int64(fs.Blocks) * block / gib, FreeDiskGB: int64(fs.Bavail) * block / gib, HostIP: d.hostIP(), Uptime: host.Uptime(),
 		Supported: d.supported(), Traits: host.Traits(host.Has{Arch: d.caps.arch, Features: d.caps.features, Caps: &d.caps.host, Domain: &d.caps.domain, UEFI: d.caps.uefi, SecureBoot: d.caps.secure, TPM: d.caps.tpm}), Stats: map[string]string{"virt_type": d.caps.virtType, "cpu_mode": d.caps.cpuMode},
 	}
 	if err := d.hardware(ctx, info); err != nil {
@@ -194,22 +194,6 @@ func (d *Driver) hostIP() string {
 	}
 	defer c.Close()
 	return c.LocalAddr().(*net.UDPAddr).IP.String()
-}
-
-// uptime words how long the host is up, as the program of that name does.
-func uptime() string {
-	b, err := os.ReadFile("/proc/uptime")
-	load, err2 := os.ReadFile("/proc/loadavg")
-	var up float64
-	if err != nil || err2 != nil {
-		return ""
-	}
-	if _, err := fmt.Sscan(string(b), &up); err != nil {
-		return ""
-	}
-	l := strings.Fields(string(load))
-	s := int64(up)
-	return fmt.Sprintf("up %d days, %d:%02d, load average: %s", s/86400, s/3600%24, s/60%60, strings.Join(l[:3], ", "))
 }
 
 // supported lists the kinds of guest as Nova names them.

@@ -10,6 +10,7 @@ import (
 
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/libvirt/definition"
+	"kilonova/internal/compute/virt/libvirt/host"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 )
@@ -123,7 +124,7 @@ func (d *Driver) start(ctx context.Context, spec *virt.Spec, f found) error {
 	if err := d.trustPorts(ctx, spec, spec.VIFs...); err != nil {
 		return err
 	}
-	if err := d.divide(spec, f.old); err != nil {
+	if err := host.Divide(d.sys(), spec.Claim, f.old.Mediated()); err != nil {
 		return err
 	}
 	d.trimConsole(spec.ID)
@@ -170,7 +171,7 @@ func (d *Driver) Destroy(ctx context.Context, guest string, keepDisks bool) erro
 		if err := d.remove(ctx, f.dom); err != nil {
 			return err
 		}
-		if err := d.unite(f.old.Mediated()...); err != nil {
+		if err := host.Unite(d.sys(), f.old.Mediated()); err != nil {
 			return err
 		}
 	}

@@ -165,8 +165,11 @@ func (x *Domain) Settle(c *compute.Claim, o *Options) {
 
 const mdevType = "mdev"
 
-// Mediated gives the parts of devices that a definition has, by uuid.
+// Mediated gives the parts of devices that a definition has, by uuid; no definition has none.
 func (x *Domain) Mediated() (out []string) {
+	if x == nil {
+		return nil
+	}
 	for _, h := range x.Devices.HostDevs {
 		if h.Type == mdevType {
 			out = append(out, h.Address.UUID)
