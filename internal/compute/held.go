@@ -34,6 +34,28 @@ func (s *Server) HoldQuota(cores, ramMB int64) {
 	s.System[sysHeld] = fmt.Sprint(cores, ramMB)
 }
 
+// sysRestoring is the key of Server.System that a soft-deleted server has while it is brought back.
+const sysRestoring = "restoring"
+
+// Counts tells whether the server counts against quotas. What is deleted does not, and what is soft deleted only from the moment its restoring was accepted.
+func (s *Server) Counts() bool {
+	return s.Deleted.IsZero() && (s.VMState != VMSoftDeleted || s.System[sysRestoring] != "")
+}
+
+// CountRestored makes a soft-deleted server count again, or no longer when its restoring has ended.
+func (s *Server) CountRestored(yes bool) {
+	if was := s.System[sysRestoring] != ""; was == yes {
+		return
+	}
+	s.System = maps.Clone(s.System)
+	if s.System == nil {
+		s.System = map[string]string{}
+	}
+	if delete(s.System, sysRestoring); yes {
+		s.System[sysRestoring] = "1"
+	}
+}
+
 // SysMigration is the key of Server.System that holds, while a server is resized, the uuid of its migration record.
 const SysMigration = "migration"
 

@@ -164,6 +164,7 @@ func (f *flows) lookAgain(ctx context.Context, r *operation.Run) error {
 func (f *flows) keepFaultAndPower(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
 	return f.update(ctx, tx, r, func(s *compute.Server) {
 		s.Fault = faultOf(cause, s.Host)
+		s.CountRestored(false)
 		power(r, s)
 	})
 }

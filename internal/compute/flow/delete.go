@@ -206,6 +206,7 @@ func (f *flows) restore() operation.Flow {
 			if s.VMState = compute.VMActive; s.Host == "" {
 				s.VMState = compute.VMShelvedOffloaded
 			}
+			s.CountRestored(false)
 			setSystem(s, map[string]string{SysSoftDeletedAt: ""})
 		})
 }

@@ -34,7 +34,7 @@ func (u Usage) ByName(resource string) int64 { return u.byName()[resource] }
 
 // usageOf is what one server counts for.
 func usageOf(v *compute.Server) Usage {
-	if !v.Deleted.IsZero() {
+	if !v.Counts() {
 		return Usage{}
 	}
 	cores, ram := v.HeldQuota()
@@ -343,7 +343,8 @@ func (s *Store) Recount(ctx context.Context, q db.Querier) (map[[2]string]Usage,
 		}
 	}
 	for _, query := range []string{
-		"SELECT project_id, user_id, COUNT(*), COALESCE(SUM(vcpus), 0), COALESCE(SUM(ram_mb), 0), 0, 0 FROM compute_servers WHERE deleted = 0 GROUP BY project_id, user_id",
+		"SELECT project_id, user_id, COUNT(*), COALESCE(SUM(vcpus), 0), COALESCE(SUM(ram_mb), 0), 0, 0 FROM compute_servers WHERE deleted = 0 AND vm_state <> '" + compute.VMSoftDeleted +
+			"' GROUP BY project_id, user_id",
 		"SELECT project_id, user_id, 0, 0, 0, COUNT(*), 0 FROM compute_groups GROUP BY project_id, user_id",
 		"SELECT '', user_id, 0, 0, 0, 0, COUNT(*) FROM compute_keypairs GROUP BY user_id",
 	} {
@@ -357,6 +358,20 @@ func (s *Store) Recount(ctx context.Context, q db.Querier) (map[[2]string]Usage,
 		if err != nil {
 			return nil, fmt.Errorf("recount: %w", err)
 		}
+	}
+	err := scan(ctx, q, "SELECT doc FROM compute_servers WHERE deleted = 0 AND vm_state = ?", []any{compute.VMSoftDeleted}, func(scan func(...any) error) error {
+		var doc []byte
+		if err := scan(&doc); err != nil {
+			return err
+		}
+		v, err := decodeServer(doc)
+		if err == nil && v.Counts() { // it is being restored
+			add(v.ProjectID, v.UserID, usageOf(v))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("recount: %w", err)
 	}
 	return out, nil
 }

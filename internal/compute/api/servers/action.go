@@ -99,13 +99,18 @@ func (a api) changePassword(r *httpapi.Request) (*httpapi.Reply, error) {
 		Input: compute.PasswordInput{Password: in.Change.Password}})
 }
 
-// restore brings a soft-deleted server back. It has been counted all the time, so only limits that were lowered since can refuse it.
+// restore brings a soft-deleted server back. It was not counted while it was soft deleted, so there must be room for it again.
 func (a api) restore(r *httpapi.Request) (*httpapi.Reply, error) {
 	s, err := a.Server(r, "id", backend.Rule("os-deferred-delete:restore"))
 	if err != nil {
 		return nil, err
 	}
-	err = a.Accept(r, s, backend.Request{Op: compute.OpRestore, Action: "restore", TaskState: compute.TaskRestoring, Before: a.reserve(r.Context(), s, store.Usage{})})
+	err = a.Accept(r, s, backend.Request{Op: compute.OpRestore, Action: "restore", TaskState: compute.TaskRestoring,
+		Before: a.reserve(r.Context(), s, store.Usage{Instances: 1, Cores: int64(s.Flavor.VCPUs), RAM: s.Flavor.RAMMB}),
+		Change: func(now *compute.Server) error {
+			now.CountRestored(true)
+			return nil
+		}})
 	if err != nil {
 		return nil, err
 	}

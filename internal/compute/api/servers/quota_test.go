@@ -127,3 +127,29 @@ func TestRevertOfASmallerFlavorNeedsQuota(t *testing.T) {
 	}
 	w.exact()
 }
+
+// TestSoftDeletedQuota: what is soft deleted leaves room for others, and comes back only when there is room; restoring counts from the moment it is accepted.
+func TestSoftDeletedQuota(t *testing.T) {
+	w := newWorld(t, func(o *backend.Options) { o.Quota = store.Limits{"instances": 2} })
+	soft := func(s *compute.Server) { s.VMState = compute.VMSoftDeleted }
+	a, b := w.boot(soft), w.boot(soft)
+	w.exact()
+	w.create("member", create(onA), 37) // of two that are allowed
+	codes := rush(8, func(i int) int {
+		return apitest.Call(w.h, "member", "POST", "/v2.1/servers/"+[]string{a.ID, b.ID}[i%2]+"/action", `{"restore":null}`, 1).Code
+	})
+	if codes[202] != 1 || codes[202]+codes[403]+codes[409] != 8 {
+		t.Fatal(codes)
+	}
+	w.exact()
+	w.refused("member", "POST", "/servers", create(onA), 37, 403)
+	for _, s := range []*compute.Server{a, b} {
+		w.write(func(tx *db.Tx) error { return w.store.DeleteServer(w.Context(), tx, s.ID) })
+	}
+	w.exact()
+	w.create("member", create(onA), 37)
+	used, err := w.store.Usage(w.Context(), w.store.DB, apitest.Project, "")
+	if err != nil || used.Instances != 2 {
+		t.Fatal(used, err)
+	}
+}
