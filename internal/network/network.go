@@ -4,6 +4,8 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"kilonova/internal/auth"
@@ -56,6 +58,15 @@ type Subnet struct {
 type Route struct {
 	Destination string `json:"destination"`
 	NextHop     string `json:"nexthop"`
+}
+
+// RoutesText writes routes into a sentence as their documents have them.
+func RoutesText(routes []Route) string {
+	out := make([]string, len(routes))
+	for i, r := range routes {
+		out[i] = fmt.Sprintf("{'destination': '%s', 'nexthop': '%s'}", r.Destination, r.NextHop)
+	}
+	return "[" + strings.Join(out, ", ") + "]"
 }
 
 // Pool is an allocation pool.
@@ -345,6 +356,8 @@ type HostGroup struct {
 	ID      string      `json:"id"`
 	Rules   []GroupRule `json:"rules"`
 	Members []string    `json:"members"` // only for groups that a rule names as remote
+	// Stateless: what its rules let through is not followed; answers need rules of their own.
+	Stateless bool `json:"stateless,omitempty"`
 }
 
 // GroupRule is one security group rule.

@@ -51,6 +51,7 @@ func extensionList() []extension {
 		{"router", "Neutron L3 Router", "Routers and floating IPs."},
 		{"router_availability_zone", "Router Availability Zone", "Availability zones of routers."},
 		{"security-group", "security-group", "Security groups and their rules."},
+		{"stateful-security-group", "Stateful security group", "Security groups whose connections are not followed."},
 		{"segment", "Segment", "The segments of networks, and subnets on them."},
 		{"service-type", "Neutron Service Type Management", "Providers of services."},
 		{"sorting", "Sorting support", "Sorted lists."},

@@ -12,7 +12,7 @@ import (
 
 func groups(a *API) *resource {
 	return &resource{api: a, name: "security_group", plural: "security_groups", path: "security-groups", kind: "SecurityGroup",
-		attrs:   []attr{nameAttr(), descriptionAttr(), projectAttr(), {name: "stateful", kind: boolean}, {name: "shared", kind: boolean}},
+		attrs:   []attr{nameAttr(), descriptionAttr(), projectAttr(), {name: "stateful", when: both, kind: boolean, def: true}, {name: "shared", kind: boolean}},
 		columns: map[string]string{"id": "id", "name": "name", "project_id": "project_id"},
 		list:    a.groupDocs, create: createGroup, update: updateGroup,
 		before: func(q *call) error { return a.svc.EnsureDefaultGroup(q.Context(), q.Caller.ProjectID) },
@@ -62,6 +62,7 @@ func updateGroup(_ *call, c *local.Change, id string, in input) error {
 func setGroup(g *network.Group, in input) {
 	in.set("name", &g.Name)
 	in.set("description", &g.Description)
+	in.setFlag("stateful", &g.Stateful)
 }
 
 func rules(a *API) *resource {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,6 +30,11 @@ func TestRoutesComeAndGoOneByOne(t *testing.T) {
 	change("remove_extraroutes", r1+","+r3, route(2))
 	change("remove_extraroutes", r1, route(2))
 	p1.fails(400, "InvalidRoutes", "PUT", path+"/add_extraroutes", `{"router": {"routes": [{"destination": "10.8.0.0/16", "nexthop": "172.16.0.1"}]}}`)
+	_, refused := p1.send("PUT", path+"/add_extraroutes", `{"router": {"routes": [{"destination": "10.8.0.0/16", "nexthop": "172.16.0.1"}]}}`)
+	const words = "Invalid format for routes: [{'destination': '10.2.0.0/16', 'nexthop': '10.0.0.9'}, {'destination': '10.8.0.0/16', 'nexthop': '172.16.0.1'}], "
+	if text, _ := refused["NeutronError"].(map[string]any)["message"].(string); !strings.HasPrefix(text, words) {
+		t.Errorf("a route that leads nowhere: %q", text)
+	}
 	p1.fails(400, "HTTPBadRequest", "PUT", path+"/add_extraroutes", `{"router": {"routes": [], "name": "x"}}`)
 	c.as("p1:reader").fails(403, "PolicyNotAuthorized", "PUT", path+"/add_extraroutes", `{"router": {"routes": []}}`)
 	c.as("p2:member").fails(404, "RouterNotFound", "PUT", path+"/remove_extraroutes", `{"router": {"routes": []}}`)

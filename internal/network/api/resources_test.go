@@ -282,8 +282,20 @@ func TestSecurityGroups(t *testing.T) {
 	net, _ := p1.lan("10.0.0.0/24")
 	port := p1.ok(201, "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "security_groups": [%q]}}`, net, id(g)), "port")
 	p1.fails(409, "SecurityGroupInUse", "DELETE", "/v2.0/security-groups/"+id(g), "")
+	p1.fails(409, "SecurityGroupInUse", "PUT", "/v2.0/security-groups/"+id(g), `{"security_group": {"stateful": false}}`)
 	p1.ok(204, "DELETE", "/v2.0/ports/"+id(port), "", "")
 	p1.ok(204, "DELETE", "/v2.0/security-group-rules/"+id(r), "", "")
+	for _, stateful := range []bool{false, true} {
+		body := fmt.Sprintf(`{"security_group": {"stateful": %v}}`, stateful)
+		if got := p1.ok(200, "PUT", "/v2.0/security-groups/"+id(g), body, "security_group"); got["stateful"] != stateful {
+			t.Errorf("%s: %v", body, got)
+		}
+		made := p1.ok(201, "POST", "/v2.0/security-groups", body, "security_group")
+		if made["stateful"] != stateful {
+			t.Errorf("%s: %v", body, made)
+		}
+		p1.ok(204, "DELETE", "/v2.0/security-groups/"+id(made), "", "")
+	}
 	p1.ok(204, "DELETE", "/v2.0/security-groups/"+id(g), "", "")
 	def := p1.ids("/v2.0/security-groups?name=default", "security_groups", "id")[0]
 	p1.fails(409, "SecurityGroupCannotRemoveDefault", "DELETE", "/v2.0/security-groups/"+def, "")

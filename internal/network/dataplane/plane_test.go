@@ -175,6 +175,40 @@ func TestSecurityGroupsBothWays(t *testing.T) {
 	check("port down", false, false, false)
 }
 
+// The answers to what a stateless group lets out need a rule that lets them in.
+func TestStatelessGroupsFollowNoConnection(t *testing.T) {
+	needRoot(t)
+	p := plane(t, nil)
+	p1, p2 := hostPort(netA, "10.77.0.", 23), hostPort(netA, "10.77.0.", 24)
+	g1, g2 := boot(t, p1), boot(t, p2)
+	g1.static("10.77.0.23/24", "10.77.0.1")
+	g2.static("10.77.0.24/24", "10.77.0.1")
+	icmp := func(kind int) network.GroupRule {
+		return network.GroupRule{Direction: "ingress", EtherType: "IPv4", Protocol: "icmp", PortMin: num(kind)}
+	}
+	for _, tc := range []struct {
+		when      string
+		stateless bool
+		rules     []network.GroupRule
+		want      bool
+	}{
+		{"followed, requests let in", false, []network.GroupRule{icmp(8)}, true},
+		{"stateless, requests let in", true, []network.GroupRule{icmp(8)}, false},
+		{"stateless, requests and answers let in", true, []network.GroupRule{icmp(8), icmp(0)}, true},
+	} {
+		st := hostState([]network.HostPort{p1, p2}, tc.rules...)
+		st.Groups[0].Stateless = tc.stateless
+		apply(t, p, st)
+		ping := g1.ping
+		if tc.want {
+			ping = g1.reaches
+		}
+		if got := ping("10.77.0.24"); got != tc.want {
+			t.Errorf("%s: ping %v, want %v", tc.when, got, tc.want)
+		}
+	}
+}
+
 func TestRulesEndAndKeepConnections(t *testing.T) {
 	needRoot(t)
 	p := plane(t, nil)

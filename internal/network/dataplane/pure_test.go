@@ -89,6 +89,7 @@ func TestNFTTakesEveryRuleset(t *testing.T) {
 			rules = append(rules, r)
 		}
 		st := hostState(ports, rules...)
+		st.Groups[0].Stateless = rapid.Bool().Draw(rt, "stateless")
 		st.Groups[0].Members = append(st.Groups[0].Members, "2001:db8::5", "10.77.0.5", "10.77.0.5")
 		if rapid.Bool().Draw(rt, "twin") { // another network with the same addresses
 			twin := st.Networks[0]

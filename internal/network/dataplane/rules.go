@@ -403,7 +403,11 @@ func (b *builder) port(p *network.HostPort) {
 		return
 	}
 	b.spoofing(p)
-	head := []string{"ether type { arp, 0x8035 } %s", fmt.Sprintf("meta mark & 0x%08x != 0 %%s", markKnown), fmt.Sprintf("meta mark & 0x%08x != 0 drop", markInvalid)}
+	head := []string{"ether type { arp, 0x8035 } %s"}
+	stateless := b.stateless(p)
+	if !stateless {
+		head = append(head, fmt.Sprintf("meta mark & 0x%08x != 0 %%s", markKnown), fmt.Sprintf("meta mark & 0x%08x != 0 drop", markInvalid))
+	}
 	b.line("\tchain from_%s {", p.Tap)
 	b.head(head, "return")
 	b.line("\t\tudp sport 68 udp dport 67 return\n\t\tudp sport 546 udp dport 547 return")
@@ -414,8 +418,18 @@ func (b *builder) port(p *network.HostPort) {
 	b.head(head, "accept")
 	b.line("\t\tudp sport 67 udp dport 68 accept\n\t\tudp sport 547 udp dport 546 accept")
 	b.line("\t\ticmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, 130, 131, 132, 143 } accept")
+	if stateless { // what the port may always ask for it may always be answered
+		b.line("\t\tip saddr %s tcp sport 80 accept\n\t\tip6 saddr %s tcp sport 80 accept", metadataAddress, metadataSix)
+	}
 	b.groups(p, "ingress", "accept")
 	b.line("\t\tdrop\n\t}")
+}
+
+// stateless tells whether all the groups of a port are stateless. One that is not makes the port's connections followed.
+func (b *builder) stateless(p *network.HostPort) bool {
+	return len(p.Groups) > 0 && !slices.ContainsFunc(p.Groups, func(id string) bool {
+		return !slices.ContainsFunc(b.state.Groups, func(g network.HostGroup) bool { return g.ID == id && g.Stateless })
+	})
 }
 
 func (b *builder) head(lines []string, verdict string) {

@@ -181,9 +181,16 @@ func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostG
 		return nil, err
 	}
 	slices.SortFunc(rules, func(a, b network.Rule) int { return strings.Compare(a.ID, b.ID) })
+	own, err := s.groups.In(ctx, s.db, "id", ids)
+	if err != nil {
+		return nil, err
+	}
 	all := map[string]*network.HostGroup{}
 	for _, g := range ids {
 		all[g] = &network.HostGroup{ID: g}
+	}
+	for i := range own {
+		all[own[i].ID].Stateless = !own[i].Stateful
 	}
 	remote := map[string]bool{}
 	for i := range rules {

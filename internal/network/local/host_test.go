@@ -2,6 +2,7 @@ package local_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -243,5 +244,26 @@ func TestPortBindings(t *testing.T) {
 	do(t, s, func(c *local.Change) error { return c.DeleteBinding(p.ID, "h1") })
 	if err := s.Do(t.Context(), func(c *local.Change) error { return c.DeleteBinding(p.ID, "h1") }); code(err) != "PortBindingNotFound" {
 		t.Errorf("a binding that is gone: %v", err)
+	}
+}
+
+func TestHostsKnowStatelessGroups(t *testing.T) {
+	_, d := open(t)
+	s := service(t, d, &recorder{})
+	n, _ := lan(t, s, "p1", "10.1.0.0/24")
+	for _, stateful := range []bool{true, false} {
+		g := &network.Group{Name: "g", ProjectID: "p1", Stateful: stateful}
+		do(t, s, func(c *local.Change) error { return c.CreateGroup(g) })
+		host := fmt.Sprintf("h-%v", stateful)
+		if _, err := s.CreatePort(t.Context(), caller("p1"), network.PortRequest{NetworkID: n.ID, HostID: host, DeviceID: "s1", DeviceOwner: "compute:nova", SecurityGroups: []string{g.ID}}); err != nil {
+			t.Fatal(err)
+		}
+		st, err := s.Host(t.Context(), host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(st.Groups) != 1 || st.Groups[0].ID != g.ID || st.Groups[0].Stateless == stateful {
+			t.Errorf("stateful %v: the host is told %+v", stateful, st.Groups)
+		}
 	}
 }

@@ -355,7 +355,7 @@ func (c *Change) interfaceUnused(r *network.Router, subnetID string) error {
 // checkRoutes verifies that each next hop is on a network that the router joins, and is not the router itself.
 func (c *Change) checkRoutes(r *network.Router) error {
 	bad := func(why string) error {
-		return fault.New(fault.Invalid, "Invalid format for routes: %v, %s", r.Routes, why).WithCode("InvalidRoutes")
+		return fault.New(fault.Invalid, "Invalid format for routes: %s, %s", network.RoutesText(r.Routes), why).WithCode("InvalidRoutes")
 	}
 	have, err := c.routerPrefixes(r.ID)
 	if err != nil {
