@@ -2,7 +2,7 @@
 # install.sh SET… - installs the Debian packages of the named sets that are missing. Root is needed for that only.
 set -euo pipefail
 base="ca-certificates curl jq procps"
-client="python3-openstackclient"
+client="python3-openstackclient python3-osc-placement"
 hypervisor="libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra nftables iproute2 openssh-client iputils-ping genisoimage novnc"
 machines="ovmf swtpm swtpm-tools spice-html5"
 guest="busybox-static cpio dosfstools mtools syslinux syslinux-common syslinux-efi dropbear-bin kmod e2fsprogs qemu-utils"

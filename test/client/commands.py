@@ -4,12 +4,14 @@
 Each command runs in this process (openstackclient's own main), so that a hundred of them take seconds. Usage: commands.py STATE_DIR [--guests]"""
 import argparse
 import contextlib
+import importlib.util
 import io
 import json
 import os
 import sys
 import tempfile
 import time
+import uuid
 
 from openstackclient import shell
 from openstackclient.common import clientmanager
@@ -251,6 +253,61 @@ def operator():
     check("limits", get("limits", "show", "--absolute"))
 
 
+def placement():
+    """What an operator does with resource providers, beside the hosts that are there."""
+    if importlib.util.find_spec("osc_placement") is None:
+        print("python3-osc-placement is not installed: its commands are left out")
+        return
+
+    def at(version, *words, how=get):
+        return how("--os-placement-api-version", version, *words, cloud="admin")
+
+    hosts = at("1.37", "resource", "provider", "list", "--resource", "VCPU=1")
+    check(f"providers {hosts}", hosts)
+    check("candidates", at("1.29", "allocation", "candidate", "list", "--resource", "VCPU=1", "--resource", "MEMORY_MB=64", "--required", "COMPUTE_NODE", "--limit", "1"))
+    host = hosts[0]["uuid"]
+    at("1.37", "resource", "provider", "inventory", "set", "--amend", "--resource", "VCPU:allocation_ratio=7", host, how=do)
+    check("the ratio that was set", at("1.37", "resource", "provider", "inventory", "show", host, "VCPU")["allocation_ratio"] == 7)
+
+    pool = at("1.20", "resource", "provider", "create", "pool")["uuid"]
+    child = at("1.20", "resource", "provider", "create", "child", "--parent-provider", pool)["uuid"]
+    at("1.2", "resource", "class", "create", "CUSTOM_SEAT", how=do)
+    at("1.6", "trait", "create", "CUSTOM_QUIET", how=do)
+    check("classes", "CUSTOM_SEAT" in {c["name"] for c in at("1.2", "resource", "class", "list")})
+    check("traits", "CUSTOM_QUIET" in {t["name"] for t in at("1.6", "trait", "list", "--name", "startswith:CUSTOM_")})
+    at("1.37", "resource", "provider", "inventory", "set", pool, "--resource", "CUSTOM_SEAT=10", "--resource", "CUSTOM_SEAT:max_unit=4", "--resource", "DISK_GB=100", how=do)
+    at("1.37", "resource", "provider", "inventory", "set", child, "--resource", "CUSTOM_SEAT=2", how=do)
+    at("1.37", "resource", "provider", "inventory", "class", "set", child, "CUSTOM_SEAT", "--total", "3", how=do)
+    at("1.6", "resource", "provider", "trait", "set", pool, "--trait", "CUSTOM_QUIET", how=do)
+    aggregate = str(uuid.uuid4())
+    at("1.19", "resource", "provider", "aggregate", "set", pool, "--aggregate", aggregate, "--generation", str(at("1.19", "resource", "provider", "show", pool)["generation"]), how=do)
+    found = {p["uuid"] for p in at("1.24", "resource", "provider", "list", "--member-of", aggregate, "--required", "CUSTOM_QUIET", "--resource", "CUSTOM_SEAT=2")}
+    check(f"providers in the aggregate: {found}", found == {pool})
+    check("the tree", {p["uuid"] for p in at("1.14", "resource", "provider", "list", "--in-tree", child)} == {pool, child})
+
+    consumer, project = str(uuid.uuid4()), get("token", "issue", cloud="admin")["project_id"]
+    at("1.28", "resource", "provider", "allocation", "set", consumer, "--project-id", project, "--user-id", "someone",
+       "--allocation", f"rp={pool},CUSTOM_SEAT=4,DISK_GB=10", "--allocation", f"rp={child},CUSTOM_SEAT=1", how=do)
+    held = {a["resource_provider"]: a["resources"] for a in at("1.28", "resource", "provider", "allocation", "show", consumer)}
+    check(f"allocations {held}", held == {pool: {"CUSTOM_SEAT": 4, "DISK_GB": 10}, child: {"CUSTOM_SEAT": 1}})
+    usage = {u["resource_class"]: u["usage"] for u in at("1.9", "resource", "usage", "show", project, "--user-id", "someone")}
+    check(f"usage {usage}", usage == {"CUSTOM_SEAT": 5, "DISK_GB": 10})
+    refuse("exceed the capacity", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set", str(uuid.uuid4()), "--project-id", project, "--user-id", "someone",
+           "--allocation", f"rp={child},CUSTOM_SEAT=3", cloud="admin")
+    refuse("violate inventory constraints", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set", str(uuid.uuid4()), "--project-id", project,
+           "--user-id", "someone", "--allocation", f"rp={pool},CUSTOM_SEAT=5", cloud="admin")
+    refuse("has allocations", "resource", "provider", "delete", child, cloud="admin")
+    refuse("in use", "--os-placement-api-version", "1.5", "resource", "provider", "inventory", "delete", pool, cloud="admin")
+    refuse("403", "resource", "provider", "list")
+    at("1.28", "resource", "provider", "allocation", "unset", consumer, "--provider", child, how=do)
+    at("1.28", "resource", "provider", "allocation", "delete", consumer, how=do)
+    refuse("child", "resource", "provider", "delete", pool, cloud="admin")
+    for provider in (child, pool):
+        at("1.37", "resource", "provider", "delete", provider, how=do)
+    at("1.2", "resource", "class", "delete", "CUSTOM_SEAT", how=do)
+    at("1.6", "trait", "delete", "CUSTOM_QUIET", how=do)
+
+
 def tidy():
     for s in get("server", "list"):
         if s["Name"] != "demo":
@@ -276,6 +333,7 @@ def main():
             servers(image, folder, args.guests)
             refusals(image)
             operator()
+            placement()
             tidy()
     except Failed as e:
         sys.exit(f"FAILED after {COUNT} commands: {e}")
