@@ -42,6 +42,7 @@ import (
 // cloud is a running cloud on the fake driver, seen through gophercloud as its administrator.
 type cloud struct {
 	t              *testing.T
+	dir            string // where the cloud keeps its state
 	auth           gophercloud.AuthOptions
 	compute        *gophercloud.ServiceClient
 	image, network *gophercloud.ServiceClient
@@ -85,7 +86,7 @@ func newCloud(t *testing.T) *cloud {
 			t.Error(err)
 		}
 	})
-	c := &cloud{t: t, auth: credentials(t, p.Dir)}
+	c := &cloud{t: t, dir: p.Dir, auth: credentials(t, p.Dir, "admin")}
 	provider := must[*gophercloud.ProviderClient](t, "log in")(openstack.AuthenticatedClient(ctx, c.auth))
 	at := gophercloud.EndpointOpts{Region: "RegionOne"}
 	c.compute = must[*gophercloud.ServiceClient](t, "compute")(openstack.NewComputeV2(provider, at))
@@ -104,8 +105,8 @@ func (c *cloud) newNetwork(opts networks.CreateOptsBuilder, cidr string) (net, s
 	return n.ID, s.ID
 }
 
-// credentials reads those of the administrator from clouds.yaml.
-func credentials(t *testing.T, dir string) gophercloud.AuthOptions {
+// credentials reads those of a user from clouds.yaml.
+func credentials(t *testing.T, dir, user string) gophercloud.AuthOptions {
 	raw, err := os.ReadFile(filepath.Join(dir, "clouds.yaml"))
 	ok(t, "clouds.yaml", err)
 	var doc struct {
@@ -119,7 +120,7 @@ func credentials(t *testing.T, dir string) gophercloud.AuthOptions {
 		}
 	}
 	ok(t, "clouds.yaml", yaml.Unmarshal(raw, &doc))
-	a := doc.Clouds["admin"].Auth
+	a := doc.Clouds[user].Auth
 	return gophercloud.AuthOptions{IdentityEndpoint: a.URL, Username: a.User, Password: a.Password, TenantName: a.Project, DomainName: "Default"}
 }
 

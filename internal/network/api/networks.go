@@ -16,7 +16,7 @@ func networks(a *API) *resource {
 			{name: "router:external", when: both, kind: boolean, def: false, rule: true},
 			{name: "is_default", when: both, kind: boolean, def: false, rule: true},
 			{name: "provider:network_type", when: both, kind: null(filled(32)), rule: true, hidden: true},
-			{name: "provider:physical_network", when: both, kind: null(filled(64)), rule: true, hidden: true},
+			{name: "provider:physical_network", when: both, kind: null(text(64)), rule: true, hidden: true},
 			{name: "provider:segmentation_id", when: both, kind: null(number(0, 1<<24)), rule: true, hidden: true},
 			{name: "segments", when: post, kind: null(partList), rule: true, hidden: true},
 			{name: "l2_adjacency", kind: boolean},
@@ -147,6 +147,9 @@ func setNetwork(n *network.Network, in input) error {
 func checkProvider(n *network.Network) error {
 	bad := func(format string, args ...any) error {
 		return fault.New(fault.Invalid, "Invalid input for operation: "+format, args...).WithCode("InvalidInput")
+	}
+	if n.SegmentationID != nil && *n.SegmentationID == 0 && n.ProviderType != "vlan" && n.ProviderType != "vxlan" {
+		n.SegmentationID = nil // clients that always send a number mean none
 	}
 	switch n.ProviderType {
 	case "", "local":

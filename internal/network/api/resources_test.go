@@ -232,6 +232,31 @@ func TestPortsFiltersAndPages(t *testing.T) {
 	p1.fails(404, "PortNotFound", "DELETE", path, "")
 }
 
+// TestAddressesOfAPortAreInOrder: whatever the order in which they were asked for or came, a port shows its addresses in order of their texts.
+func TestAddressesOfAPortAreInOrder(t *testing.T) {
+	p1 := start(t).as("p1:member")
+	net, sub := p1.lan("10.0.0.0/24")
+	shown := func(port map[string]any) (list []string) {
+		for _, f := range port["fixed_ips"].([]any) {
+			list = append(list, f.(map[string]any)["ip_address"].(string))
+		}
+		return list
+	}
+	port := p1.ok(201, "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "mac_address": "fa:16:3e:11:22:33", "fixed_ips": [{"ip_address": "10.0.0.24"}, {"ip_address": "10.0.0.23"}]}}`, net), "port")
+	if got, want := shown(port), []string{"10.0.0.23", "10.0.0.24"}; !slices.Equal(got, want) {
+		t.Errorf("a new port has %v, want %v", got, want)
+	}
+	p1.ok(201, "POST", "/v2.0/subnets", fmt.Sprintf(`{"subnet": {"network_id": %q, "ip_version": 6, "cidr": "0:0:7::/64", "ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"}}`, net), "subnet")
+	port = p1.ok(200, "GET", "/v2.0/ports/"+id(port), "", "port")
+	if got, want := shown(port), []string{"10.0.0.23", "10.0.0.24", "::7:0:f816:3eff:fe11:2233"}; !slices.Equal(got, want) {
+		t.Errorf("with an address that the guest makes it has %v, want %v", got, want)
+	}
+	port = p1.ok(200, "PUT", "/v2.0/ports/"+id(port), fmt.Sprintf(`{"port": {"fixed_ips": [{"ip_address": "10.0.0.24"}, {"subnet_id": %q, "ip_address": "10.0.0.9"}, {"ip_address": "10.0.0.105"}]}}`, sub), "port")
+	if got, want := shown(port), []string{"10.0.0.105", "10.0.0.24", "10.0.0.9", "::7:0:f816:3eff:fe11:2233"}; !slices.Equal(got, want) {
+		t.Errorf("changed it has %v, want %v", got, want)
+	}
+}
+
 func TestSecurityGroups(t *testing.T) {
 	c := start(t)
 	p1, p2 := c.as("p1:member"), c.as("p2:member")

@@ -12,7 +12,7 @@ func parts(a *API) *resource {
 		attrs: []attr{
 			{name: "network_id", when: required, kind: uuid},
 			{name: "network_type", when: required, kind: filled(32)},
-			{name: "physical_network", when: post, kind: null(filled(64))},
+			{name: "physical_network", when: post, kind: null(text(64))},
 			{name: "segmentation_id", when: post, kind: null(number(0, 1<<24))},
 			{name: "name", when: both, kind: null(text(255))},
 			{name: "description", when: both, kind: null(text(255))},
@@ -57,7 +57,7 @@ func segmentDoc(s *network.Segment) doc {
 
 // partList takes the segments of a new network (extension multi-provider).
 func partList(v any) (any, string) {
-	fields := map[string]kind{"provider:network_type": filled(32), "provider:physical_network": null(filled(64)), "provider:segmentation_id": null(number(0, 1<<24))}
+	fields := map[string]kind{"provider:network_type": filled(32), "provider:physical_network": null(text(64)), "provider:segmentation_id": null(number(0, 1<<24))}
 	return records(fields, []string{"provider:network_type"}, func(in input) network.Segment {
 		return network.Segment{Type: in.str("provider:network_type"), Physical: in.str("provider:physical_network"), SegmentationID: in.num("provider:segmentation_id")}
 	})(v)

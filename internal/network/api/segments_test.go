@@ -133,6 +133,11 @@ func TestNetworkOfSeveralSegments(t *testing.T) {
 	if slices.Sort(got); !slices.Equal(got, []string{"east", "west"}) {
 		t.Errorf("segments on %v", got)
 	}
+	// Some clients send every attribute of a segment, also those that it has not.
+	one := admin.ok(201, "POST", "/v2.0/networks", `{"network": {"segments": [{"provider:network_type": "local", "provider:physical_network": "", "provider:segmentation_id": 0}]}}`, "network")
+	if one["provider:network_type"] != "local" || one["provider:physical_network"] != nil || one["provider:segmentation_id"] != nil {
+		t.Errorf("a network of one segment: %v", one)
+	}
 }
 
 // TestAddressesFollowTheSegment: a port of a routed network has an address of the segment of its host, and no other.

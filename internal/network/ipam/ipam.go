@@ -122,8 +122,17 @@ func Automatic(s *network.Subnet) bool {
 		s.IPv6AddressMode == "" && (s.IPv6RAMode == "slaac" || s.IPv6RAMode == "dhcpv6-stateless"))
 }
 
-// FirstHost is the address after the subnet's own: the gateway when none is named.
+// FirstHost is the address after the subnet's own.
 func FirstHost(p netip.Prefix) netip.Addr { return p.Addr().Next() }
+
+// DefaultGateway is a subnet's gateway when none is named: the address after the subnet's own, which for a subnet of one address lies outside, as it may. A subnet of two
+// addresses has none: that address would be its broadcast address.
+func DefaultGateway(p netip.Prefix) string {
+	if gw := FirstHost(p); gw.IsValid() && p.Bits() != p.Addr().BitLen()-1 {
+		return gw.String()
+	}
+	return ""
+}
 
 // CheckPrefix verifies a subnet's prefix against its version, modes and DHCP, and fills in the version when it is zero.
 func CheckPrefix(p netip.Prefix, s *network.Subnet) error {

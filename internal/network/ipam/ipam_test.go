@@ -40,6 +40,15 @@ func TestKeys(t *testing.T) {
 	})
 }
 
+func TestDefaultGateway(t *testing.T) {
+	for cidr, want := range map[string]string{"10.0.0.0/24": "10.0.0.1", "10.0.0.32/30": "10.0.0.33", "10.0.0.32/31": "", "10.0.0.32/32": "10.0.0.33", "255.255.255.255/32": "",
+		"2001:db8::/64": "2001:db8::1", "2001:db8::8/127": "", "2001:db8::8/128": "2001:db8::9"} {
+		if got := ipam.DefaultGateway(netip.MustParsePrefix(cidr)); got != want {
+			t.Errorf("the gateway of %s is %q, want %q", cidr, got, want)
+		}
+	}
+}
+
 // The pools that a subnet gets by itself hold every address that a host may have except the gateway, and no other.
 func TestDefaultPools(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -1,8 +1,11 @@
 package local
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -195,7 +198,8 @@ func (c *Change) giveBack(networkID string, ips []network.FixedIP) error {
 }
 
 // assign gives a port its addresses: those that are asked for or, when nothing is, one of each version; and the addresses
-// that guests make themselves on subnets with such modes (not for routers). kept are addresses that the port has already.
+// that guests make themselves on subnets with such modes (not for routers). kept are addresses that the port has already. They are in order of their texts, whatever the
+// order in which they were asked for.
 func (c *Change) assign(p *network.Port, subnets []network.Subnet, want []network.FixedIP, asked bool, kept []network.FixedIP) ([]network.FixedIP, error) {
 	out := append([]network.FixedIP{}, kept...)
 	add := func(f network.FixedIP, err error) error {
@@ -215,7 +219,7 @@ func (c *Change) assign(p *network.Port, subnets []network.Subnet, want []networ
 		return nil, err
 	}
 	if p.DeviceOwner == network.OwnerRouterInterface || p.DeviceOwner == network.OwnerRouterGateway || p.DeviceOwner == network.OwnerFloatingIP {
-		return out, nil
+		return inOrder(out), nil
 	}
 	for i := range subnets {
 		s := &subnets[i]
@@ -226,7 +230,15 @@ func (c *Change) assign(p *network.Port, subnets []network.Subnet, want []networ
 			return nil, err
 		}
 	}
-	return out, nil
+	return inOrder(out), nil
+}
+
+// inOrder sorts addresses in place as ports show them.
+func inOrder(ips []network.FixedIP) []network.FixedIP {
+	slices.SortStableFunc(ips, func(a, b network.FixedIP) int {
+		return cmp.Or(strings.Compare(a.Address, b.Address), strings.Compare(a.SubnetID, b.SubnetID))
+	})
+	return ips
 }
 
 func (c *Change) assignAuto(p *network.Port, s *network.Subnet) (network.FixedIP, error) {

@@ -64,8 +64,8 @@ func (c *Change) CreateSubnet(r *SubnetRequest) (*network.Subnet, error) {
 	if err := ipam.NoOverlap(p, s.NetworkID, others); err != nil {
 		return nil, err
 	}
-	if !r.GatewaySet && p.Bits() < p.Addr().BitLen()-1 {
-		s.Gateway = ipam.FirstHost(p).String()
+	if !r.GatewaySet {
+		s.Gateway = ipam.DefaultGateway(p)
 	}
 	if err := ipam.CheckSubnet(s, p, r.PoolsSet); err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func (c *Change) addAutomatic(s *network.Subnet) error {
 		if err != nil {
 			return err
 		}
-		p.FixedIPs = append(p.FixedIPs, f)
+		p.FixedIPs = inOrder(append(p.FixedIPs, f))
 		c.touch(p)
 		if err := c.ports.Update(c.ctx, c.tx, p); err != nil {
 			return err
