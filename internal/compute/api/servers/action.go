@@ -142,14 +142,30 @@ func (a api) lock(r *httpapi.Request) (*httpapi.Reply, error) {
 			reason = &text
 		}
 	}
-	by := "owner"
-	if s.ProjectID != r.Caller.ProjectID && r.Caller.IsAdmin() {
-		by = "admin"
+	by := lockerOf(r, s)
+	stays := func(s *compute.Server) bool { return s.Locked && by == "owner" }
+	if stays(s) {
+		return empty()
 	}
 	return a.record(r, s, "lock", func(s *compute.Server) error {
-		s.Locked, s.LockedBy, s.LockedReason = true, by, reason
+		if stays(s) {
+			return nil
+		}
+		s.Locked, s.LockedBy = true, by
+		if reason != nil {
+			s.LockedReason = reason
+		}
 		return nil
 	})
+}
+
+// lockerOf tells as whom a caller locks a server: those of its project are its owner, administrators among them, and others administrators. An owner's lock
+// replaces none: what an administrator has locked stays so.
+func lockerOf(r *httpapi.Request, s *compute.Server) string {
+	if s.ProjectID == r.Caller.ProjectID {
+		return "owner"
+	}
+	return "admin"
 }
 
 func (a api) unlock(r *httpapi.Request) (*httpapi.Reply, error) {
@@ -158,7 +174,7 @@ func (a api) unlock(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	return a.record(r, s, "unlock", func(s *compute.Server) error {
-		if s.LockedBy == "admin" && !r.Caller.IsAdmin() {
+		if s.LockedBy != "" && s.LockedBy != lockerOf(r, s) {
 			if err := r.Authorize(backend.Rule("os-lock-server:unlock:unlock_override"), backend.Target(s.ProjectID, s.UserID)); err != nil {
 				return err
 			}

@@ -169,7 +169,20 @@ func TestLocking(t *testing.T) {
 	if got := w.server(s.ID); got.LockedBy != "admin" {
 		t.Fatal(got.LockedBy)
 	}
+	n := w.accepted()
+	w.call("member", "POST", a, `{"lock":{"locked_reason":"mine"}}`, 73, 202) // changes nothing: an administrator's lock cannot be made one's own
+	if got := w.server(s.ID); got.LockedBy != "admin" || got.LockedReason != nil || w.accepted() != n {
+		t.Fatal(got.LockedBy, got.LockedReason)
+	}
+	w.refused("member", "POST", a, `{"unlock":null}`, 1, 403)
 	w.call("admin", "POST", a, `{"unlock":null}`, 1, 202)
+	w.call("member", "POST", a, `{"lock":{"locked_reason":"first"}}`, 73, 202)
+	w.call("member", "POST", a, `{"lock":{"locked_reason":"second"}}`, 73, 202)
+	w.call("admin@other", "POST", a, `{"lock":{}}`, 73, 202) // an administrator's replaces an owner's, and its reason stays without another
+	if got := w.server(s.ID); got.LockedBy != "admin" || *got.LockedReason != "first" {
+		t.Fatal(got.LockedBy, *got.LockedReason)
+	}
+	w.call("admin@other", "POST", a, `{"unlock":null}`, 1, 202)
 	w.call("admin", "POST", a, `{"os-resetState":{"state":"error"}}`, 1, 202)
 	if w.server(s.ID).VMState != compute.VMError {
 		t.Fatal("not reset")
