@@ -243,6 +243,11 @@ func (a api) rebuild(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := a.sameTopology(s, img.Properties); err != nil {
 		return nil, err
 	}
+	if v.DiskConfig != nil {
+		if err := mayGrow(*v.DiskConfig, img.ID, img.Properties); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.fitsMetadata(r, v.Metadata); err != nil {
 		return nil, err
 	}

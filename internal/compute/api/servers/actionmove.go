@@ -45,6 +45,9 @@ func (a api) resize(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, fault.New(fault.Invalid, "The flavor %s has a smaller disk (%d GB) than the server (%d GB).", f.Name, f.RootGB, s.Flavor.RootGB).
 			WithHint("A disk cannot be made smaller.")
 	}
+	if err := mayGrow(in.Resize.DiskConfig, s.ImageID, s.ImageProps); err != nil {
+		return nil, err
+	}
 	if err := a.Exact(f, s.ImageProps); err != nil {
 		return nil, err
 	}

@@ -390,3 +390,29 @@ func TestLegacyNames(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestDiskConfig: an image says whether its servers' disks grow with the flavor, and may forbid it.
+func TestDiskConfig(t *testing.T) {
+	w := newWorld(t)
+	img := w.images.m[imageID]
+	property := func(v string) {
+		img.Properties = map[string]string{"auto_disk_config": v}
+		w.images.m[imageID] = img
+	}
+	asked := func(v string) string { return create(onA, `"OS-DCF:diskConfig":"`+v+`"`) }
+	for _, c := range []struct{ property, body, want string }{{"True", create(onA), "AUTO"}, {"False", create(onA), "MANUAL"}, {"True", asked("MANUAL"), "MANUAL"}, {"nonsense", create(onA), "MANUAL"},
+		{"False", asked("AUTO"), "AUTO"}, {"disabled", create(onA), "MANUAL"}, {"Disabled ", asked("MANUAL"), "MANUAL"}} {
+		property(c.property)
+		if s := w.create("member", c.body, 37); s.DiskConfig != c.want {
+			t.Errorf("%+v: %s", c, s.DiskConfig)
+		}
+	}
+	property("Disabled")
+	s := w.boot(func(s *compute.Server) { s.ImageProps = img.Properties })
+	action := "/servers/" + s.ID + "/action"
+	for _, c := range [][2]string{{"/servers", asked("AUTO")}, {action, `{"rebuild":{"imageRef":"` + imageID + `","OS-DCF:diskConfig":"AUTO"}}`}, {action, `{"resize":{"flavorRef":"2","OS-DCF:diskConfig":"AUTO"}}`}} {
+		if got := w.refused("member", "POST", c[0], c[1], 37, 400); got != "Requested image "+imageID+" has automatic disk resize disabled." {
+			t.Error(c, got)
+		}
+	}
+}

@@ -59,12 +59,29 @@ func (c *creation) image(ctx context.Context) error {
 	if err := c.fits(c.r, img, f); err != nil {
 		return err
 	}
+	if err := mayGrow(c.in.DiskConfig, img.ID, img.Properties); err != nil {
+		return err
+	}
 	applyImage(&c.server, img)
+	if auto, _ := backend.ParseBool(img.Properties[autoDisk]); auto && c.in.DiskConfig == "" {
+		c.server.DiskConfig = "AUTO" // as the image asks
+	}
 	if root == nil {
 		zero := 0
 		devices = append([]compute.BlockDevice{{SourceType: "image", DestinationType: "local", ImageID: img.ID, BootIndex: &zero, Device: "/dev/vda", DeleteOnTermination: true}}, devices...)
 	}
 	c.server.BlockDevices = devices
+	return nil
+}
+
+// autoDisk is the property by which an image says whether its root disk may grow with the flavor: a boolean, the default of its servers, or "disabled".
+const autoDisk = "auto_disk_config"
+
+// mayGrow refuses the disk configuration AUTO for an image that forbids it.
+func mayGrow(config, imageID string, props map[string]string) error {
+	if config == "AUTO" && strings.EqualFold(strings.TrimSpace(props[autoDisk]), "disabled") {
+		return fault.New(fault.Invalid, "Requested image %s has automatic disk resize disabled.", imageID)
+	}
 	return nil
 }
 
