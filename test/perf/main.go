@@ -23,7 +23,8 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "state directory to make; empty: a temporary one")
 	flag.StringVar(&o.out, "json", "", "file for the figures as JSON")
 	flag.IntVar(&o.servers, "servers", 1000, "servers of the boot measurement")
-	flag.StringVar(&o.only, "only", "", "start, servers, candidates or population; empty: all")
+	flag.IntVar(&o.hosts, "hosts", 10000, "hosts of the boot of many servers on many hosts")
+	flag.StringVar(&o.only, "only", "", "start, servers, candidates, hosts or population; empty: all")
 	flag.StringVar(&o.flags, "flags", "", "more flags for the program, separated by blanks")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
@@ -34,7 +35,7 @@ func main() {
 
 type options struct {
 	binary, dir, out, flags string
-	servers                 int
+	servers, hosts          int
 	only                    string
 }
 
@@ -110,6 +111,21 @@ func (c *cloud) memory() (float64, error) {
 	return 0, errors.New("smaps_rollup has no Pss line")
 }
 
+// peak is the most memory that the process has had resident since it was last asked, in MiB; the kernel is told to begin anew.
+func (c *cloud) peak() (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmHWM:" {
+			kb, err := strconv.ParseFloat(f[1], 64)
+			return kb / 1024, errors.Join(err, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", c.cmd.Process.Pid), []byte("5"), 0))
+		}
+	}
+	return 0, errors.New("status has no VmHWM line")
+}
+
 // cpu is the CPU seconds that the process has used.
 func (c *cloud) cpu() float64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
@@ -150,6 +166,7 @@ func run(ctx context.Context, o options) (err error) {
 		{"servers", func() error { return measureServers(ctx, o, out) }},
 		{"candidates", func() error { return measureCandidates(ctx, o, out, 1000) }},
 		{"candidates", func() error { return measureCandidates(ctx, o, out, 5000) }},
+		{"hosts", func() error { return measureHosts(ctx, o, out) }},
 		{"population", func() error { return measurePopulation(ctx, o, out) }},
 	} {
 		if o.only != "" && o.only != part.name {

@@ -177,3 +177,53 @@ func measureCandidates(ctx context.Context, o options, out figures, hosts int) (
 	out.put(fmt.Sprintf("memory (PSS) with %d hosts", hosts), m, "MiB")
 	return nil
 }
+
+// measureHosts boots servers on many hosts and says how far the memory grew and what of it is given back.
+func measureHosts(ctx context.Context, o options, out figures) (err error) {
+	c, took, err := startCloud(o, filepath.Join(o.dir, "manyhosts"), o.hosts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	name := fmt.Sprintf("%d hosts", o.hosts)
+	out.put("start with "+name, ms(took), "ms")
+	cl, err := login(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := cl.prepare(ctx); err != nil {
+		return err
+	}
+	if err := cl.bootAndDelete(ctx, 4, 4); err != nil { // warm
+		return err
+	}
+	time.Sleep(10 * time.Second)
+	before, err := c.memory()
+	if err != nil {
+		return err
+	}
+	out.put("memory (PSS) with "+name+" at rest", before, "MiB")
+	if _, err := c.peak(); err != nil {
+		return err
+	}
+	began, cpu := time.Now(), c.cpu()
+	t, wall, err := sample(o.servers, 32, func(i int) error { _, err := cl.create(ctx, fmt.Sprintf("s%d", i)); return err })
+	if err != nil {
+		return err
+	}
+	out.latencies("POST /servers, "+name+", 32 callers,", t, wall)
+	if err := cl.waitActive(ctx, o.servers); err != nil {
+		return err
+	}
+	out.put(fmt.Sprintf("%d servers to ACTIVE, %s", o.servers, name), float64(o.servers)/time.Since(began).Seconds(), "/s")
+	out.put("CPU of a boot, "+name, 1000*(c.cpu()-cpu)/float64(o.servers), "ms")
+	most, err := c.peak()
+	if err != nil {
+		return err
+	}
+	out.put("most memory (RSS) during the boots, "+name, most, "MiB")
+	time.Sleep(30 * time.Second)
+	after, err := c.memory()
+	out.put("memory (PSS) half a minute later, "+name, after, "MiB")
+	return err
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -44,6 +45,10 @@ func (c *Conductor) explain(ctx context.Context, w flow.Want, whose, only string
 		return "", fault.New(fault.NotFound, "Compute host %s could not be found.", only)
 	}
 	var b strings.Builder
+	known, err := c.knownServers(ctx, req)
+	if err != nil {
+		return "", err
+	}
 	plan, err := c.look(ctx, req)
 	var refused *fault.Error
 	switch {
@@ -77,7 +82,7 @@ func (c *Conductor) explain(ctx context.Context, w flow.Want, whose, only string
 				continue
 			}
 			st = c.hosts.state(&h, nil)
-			c.knownServers(ctx, req, []*scheduler.HostState{st})
+			tellServers([]*scheduler.HostState{st}, known)
 		}
 		if err := c.explainHost(&b, req, st, ranked[name], among, slices.Contains(plan.Explanation.OfferedHosts, name)); err != nil {
 			return "", err
@@ -89,7 +94,7 @@ func (c *Conductor) explain(ctx context.Context, w flow.Want, whose, only string
 // look is plan without a word to placement: it only asks.
 func (c *Conductor) look(ctx context.Context, req *scheduler.Request) (*scheduler.Plan, error) {
 	cloud, _ := c.hosts.cloud()
-	return c.ask(ctx, req, cloud)
+	return c.ask(ctx, req, cloud, math.MaxInt)
 }
 
 func (c *Conductor) explainHost(b *strings.Builder, req *scheduler.Request, st *scheduler.HostState, rank int, among []*scheduler.HostState, offered bool) error {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -66,12 +67,15 @@ type hostTable struct {
 	took    time.Duration
 	// signature names the aggregates and states that are read, told those that placement has been told.
 	signature, told string
-	needServers     bool // a filter or weigher looks at the servers of hosts
-	track           bool // track_instance_changes
+	needServers     bool          // a filter or weigher looks at the servers of hosts
+	track           bool          // track_instance_changes
+	asking, judging chan struct{} // places for plans that are being made, and for those of them that have placement's answer
+	spare           sync.Pool     // of *judged
 }
 
 func newHostTable(s *store.Store, downFor time.Duration, since time.Time) *hostTable {
-	return &hostTable{store: s, downFor: downFor, since: since, byName: map[string]*host{}, byNode: map[string]*host{}}
+	return &hostTable{store: s, downFor: downFor, since: since, byName: map[string]*host{}, byNode: map[string]*host{},
+		asking: make(chan struct{}, 16*runtime.GOMAXPROCS(0)), judging: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), spare: sync.Pool{New: func() any { return &judged{} }}}
 }
 
 // load reads all hosts and aggregates.

@@ -18,7 +18,7 @@ import (
 )
 
 // Place implements flow.Placer: placement offers candidates, the scheduler ranks their hosts, and the best is claimed where the rows are. A claim that comes
-// too late goes to the next host, and when all are taken the whole question is asked again.
+// too late goes to the next host, and when the best are taken the whole question is asked again.
 func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error) {
 	if w.Migration != "" {
 		if p, err := c.moved(ctx, w); p != nil || err != nil {
@@ -38,7 +38,7 @@ func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error)
 			return p, err
 		}
 	}
-	for round := 0; ; round++ {
+	for round, tried := 0, 0; ; round++ {
 		plan, err := c.plan(ctx, req)
 		if round == 0 && (hopeless(err) || err == nil && len(plan.Hosts) == 0) {
 			// Perhaps the hosts or aggregates that would do have only just come.
@@ -67,8 +67,8 @@ func (c *Conductor) Place(ctx context.Context, w flow.Want) (*flow.Place, error)
 				return nil, err
 			}
 		}
-		if round == 3 {
-			return nil, flow.NoValidHost(fmt.Sprintf("No valid host was found. %d hosts would have done, but others took their room first.", len(plan.Hosts)))
+		if tried += len(plan.Hosts); tried >= 4*plan.Fit {
+			return nil, flow.NoValidHost(fmt.Sprintf("No valid host was found. %d hosts would have done, but others took their room first.", plan.Fit))
 		}
 	}
 }
@@ -79,7 +79,10 @@ func hopeless(err error) bool {
 	return errors.As(err, &e) && e.Code == flow.CodeNoValidHost
 }
 
-// plan asks placement and ranks.
+// mostClaimed is how many hosts of a plan are claimed, one after the other, before the whole question is asked again.
+const mostClaimed = 16
+
+// plan asks placement, ranks, and gives the best hosts.
 func (c *Conductor) plan(ctx context.Context, req *scheduler.Request) (*scheduler.Plan, error) {
 	if err := c.hosts.fresh(ctx); err != nil {
 		return nil, err
@@ -88,41 +91,70 @@ func (c *Conductor) plan(ctx context.Context, req *scheduler.Request) (*schedule
 	if err := c.tellPlacement(ctx, signature); err != nil {
 		return nil, err
 	}
-	return c.ask(ctx, req, cloud)
+	return c.ask(ctx, req, cloud, mostClaimed)
 }
 
-// ask asks placement and ranks what it offers.
-func (c *Conductor) ask(ctx context.Context, req *scheduler.Request, cloud *scheduler.Cloud) (*scheduler.Plan, error) {
+// ask asks placement, ranks what it offers, and gives the best hosts.
+func (c *Conductor) ask(ctx context.Context, req *scheduler.Request, cloud *scheduler.Cloud, most int) (*scheduler.Plan, error) {
 	queries, err := scheduler.Queries(c.planner.Config(), req, cloud)
 	if err != nil {
 		return nil, err
 	}
-	all := &placement.Candidates{Summaries: map[string]*placement.Provider{}}
-	for i, q := range queries {
-		got, err := c.cfg.Placement.Candidates(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		if len(queries) == 1 {
-			all = got
-			break
-		}
-		all.Candidates = append(all.Candidates, got.Candidates...)
-		for k, v := range got.Summaries {
-			all.Summaries[k] = v
-		}
-		if i == 0 {
-			all.Rejected = got.Rejected
-		}
+	known, err := c.knownServers(ctx, req)
+	if err != nil {
+		return nil, err
 	}
-	states, total := c.hosts.states(all)
-	c.knownServers(ctx, req, states)
+	// What placement offers, and what is known of the hosts that it offers, is much. No more of it is held at a time than the processors can soon judge.
+	leave, err := enter(ctx, c.hosts.asking)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	all, err := c.candidates(ctx, queries)
+	if err != nil {
+		return nil, err
+	}
+	if leave, err = enter(ctx, c.hosts.judging); err != nil {
+		return nil, err
+	}
+	defer leave()
+	room := c.hosts.spare.Get().(*judged)
+	defer c.hosts.spare.Put(room)
+	states, total := c.hosts.states(all, room)
+	tellServers(states, known)
 	plan, err := c.planner.Plan(req, states, all)
 	if err != nil {
 		return nil, err
 	}
 	plan.Explanation.Total = total
-	return plan, nil
+	return plan.Best(most), nil
+}
+
+// enter takes one of the places that a channel has, and gives the function that leaves it.
+func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// candidates puts queries to placement and joins the answers.
+func (c *Conductor) candidates(ctx context.Context, queries []placement.Query) (*placement.Candidates, error) {
+	all := &placement.Candidates{Summaries: map[string]*placement.Provider{}}
+	for i, q := range queries {
+		got, err := c.cfg.Placement.Candidates(ctx, q)
+		if err != nil || len(queries) == 1 {
+			return got, err
+		}
+		all.Candidates = append(all.Candidates, got.Candidates...)
+		maps.Copy(all.Summaries, got.Summaries)
+		if i == 0 {
+			all.Rejected = got.Rejected
+		}
+	}
+	return all, nil
 }
 
 // tellPlacement brings placement in line when aggregates or states of hosts changed: it has to know before it is asked. Requests at the same moment wait for one
@@ -358,20 +390,20 @@ func (c *Conductor) Check(ctx context.Context, w flow.Want, name string) error {
 	return nil
 }
 
-// knownServers puts the servers that the request's hints name into the states of their hosts.
-func (c *Conductor) knownServers(ctx context.Context, req *scheduler.Request, states []*scheduler.HostState) {
+// knownServers gives the servers that the request's hints name.
+func (c *Conductor) knownServers(ctx context.Context, req *scheduler.Request) ([]*compute.Server, error) {
 	var ids []string
 	for _, hint := range []string{"same_host", "different_host"} {
 		ids = append(ids, req.HintList(hint)...)
 	}
 	if len(ids) == 0 {
-		return
+		return nil, nil
 	}
-	servers, err := c.cfg.Store.ServersByID(ctx, c.cfg.DB, ids...)
-	if err != nil {
-		c.log.Warn("servers named by scheduler hints could not be read", "error", err)
-		return
-	}
+	return c.cfg.Store.ServersByID(ctx, c.cfg.DB, ids...)
+}
+
+// tellServers puts servers into the states of their hosts.
+func tellServers(states []*scheduler.HostState, servers []*compute.Server) {
 	for _, s := range servers {
 		for _, h := range states {
 			if s.Deleted.IsZero() && h.Host == s.Host {
@@ -432,23 +464,34 @@ func nodeName(h *host) string {
 	return h.Name
 }
 
-// states gives the hosts that placement offered, and how many there are in all.
-func (t *hostTable) states(c *placement.Candidates) (out []*scheduler.HostState, total int) {
+// judged is room for what the scheduler sees of the hosts that placement offered, which is needed no longer than it takes to rank them.
+type judged struct {
+	all    []scheduler.HostState
+	states []*scheduler.HostState
+	seen   map[*host]bool
+}
+
+// states gives the hosts that placement offered, in room, and how many there are in all.
+func (t *hostTable) states(c *placement.Candidates, room *judged) (out []*scheduler.HostState, total int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	seen := make(map[*host]bool, len(c.Candidates))
-	all := make([]scheduler.HostState, len(c.Candidates))
-	out = make([]*scheduler.HostState, 0, len(c.Candidates))
+	if len(room.all) < len(c.Candidates) {
+		room.all = make([]scheduler.HostState, len(c.Candidates))
+		room.states = make([]*scheduler.HostState, 0, len(c.Candidates))
+		room.seen = make(map[*host]bool, len(c.Candidates))
+	}
+	clear(room.seen)
+	out = room.states[:0]
 	now := clock.Now()
 	for i := range c.Candidates {
 		root := c.Candidates[i].Root
 		h := t.byNode[root]
-		if h == nil || seen[h] {
+		if h == nil || room.seen[h] {
 			continue
 		}
-		seen[h] = true
-		t.fill(&all[i], h, c.Summaries[root], now)
-		out = append(out, &all[i])
+		room.seen[h] = true
+		t.fill(&room.all[i], h, c.Summaries[root], now)
+		out = append(out, &room.all[i])
 	}
 	return out, len(t.byName)
 }

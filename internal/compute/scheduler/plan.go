@@ -112,19 +112,17 @@ type Ranked struct {
 // Plan is the answer to a request.
 type Plan struct {
 	Hosts       []Ranked // best first
+	Fit         int      // how many hosts will do
 	Explanation *Explanation
 }
 
 // Plan filters and ranks. candidates is placement's answer: only its hosts are looked at; nil looks at all hosts given.
 func (p *Planner) Plan(r *Request, hosts []*HostState, candidates *placement.Candidates) (*Plan, error) {
 	x := &Explanation{Total: len(hosts)}
-	offers := map[string][]placement.Candidate{}
+	var offers map[string][]placement.Candidate
 	if candidates != nil {
 		x.Placement = candidates.Rejected
-		for i := range candidates.Candidates {
-			c := &candidates.Candidates[i]
-			offers[c.Root] = append(offers[c.Root], *c)
-		}
+		offers = byRoot(candidates.Candidates)
 		left := make([]*HostState, 0, min(len(hosts), len(offers)))
 		for _, h := range hosts {
 			if len(offers[h.Provider]) > 0 {
@@ -155,7 +153,37 @@ func (p *Planner) Plan(r *Request, hosts []*HostState, candidates *placement.Can
 		ranked[i].Candidates = offers[ranked[i].Host.Provider]
 	}
 	p.choose(ranked)
-	return &Plan{Hosts: ranked, Explanation: x}, nil
+	return &Plan{Hosts: ranked, Fit: len(ranked), Explanation: x}, nil
+}
+
+// byRoot gives the candidates of each root provider. Those that follow each other, as most do, stay in the array where they are.
+func byRoot(all []placement.Candidate) map[string][]placement.Candidate {
+	out := make(map[string][]placement.Candidate, len(all))
+	for len(all) > 0 {
+		root, n := all[0].Root, 1
+		for n < len(all) && all[n].Root == root {
+			n++
+		}
+		if had := out[root]; had != nil {
+			out[root] = append(had, all[:n]...)
+		} else {
+			out[root] = all[:n:n]
+		}
+		all = all[n:]
+	}
+	return out
+}
+
+// Best gives the plan with no more than n hosts, which hold on to nothing that was judged to find them: a plan may have to wait until its hosts can be claimed, and many wait at
+// a time.
+func (p *Plan) Best(n int) *Plan {
+	n = min(n, len(p.Hosts))
+	hosts, ranked := make([]HostState, n), make([]Ranked, n)
+	for i := range ranked {
+		hosts[i] = *p.Hosts[i].Host
+		ranked[i] = Ranked{Host: &hosts[i], Weight: p.Hosts[i].Weight, Candidates: slices.Clone(p.Hosts[i].Candidates)}
+	}
+	return &Plan{Hosts: ranked, Fit: p.Fit, Explanation: p.Explanation}
 }
 
 // offered gives the hosts with what placement offers on them.

@@ -327,3 +327,42 @@ func BenchmarkPlan(b *testing.B) {
 		})
 	}
 }
+
+// TestPlanTakesEachHostsCandidates: in whatever order placement offers them; and the best of a plan are copies, with the count of all that will do.
+func TestPlanTakesEachHostsCandidates(t *testing.T) {
+	p := planner(t, nil)
+	states := hosts(3)
+	offer := func(i, disk int) placement.Candidate {
+		return placement.Candidate{Root: states[i].Provider, Allocations: placement.Allocations{states[i].Provider: {"DISK_GB": int64(disk)}}}
+	}
+	all := &placement.Candidates{Candidates: []placement.Candidate{offer(0, 1), offer(0, 2), offer(1, 3), offer(0, 4), offer(2, 5), offer(1, 6)}}
+	plan, err := p.Plan(small(), states, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]int64{}
+	for _, r := range plan.Hosts {
+		for _, c := range r.Candidates {
+			got[r.Host.Host] = append(got[r.Host.Host], c.Allocations[r.Host.Provider]["DISK_GB"])
+		}
+	}
+	if diff := cmp.Diff(map[string][]int64{states[0].Host: {1, 2, 4}, states[1].Host: {3, 6}, states[2].Host: {5}}, got); diff != "" {
+		t.Error(diff)
+	}
+	if all.Candidates[2].Allocations[states[1].Provider] == nil || all.Candidates[3].Root != states[0].Provider {
+		t.Errorf("placement's answer was changed: %+v", all.Candidates)
+	}
+	best := plan.Best(2)
+	if best.Fit != 3 || len(best.Hosts) != 2 || best.Explanation != plan.Explanation {
+		t.Fatalf("%+v", best)
+	}
+	for i, r := range best.Hosts {
+		was := plan.Hosts[i]
+		if r.Host == was.Host || cmp.Diff(*was.Host, *r.Host) != "" || cmp.Diff(was.Candidates, r.Candidates) != "" || &r.Candidates[0] == &was.Candidates[0] {
+			t.Errorf("number %d is %+v, want a copy of %+v", i, r, was)
+		}
+	}
+	if all := plan.Best(10); len(all.Hosts) != 3 || all.Fit != 3 {
+		t.Errorf("%+v", all)
+	}
+}
