@@ -3,6 +3,8 @@ package placement
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"kilonova/internal/db"
@@ -54,6 +56,22 @@ func Settled(reported, have map[string]Inventory) map[string]Inventory {
 		out[class] = i.WithDefaults()
 	}
 	return out
+}
+
+// Reported gives the traits that a report makes of those that a provider has: the reported ones and, of the others, those that are not managed.
+func Reported(reported, have, managed []string) []string {
+	out := slices.Clone(reported)
+	for _, t := range have {
+		is := func(m string) bool {
+			prefix, all := strings.CutSuffix(m, "*")
+			return m == t || all && strings.HasPrefix(t, prefix)
+		}
+		if !slices.ContainsFunc(managed, is) {
+			out = append(out, t)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Fits tells whether n may be taken when used is taken already.
@@ -164,7 +182,7 @@ type Service interface {
 	EnsureChild(ctx context.Context, uuid, name, parent string) (*Provider, error)
 	// Tree gives a root provider and all below it.
 	Tree(ctx context.Context, root string) ([]Provider, error)
-	// Report replaces a provider's inventory and the traits in the managed set (others, set by operators, stay). It re-reads and repeats on a
+	// Report replaces a provider's inventory and the traits in the managed set (others, set by operators, stay; NAME* stands for all that begin with NAME). It re-reads and repeats on a
 	// generation conflict, does nothing when nothing changed, and fails with fault.Conflict when a removed class is in use.
 	Report(ctx context.Context, uuid string, inv map[string]Inventory, traits, managed []string) error
 	// SetTrait adds (on) or removes a trait.

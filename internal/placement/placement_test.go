@@ -54,6 +54,16 @@ func TestStandardNames(t *testing.T) {
 	}
 }
 
+func TestReported(t *testing.T) {
+	got := Reported([]string{"B", "A"}, []string{"A", "C_1", "C_2", "D", "E", "E_1"}, []string{"C_*", "D", "E"})
+	if want := []string{"A", "B", "E_1"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := Reported(nil, []string{"A", "B*"}, []string{"B*"}); !slices.Equal(got, []string{"A"}) {
+		t.Errorf("a managed prefix leaves %v", got)
+	}
+}
+
 func TestInventory(t *testing.T) {
 	i := Inventory{Total: 10, Reserved: 1, AllocationRatio: 1.5, MinUnit: 2, MaxUnit: 8, StepSize: 2}
 	if c := i.Capacity(); c != 13 {

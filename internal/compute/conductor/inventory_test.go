@@ -125,3 +125,25 @@ func hasAll(list []string, all ...string) bool {
 	}
 	return true
 }
+
+// A trait of an ability that a host does not have any more goes; an operator's stays.
+func TestAbilitiesGoAwayFromPlacement(t *testing.T) {
+	c := newCloud(t, options{})
+	size := fake.Config{VCPUs: 8, MemoryMB: 8192, DiskGB: 100}
+	c.host("h1", size)()
+	for _, trait := range []string{"CUSTOM_KILONOVA_LEVITATION", "COMPUTE_MIGRATE_POST_COPY", "HW_CPU_X86_SGX", "CUSTOM_OPERATORS", "COMPUTE_STATUS_DISABLED"} {
+		c.must(c.place.SetTrait(c.ctx, c.nodes["h1"], trait, true))
+	}
+	size.VCPUs = 9 // news
+	c.host("h1", size)()
+	p, err := c.place.Provider(c.ctx, c.nodes["h1"])
+	c.must(err)
+	if !hasAll(p.Traits, "CUSTOM_OPERATORS", "CUSTOM_KILONOVA_PAUSE", "COMPUTE_NODE", "OWNER_NOVA") {
+		t.Errorf("some are missing: %v", p.Traits)
+	}
+	for _, gone := range []string{"CUSTOM_KILONOVA_LEVITATION", "COMPUTE_MIGRATE_POST_COPY", "HW_CPU_X86_SGX", "COMPUTE_STATUS_DISABLED"} {
+		if hasAll(p.Traits, gone) {
+			t.Errorf("%s stays: %v", gone, p.Traits)
+		}
+	}
+}

@@ -248,9 +248,9 @@ func fingerprint(parts ...any) string {
 	return strconv.FormatUint(f.Sum64(), 36)
 }
 
-// managed gives the traits that a host's report decides alone: those of compute and hardware, and what it names itself. Others are an operator's.
+// managed gives the traits that a host's report decides alone: those of compute, its driver's abilities and hardware, and what it names itself. Others are an operator's.
 func managed(reported []string) []string {
-	out := slices.Clone(reported)
+	out := append(slices.Clone(reported), "CUSTOM_KILONOVA_*")
 	for _, t := range placement.StandardTraits() {
 		if t == "COMPUTE_STATUS_DISABLED" {
 			continue

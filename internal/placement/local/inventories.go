@@ -136,7 +136,7 @@ func (s *Service) Report(ctx context.Context, uuid string, inv map[string]placem
 	if err != nil {
 		return err
 	}
-	if r, ok := v.Get(uuid); ok && maps.Equal(r.Inventory, placement.Settled(inv, r.Inventory)) && slices.Equal(r.Traits, reported(r.Traits, traits, managed)) {
+	if r, ok := v.Get(uuid); ok && maps.Equal(r.Inventory, placement.Settled(inv, r.Inventory)) && slices.Equal(r.Traits, placement.Reported(traits, r.Traits, managed)) {
 		return nil
 	}
 	if err := s.makeCustom(ctx, slices.Collect(maps.Keys(inv)), traits); err != nil {
@@ -147,7 +147,7 @@ func (s *Service) Report(ctx context.Context, uuid string, inv map[string]placem
 		if err != nil {
 			return err
 		}
-		want, next := placement.Settled(inv, r.Inventory), reported(r.Traits, traits, managed)
+		want, next := placement.Settled(inv, r.Inventory), placement.Reported(traits, r.Traits, managed)
 		sameTraits := slices.Equal(r.Traits, next)
 		if sameTraits && maps.Equal(r.Inventory, want) {
 			return nil
@@ -165,17 +165,6 @@ func (s *Service) Report(ctx context.Context, uuid string, inv map[string]placem
 		}
 		return s.bump(ctx, tx, uuid, 1)
 	})
-}
-
-// reported is what a provider's traits become: those that it has and that are not managed, and the reported ones.
-func reported(have, traits, managed []string) []string {
-	out := slices.Clone(traits)
-	for _, t := range have {
-		if !slices.Contains(managed, t) {
-			out = append(out, t)
-		}
-	}
-	return distinct(out)
 }
 
 // SetTrait implements placement.Service.

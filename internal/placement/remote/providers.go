@@ -173,14 +173,7 @@ func (s *Service) Report(ctx context.Context, uuid string, inv map[string]placem
 		if err != nil {
 			return err
 		}
-		want, next := placement.Settled(inv, p.Inventory), slices.Clone(traits)
-		for _, t := range p.Traits {
-			if !slices.Contains(managed, t) {
-				next = append(next, t)
-			}
-		}
-		slices.Sort(next)
-		next = slices.Compact(next)
+		want, next := placement.Settled(inv, p.Inventory), placement.Reported(traits, p.Traits, managed)
 		generation := p.Generation
 		if !maps.Equal(p.Inventory, want) {
 			if err := s.makeCustom(ctx, "/resource_classes/", slices.Collect(maps.Keys(want))); err != nil {
