@@ -1,5 +1,11 @@
 package network
 
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
 // Rule is a security group rule with its place.
 type Rule struct {
 	ID, ProjectID, GroupID string
@@ -119,3 +125,11 @@ const (
 	OwnerFloatingIP      = "network:floatingip"
 	OwnerDHCP            = "network:dhcp"
 )
+
+// InOrder sorts addresses in place as ports show them.
+func InOrder(ips []FixedIP) []FixedIP {
+	slices.SortStableFunc(ips, func(a, b FixedIP) int {
+		return cmp.Or(strings.Compare(a.Address, b.Address), strings.Compare(a.SubnetID, b.SubnetID))
+	})
+	return ips
+}

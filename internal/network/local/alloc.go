@@ -1,11 +1,8 @@
 package local
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
 
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -219,7 +216,7 @@ func (c *Change) assign(p *network.Port, subnets []network.Subnet, want []networ
 		return nil, err
 	}
 	if p.DeviceOwner == network.OwnerRouterInterface || p.DeviceOwner == network.OwnerRouterGateway || p.DeviceOwner == network.OwnerFloatingIP {
-		return inOrder(out), nil
+		return network.InOrder(out), nil
 	}
 	for i := range subnets {
 		s := &subnets[i]
@@ -230,15 +227,7 @@ func (c *Change) assign(p *network.Port, subnets []network.Subnet, want []networ
 			return nil, err
 		}
 	}
-	return inOrder(out), nil
-}
-
-// inOrder sorts addresses in place as ports show them.
-func inOrder(ips []network.FixedIP) []network.FixedIP {
-	slices.SortStableFunc(ips, func(a, b network.FixedIP) int {
-		return cmp.Or(strings.Compare(a.Address, b.Address), strings.Compare(a.SubnetID, b.SubnetID))
-	})
-	return ips
+	return network.InOrder(out), nil
 }
 
 func (c *Change) assignAuto(p *network.Port, s *network.Subnet) (network.FixedIP, error) {

@@ -99,7 +99,7 @@ func (c *Change) addAutomatic(s *network.Subnet) error {
 		if err != nil {
 			return err
 		}
-		p.FixedIPs = inOrder(append(p.FixedIPs, f))
+		p.FixedIPs = network.InOrder(append(p.FixedIPs, f))
 		c.touch(p)
 		if err := c.ports.Update(c.ctx, c.tx, p); err != nil {
 			return err
