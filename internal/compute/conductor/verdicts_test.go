@@ -258,3 +258,39 @@ func TestUnshelveWithoutItsImage(t *testing.T) {
 		t.Errorf("allocations %v (%v)", held, err)
 	}
 }
+
+// TestAServerThatLostItsAllocationsMoves: it moves with what it gets, and has nothing on a host that it comes back from.
+func TestAServerThatLostItsAllocationsMoves(t *testing.T) {
+	for name, end := range map[string]func(c *cloud, server string){
+		"reverted": func(c *cloud, server string) {
+			c.ends(c.accept(compute.OpResize, server, compute.ResizeInput{Migrate: true}), operation.Done)
+			c.ends(c.accept(compute.OpRevertResize, server, nil), operation.Done)
+		},
+		"failed": func(c *cloud, server string) {
+			c.fault("h2", "finish-resize", fault.New(fault.Internal, "it broke"))
+			c.ends(c.accept(compute.OpResize, server, compute.ResizeInput{Migrate: true}), operation.Undone)
+		},
+		"confirmed": func(c *cloud, server string) {
+			c.ends(c.accept(compute.OpResize, server, compute.ResizeInput{Migrate: true}), operation.Done)
+			c.ends(c.accept(compute.OpConfirmResize, server, nil), operation.Done)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCloud(t, options{})
+			c.host("h1", fake.Config{})
+			s := c.record(nil)
+			c.ends(c.create(s, compute.CreateInput{}), operation.Done)
+			c.host("h2", fake.Config{})
+			c.must(c.place.Release(c.ctx, s.ID))
+			end(c, s.ID)
+			if name == "confirmed" {
+				c.holds(s.ID, "h2")
+				return
+			}
+			held, _, err := c.place.Of(c.ctx, s.ID)
+			if got := c.get(s.ID); got.Host != "h1" || len(held) != 0 || err != nil {
+				t.Errorf("it is on %s and holds %v (%v)", got.Host, held, err)
+			}
+		})
+	}
+}

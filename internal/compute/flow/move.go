@@ -145,21 +145,29 @@ func notCancelled(m *compute.Migration) error {
 
 // takeBack gives what the operation's migration holds back to the server; a server that never gave it away keeps what it has.
 func (f *flows) takeBack(ctx context.Context, r *operation.Run) error {
-	return f.returnAllocations(ctx, r.Object, migrationID(r))
+	return f.returnAllocations(ctx, r.Object, migrationID(r), from(r).Place, placeOf(r))
 }
 
-func (f *flows) returnAllocations(ctx context.Context, server, migration string) error {
+// returnAllocations gives what a migration holds back to its server, which is at home and had been given a place away. A server that had lost its allocations before it moved has
+// nothing to get back: it lets go of what it has away.
+func (f *flows) returnAllocations(ctx context.Context, server, migration string, home, away Place) error {
 	if err := f.Store.DB.Write(ctx, func(tx *db.Tx) error { return f.Store.ReturnClaim(ctx, tx, server, migration) }); err != nil {
 		return err
 	}
 	for try := 0; ; try++ {
 		held, mover, err := f.Placement.Of(ctx, migration)
-		if err != nil || len(held) == 0 {
-			return err
-		}
-		_, owner, err := f.Placement.Of(ctx, server)
 		if err != nil {
 			return err
+		}
+		has, owner, err := f.Placement.Of(ctx, server)
+		if err != nil {
+			return err
+		}
+		if len(held) == 0 {
+			if has[away.Provider] != nil && away.Provider != home.Provider {
+				return f.Placement.Release(ctx, server)
+			}
+			return nil
 		}
 		to := placement.Consumer{UUID: server, ProjectID: mover.ProjectID, UserID: mover.UserID, Type: "INSTANCE"}
 		if owner != nil {

@@ -426,7 +426,7 @@ func (f *flows) revertClean(ctx context.Context, r *operation.Run) error {
 			return err
 		}
 	}
-	return f.returnAllocations(ctx, r.Object, o.Migration)
+	return f.returnAllocations(ctx, r.Object, o.Migration, placeOf(r), o.Place)
 }
 
 func (f *flows) revertDone(ctx context.Context, tx *db.Tx, r *operation.Run) error {

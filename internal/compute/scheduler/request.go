@@ -95,8 +95,8 @@ type PCIRequest struct {
 	Provider string
 }
 
-// Prop gives an image property by its name.
-func (r *Request) Prop(name string) string { return r.Image.Props[name] }
+// Prop gives an image property by its name, or by the name that it once had.
+func (r *Request) Prop(name string) string { return compute.ImageProp(r.Image.Props, name) }
 
 // Spec gives an extra spec of the flavor.
 func (r *Request) Spec(name string) string { return r.Flavor.ExtraSpecs[name] }

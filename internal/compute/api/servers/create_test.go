@@ -17,6 +17,7 @@ import (
 	"kilonova/internal/compute/store"
 	"kilonova/internal/db"
 	"kilonova/internal/id"
+	"kilonova/internal/image"
 )
 
 // create is a body of POST /servers: extra are further members of "server", hints those beside it.
@@ -414,5 +415,31 @@ func TestDiskConfig(t *testing.T) {
 		if got := w.refused("member", "POST", c[0], c[1], 37, 400); got != "Requested image "+imageID+" has automatic disk resize disabled." {
 			t.Error(c, got)
 		}
+	}
+}
+
+// TestImagesThatNobodyBoots: an image whose properties make no sense, or whose data are those of an encrypted volume, is refused at once, at create and at rebuild.
+func TestImagesThatNobodyBoots(t *testing.T) {
+	w := newWorld(t)
+	s := w.boot()
+	for name, c := range map[string]struct {
+		props map[string]string
+		want  string
+	}{
+		"architecture": {map[string]string{"hw_architecture": "pdp-11"}, `Invalid image metadata. The property hw_architecture has the value "pdp-11"`},
+		"number":       {map[string]string{"hw_video_ram": "much"}, `Invalid image metadata. The property hw_video_ram has the value "much", which is no whole number.`},
+		"encrypted":    {map[string]string{"cinder_encryption_key_id": "k"}, "Direct booting of an image uploaded from an encrypted volume is unsupported."},
+	} {
+		ref := id.UUID()
+		w.images.m[ref] = image.Image{ID: ref, Status: image.Active, DiskFormat: "qcow2", ContainerFormat: "bare", Properties: c.props}
+		for path, body := range map[string]string{"/servers": `{"server":{"name":"x","flavorRef":"1","networks":"none","imageRef":"` + ref + `"}}`, "/servers/" + s.ID + "/action": `{"rebuild":{"imageRef":"` + ref + `"}}`} {
+			if got := w.refused("member", "POST", path, body, 37, 400); !strings.Contains(got, c.want) {
+				t.Errorf("%s, %s: %s", name, path, got)
+			}
+		}
+	}
+	local := `{"server":{"name":"x","flavorRef":"1","networks":"none","imageRef":"","block_device_mapping_v2":[{"source_type":"image","destination_type":"local","boot_index":0,"uuid":"` + imageID + `"}]}}`
+	if got := w.refused("member", "POST", "/servers", local, 37, 400); !strings.Contains(got, "Mapping image to local is not supported.") {
+		t.Error(got)
 	}
 }

@@ -45,14 +45,10 @@ func (c *creation) image(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ref := c.in.ImageRef
-	if ref == "" {
-		if root == nil {
-			return fault.New(fault.Invalid, "Invalid imageRef provided.")
-		}
-		ref = root.ImageID
+	if c.in.ImageRef == "" {
+		return fault.New(fault.Invalid, "Invalid imageRef provided.")
 	}
-	img, err := c.bootable(ctx, c.r, ref)
+	img, err := c.bootable(ctx, c.r, c.in.ImageRef)
 	if err != nil {
 		return err
 	}
@@ -125,7 +121,10 @@ func (a api) bootable(ctx context.Context, r *httpapi.Request, ref string) (*ima
 	if img.Status != image.Active {
 		return nil, fault.New(fault.Invalid, "Image %s is not active.", img.ID)
 	}
-	return img, nil
+	if img.Properties["cinder_encryption_key_id"] != "" {
+		return nil, fault.New(fault.Invalid, "Image %s is unacceptable: Direct booting of an image uploaded from an encrypted volume is unsupported.", img.ID)
+	}
+	return img, compute.CheckImageProps(img.Properties)
 }
 
 const (
@@ -243,7 +242,7 @@ func (d *blockDevice) check(imageRef string) error {
 		return fault.New(fault.Invalid, noVolumes)
 	case d.VolumeType != "":
 		return bad("Specifying a volume_type with destination_type=local is not supported.")
-	case d.Source == "image" && (d.BootIndex == nil || *d.BootIndex != 0):
+	case d.Source == "image" && (imageRef == "" || d.BootIndex == nil || *d.BootIndex != 0):
 		return bad("Mapping image to local is not supported.")
 	case d.Source == "image" && imageRef != "" && d.UUID != imageRef:
 		return bad("the image booted from differs from imageRef.")

@@ -100,6 +100,7 @@ func TestFilters(t *testing.T) {
 		{"ImagePropertiesFilter", "nothing asked", nil, req{}, host{}, ""},
 		{"ImagePropertiesFilter", "supported", nil, req{Image: image("hw_architecture", "x86_64", "img_hv_type", "kvm", "hw_vm_mode", "hvm")}, host{Supported: kvm}, ""},
 		{"ImagePropertiesFilter", "not together", nil, req{Image: image("hw_architecture", "aarch64", "img_hv_type", "kvm")}, host{Supported: kvm}, "does not support"},
+		{"ImagePropertiesFilter", "under a former name", nil, req{Image: image("architecture", "aarch64", "hypervisor_type", "kvm")}, host{Supported: kvm}, "does not support"},
 		{"ImagePropertiesFilter", "spelled otherwise", nil, req{Image: image("hw_architecture", "AMD64")}, host{Supported: kvm}, ""},
 		{"ImagePropertiesFilter", "default architecture", func(c *config) { c.DefaultArchitecture = "ppc64" }, req{}, host{Supported: kvm}, "ppc64"},
 		{"ImagePropertiesFilter", "version", nil, req{Image: image("img_hv_requested_version", ">=7.2, <8")}, host{HypervisorVersion: 7002000}, ""},
