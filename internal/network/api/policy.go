@@ -18,7 +18,7 @@ func Rules() []policy.Rule {
 		{Name: "network_owner", Check: "role:member and project_id:%(network:project_id)s", Description: "Who owns the network that a subnet or port is on."},
 		{Name: "admin_only", Check: admin}, {Name: "admin_or_owner", Check: member}, {Name: "share_object", Check: member, Description: "Share an object by an RBAC policy."},
 		{Name: "create_subnet", Check: netOwner}, {Name: "update_subnet", Check: netMember}, {Name: "delete_subnet", Check: netMember},
-		{Name: "create_subnet:service_types", Check: admin}, {Name: "update_subnet:service_types", Check: admin},
+		{Name: "create_subnet:service_types", Check: netOwner}, {Name: "update_subnet:service_types", Check: netMember},
 		{Name: "create_port", Check: member}, {Name: "update_port", Check: member}, {Name: "delete_port", Check: netMember},
 		{Name: "create_security_group_rule", Check: groupOwner}, {Name: "delete_security_group_rule", Check: groupOwner},
 		{Name: "delete_default_security_group", Check: admin, Description: "Remove the group named default."},

@@ -151,7 +151,15 @@ func TestSubnets(t *testing.T) {
 	if up["gateway_ip"] != "10.1.0.1" || up["name"] != "two" || up["revision_number"] != 1.0 {
 		t.Errorf("%v", up)
 	}
-	p1.ok(201, "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "fixed_ips": [{"subnet_id": %q}]}}`, net, id(two)), "port")
+	// Who owns the network says what its subnets are for.
+	up = p1.ok(200, "PUT", "/v2.0/subnets/"+id(two), `{"subnet": {"service_types": ["compute:nova"]}}`, "subnet")
+	three := p1.ok(201, "POST", "/v2.0/subnets", post(`"ip_version": 4, "cidr": "10.3.0.0/24", "service_types": ["network:router_gateway"]`), "subnet")
+	if diff := cmp.Diff([]any{[]any{"compute:nova"}, []any{"network:router_gateway"}}, []any{up["service_types"], three["service_types"]}); diff != "" {
+		t.Errorf("service types: %s", diff)
+	}
+	c.as("p2:member").fails(404, "SubnetNotFound", "PUT", "/v2.0/subnets/"+id(two), `{"subnet": {"service_types": []}}`)
+	p1.ok(204, "DELETE", "/v2.0/subnets/"+id(three), "", "")
+	p1.ok(201, "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "device_owner": "compute:nova", "fixed_ips": [{"subnet_id": %q}]}}`, net, id(two)), "port")
 	p1.fails(409, "SubnetInUse", "DELETE", "/v2.0/subnets/"+id(two), "")
 	p1.fails(409, "NetworkInUse", "DELETE", "/v2.0/networks/"+net, "")
 	p1.ok(204, "DELETE", "/v2.0/subnets/"+sub, "", "")
