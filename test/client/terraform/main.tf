@@ -394,9 +394,10 @@ data "openstack_networking_network_v2" "inside" {
   tags = ["blue"]
 }
 
-data "openstack_networking_port_ids_v2" "inside" {
+data "openstack_networking_port_ids_v2" "kept" {
   network_id = openstack_networking_network_v2.inside.id
-  depends_on = [openstack_compute_instance_v2.web, openstack_networking_router_interface_v2.edge, openstack_compute_interface_attach_v2.spare]
+  tags       = ["kept"]
+  depends_on = [openstack_networking_port_v2.address]
 }
 
 data "openstack_compute_availability_zones_v2" "all" {
@@ -420,7 +421,7 @@ output "seen" {
     flavor   = data.openstack_compute_flavor_v2.small.extra_specs["hw_rng:allowed"]
     key      = data.openstack_compute_keypair_v2.given.fingerprint == openstack_compute_keypair_v2.given.fingerprint
     network  = data.openstack_networking_network_v2.inside.id == openstack_networking_network_v2.inside.id
-    ports    = length(data.openstack_networking_port_ids_v2.inside.ids)
+    ports    = length(data.openstack_networking_port_ids_v2.kept.ids)
     zones    = contains(data.openstack_compute_availability_zones_v2.all.names, "corner")
     project  = data.openstack_identity_auth_scope_v3.me.project_name
     names    = openstack_compute_instance_v2.web[*].name

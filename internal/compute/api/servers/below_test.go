@@ -122,8 +122,16 @@ func TestInstanceActions(t *testing.T) {
 	}
 	path := "/servers/" + s.ID + "/os-instance-actions"
 	newest := w.ask("reader", "GET", path, "", 66, 200)["instanceActions"].([]any)[0].(map[string]any)["updated_at"].(string)
-	if got := w.ask("reader", "GET", path+"?changes-before="+newest[:len("2006-01-02T15:04:05")], "", 66, 200)["instanceActions"].([]any); len(got) == 0 {
-		t.Errorf("nothing changed before %s, the second of the newest", newest)
+	at, err := time.Parse("2006-01-02T15:04:05.000000", newest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An action changed by the moment that is shown, and not by the one before.
+	for before, want := range map[time.Time]bool{at: true, at.Add(-time.Microsecond): false} {
+		query := "?changes-before=" + before.Format("2006-01-02T15:04:05.000000")
+		if got := list(w.ask("reader", "GET", path+query, "", 66, 200), "instanceActions", "action"); strings.Contains(got, "lock") != want {
+			t.Errorf("%s of an action that changed at %s: %q", query, newest, got)
+		}
 	}
 	if got := list(w.ask("reader", "GET", path, "", 1, 200), "instanceActions", "action"); got != "lock stop" {
 		t.Fatal(got)

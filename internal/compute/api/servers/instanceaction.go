@@ -66,7 +66,7 @@ func (a api) listActions(r *httpapi.Request) (*httpapi.Reply, error) {
 	return body(doc)
 }
 
-// between keeps the records that changed in a range of times.
+// between keeps the records that changed in a range of times. They are shown with their microseconds, so nothing is rounded.
 func between(records []operation.Record, since, before string) ([]operation.Record, error) {
 	var from, to time.Time
 	var err error
@@ -82,7 +82,6 @@ func between(records []operation.Record, since, before string) ([]operation.Reco
 		if to.Before(from) {
 			return nil, fault.New(fault.Invalid, "The value of changes-since must be less than or equal to changes-before.")
 		}
-		to = backend.Through(to)
 	}
 	return slices.DeleteFunc(records, func(o operation.Record) bool {
 		return !from.IsZero() && o.Updated.Before(from) || !to.IsZero() && o.Updated.After(to)
