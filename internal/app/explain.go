@@ -99,3 +99,14 @@ func withConductor(ctx context.Context, cfg *config.Config, f func(a *App, c *co
 	}
 	return f(a, c)
 }
+
+// Heal gives servers the allocations that they lack on their hosts; without names all servers. With dry it only tells what it would do.
+func Heal(ctx context.Context, cfg *config.Config, dry bool, servers ...string) ([]conductor.Healed, error) {
+	var out []conductor.Healed
+	err := withConductor(ctx, cfg, func(_ *App, c *conductor.Conductor) error {
+		var err error
+		out, err = c.Heal(ctx, dry, servers...)
+		return err
+	})
+	return out, err
+}

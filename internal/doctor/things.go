@@ -77,12 +77,12 @@ func (l *look) judgeConsumers(holds map[string]map[string]bool) {
 		case s == nil:
 			l.say(NoOrphanAllocation, consumer, "", "the allocations on %s belong to no server and no operation", strings.Join(slices.Sorted(maps.Keys(on)), ", "))
 		case s.ComputeID != "" && !on[s.ComputeID], s.ComputeID == "" && s.Host == "":
-			l.say(NoOrphanAllocation, consumer, "", "the server is on %q (%s) and its allocations on %s", s.Host, s.ComputeID, strings.Join(slices.Sorted(maps.Keys(on)), ", "))
+			l.say(NoOrphanAllocation, consumer, "Run kilonova heal allocations.", "the server is on %q (%s) and its allocations on %s", s.Host, s.ComputeID, strings.Join(slices.Sorted(maps.Keys(on)), ", "))
 		}
 	}
 	for sid, s := range l.servers {
 		if _, busy := l.open[sid]; !busy && s.Host != "" && holds[sid] == nil {
-			l.say(NoMissingThing, sid, "", "the server is on %s and has no allocations", s.Host)
+			l.say(NoMissingThing, sid, "Run kilonova heal allocations.", "the server is on %s and has no allocations", s.Host)
 		}
 	}
 }
