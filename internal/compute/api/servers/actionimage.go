@@ -266,6 +266,7 @@ func (a api) rebuild(r *httpapi.Request) (*httpapi.Reply, error) {
 	input := compute.RebuildInput{ImageID: img.ID, ImageProps: img.Properties, AdminPass: pass, PreserveEphemeral: bool(v.Preserve), Files: files, NewImage: img.ID != s.ImageID}
 	err = a.Accept(r, s, backend.Request{Op: compute.OpRebuild, Action: "rebuild", TaskState: compute.TaskRebuilding, Input: input, Change: func(now *compute.Server) error {
 		in.apply(now, key)
+		now.ConfigDrive = now.ConfigDrive || img.Properties[configDrive] == mandatory
 		s = now
 		return nil
 	}})

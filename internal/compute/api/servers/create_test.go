@@ -443,3 +443,41 @@ func TestImagesThatNobodyBoots(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestImageDemands: an image may demand a config drive, and a kernel and a RAM disk, which must be there.
+func TestImageDemands(t *testing.T) {
+	w := newWorld(t)
+	img := w.images.m[imageID]
+	property := func(k, v string) {
+		img.Properties = map[string]string{k: v}
+		w.images.m[imageID] = img
+	}
+	for v, want := range map[string]bool{"mandatory": true, "optional": false, "": false} {
+		property("img_config_drive", v)
+		if s := w.create("member", create(onA), 37); s.ConfigDrive != want {
+			t.Errorf("%q: %v", v, s.ConfigDrive)
+		}
+	}
+	s := w.boot()
+	rebuild := `{"rebuild":{"imageRef":"` + imageID + `"}}`
+	for _, name := range []string{"kernel_id", "ramdisk_id"} {
+		property(name, id.UUID())
+		for path, body := range map[string]string{"/servers": create(onA), "/servers/" + s.ID + "/action": rebuild} {
+			if got := w.refused("member", "POST", path, body, 1, 400); got != "Can not find requested image" {
+				t.Error(name, got)
+			}
+		}
+		property(name, bigID)
+		w.create("member", create(onA), 37)
+	}
+	img.Properties = map[string]string{"kernel_id": "nokernel", "ramdisk_id": id.UUID()}
+	w.images.m[imageID] = img
+	if s := w.create("member", create(onA), 37); s.KernelID != "" || s.RamdiskID != "" {
+		t.Error(s.KernelID, s.RamdiskID)
+	}
+	property("img_config_drive", "mandatory")
+	w.call("member", "POST", "/servers/"+s.ID+"/action", rebuild, 1, 202)
+	if !w.server(s.ID).ConfigDrive {
+		t.Error("a rebuild with an image that demands a config drive makes none")
+	}
+}

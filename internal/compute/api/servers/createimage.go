@@ -59,6 +59,7 @@ func (c *creation) image(ctx context.Context) error {
 		return err
 	}
 	applyImage(&c.server, img)
+	c.server.ConfigDrive = c.server.ConfigDrive || img.Properties[configDrive] == mandatory
 	if auto, _ := backend.ParseBool(img.Properties[autoDisk]); auto && c.in.DiskConfig == "" {
 		c.server.DiskConfig = "AUTO" // as the image asks
 	}
@@ -90,7 +91,7 @@ func lastOf(ref string) string {
 // applyImage keeps of an image what a server remembers.
 func applyImage(s *compute.Server, img *image.Image) {
 	s.ImageID, s.ImageProps, s.RootDevice = img.ID, img.Properties, "/dev/vda"
-	s.KernelID, s.RamdiskID = img.Properties["kernel_id"], img.Properties["ramdisk_id"]
+	s.KernelID, s.RamdiskID = kernelOf(img)
 	if name := img.Properties["root_device_name"]; name != "" {
 		s.RootDevice = name
 	}
@@ -124,8 +125,31 @@ func (a api) bootable(ctx context.Context, r *httpapi.Request, ref string) (*ima
 	if img.Properties["cinder_encryption_key_id"] != "" {
 		return nil, fault.New(fault.Invalid, "Image %s is unacceptable: Direct booting of an image uploaded from an encrypted volume is unsupported.", img.ID)
 	}
+	kernel, ramdisk := kernelOf(img)
+	for _, part := range []string{kernel, ramdisk} {
+		if part == "" {
+			continue
+		}
+		if _, err := a.Images.Get(ctx, r.Caller, part); err != nil {
+			return nil, asInvalid(err, "Can not find requested image")
+		}
+	}
 	return img, compute.CheckImageProps(img.Properties)
 }
+
+// kernelOf gives the images of the kernel and the initial RAM disk that an image is booted with. The kernel "nokernel" stands for neither.
+func kernelOf(img *image.Image) (kernel, ramdisk string) {
+	if kernel = img.Properties["kernel_id"]; kernel == "nokernel" {
+		return "", ""
+	}
+	return kernel, img.Properties["ramdisk_id"]
+}
+
+// configDrive is the property by which an image says whether its servers must have a config drive: "optional" or mandatory.
+const (
+	configDrive = "img_config_drive"
+	mandatory   = "mandatory"
+)
 
 const (
 	mib = 1 << 20
