@@ -308,6 +308,116 @@ def placement():
     at("1.6", "trait", "delete", "CUSTOM_QUIET", how=do)
 
 
+def accounts():
+    """What an administrator of accounts does besides making projects and users."""
+    do("project", "create", "p2", "--tag", "t", "--property", "k=v", cloud="admin")
+    do("project", "set", "p2", "--tag", "u", cloud="admin")
+    do("project", "set", "p2", "--remove-tag", "t", cloud="admin")
+    check("project tags", get("project", "show", "p2", cloud="admin")["tags"] == ["u"])
+    do("user", "create", "u2", "--password", "pw", "--ignore-password-expiry", cloud="admin")
+    do("group", "create", "g2", cloud="admin")
+    do("group", "add", "user", "g2", "u2", cloud="admin")
+    check("group list", [g["Name"] for g in get("group", "list", "--user", "u2", cloud="admin")] == ["g2"])
+    do("role", "add", "--group", "g2", "--project", "p2", "reader", cloud="admin")
+    rows = get("role", "assignment", "list", "--user", "u2", "--effective", "--names", cloud="admin")
+    check(f"effective assignments {rows}", any(r["Role"] == "reader" and r["User"].startswith("u2") for r in rows))
+    do("group", "remove", "user", "g2", "u2", cloud="admin")
+    do("role", "create", "fixed", "--immutable", cloud="admin")
+    refuse("immutable", "role", "delete", "fixed", cloud="admin")
+    do("role", "set", "fixed", "--no-immutable", cloud="admin")
+    do("role", "delete", "fixed", cloud="admin")
+    do("application", "credential", "create", "robot", "--role", "reader", "--access-rules", '[{"path": "/v2.1/servers", "method": "GET", "service": "compute"}]')
+    check("access rules", [r["Path"] for r in get("access", "rule", "list")] == ["/v2.1/servers"])
+    do("application", "credential", "delete", "robot")
+    for kind, name in (("group", "g2"), ("user", "u2"), ("project", "p2")):
+        do(kind, "delete", name, cloud="admin")
+
+
+def wires():
+    """Options of networks, ports, routers and groups: what clients send of their own accord and what they ask for."""
+    do("network", "create", "plain", "--no-share", "--internal", "--no-default", "--enable-port-security", "--tag", "t")
+    refuse("403", "network", "create", "mine-for-all", "--share")
+    refuse("403", "network", "set", "plain", "--share")
+    do("subnet", "create", "plain-v4", "--network", "plain", "--subnet-range", "198.18.8.0/24", "--gateway", "198.18.8.254", "--allocation-pool", "start=198.18.8.10,end=198.18.8.20")
+    do("subnet", "set", "plain-v4", "--dns-nameserver", "198.18.8.9", "--host-route", "destination=198.18.9.0/24,gateway=198.18.8.7")
+    shown = get("subnet", "show", "plain-v4")
+    check(f"subnet {shown}", shown["dns_nameservers"] == ["198.18.8.9"] and shown["allocation_pools"] == [{"start": "198.18.8.10", "end": "198.18.8.20"}])
+    do("subnet", "unset", "plain-v4", "--dns-nameserver", "198.18.8.9")
+    do("subnet", "pool", "create", "pool", "--pool-prefix", "198.18.64.0/20", "--default-prefix-length", "26", "--no-share")
+    check("a pool's prefix", get("subnet", "create", "pooled", "--network", "plain", "--subnet-pool", "pool")["cidr"] == "198.18.64.0/26")
+    port = get("port", "create", "odd", "--network", "plain", "--fixed-ip", "subnet=plain-v4,ip-address=198.18.8.15", "--allowed-address", "ip-address=198.18.8.99")
+    do("port", "set", "odd", "--mac-address", "12:22:33:44:55:66", cloud="admin")
+    check("a port's MAC", get("port", "show", "odd")["mac_address"] == "12:22:33:44:55:66")
+    do("network", "create", "outside", "--external", cloud="admin")
+    do("subnet", "create", "outside-v4", "--network", "outside", "--subnet-range", "198.51.100.0/24", "--no-dhcp", cloud="admin")
+    do("router", "create", "way")
+    do("router", "set", "way", "--external-gateway", "outside")
+    do("router", "add", "subnet", "way", "plain-v4")
+    refuse("198.18.200.1", "router", "set", "way", "--route", "destination=198.18.10.0/24,gateway=198.18.200.1")
+    address = get("floating", "ip", "create", "outside", "--port", port["id"])["floating_ip_address"]
+    check("floating ip", get("floating", "ip", "show", address)["fixed_ip_address"] == "198.18.8.15")
+    do("floating", "ip", "unset", "--port", address)
+    do("floating", "ip", "delete", address)
+    do("security", "group", "create", "loose", "--stateless")
+    check("stateless", get("security", "group", "show", "loose")["stateful"] is False)
+    do("security", "group", "set", "loose", "--stateful")
+    do("port", "set", "odd", "--security-group", "loose")
+    refuse("in use", "security", "group", "set", "loose", "--stateless")
+    do("port", "delete", "odd")
+    do("security", "group", "delete", "loose")
+    do("router", "remove", "subnet", "way", "plain-v4")
+    do("router", "delete", "way")
+    for net in ("plain", "outside"):
+        do("network", "delete", net, cloud="admin")
+    do("subnet", "pool", "delete", "pool")
+
+
+def attachments(image):
+    """Interfaces that come and go, and what lists tell of a server that was resized and moved."""
+    do("server", "create", "--flavor", "m1.small", "--image", image, "--network", "private-net", "wired")
+    wait("wired", "ACTIVE")
+    at = "--os-compute-api-version"
+    for _ in range(2):
+        do("server", "add", "network", "wired", "private-net")
+    do("server", "remove", "network", "wired", "private-net")  # three interfaces, without a pause between them
+    updated = wait("wired", "ACTIVE")["updated"]
+    check("changes-before", "wired" in {s["Name"] for s in get(at, "2.66", "server", "list", "--changes-before", updated)})
+    do("server", "resize", "--flavor", "m1.large", "wired")
+    wait("wired", "VERIFY_RESIZE")
+    do("server", "resize", "confirm", "wired")
+    wait("wired", "ACTIVE")
+    moves = [m for m in get(at, "2.80", "server", "migration", "list", "--type", "resize", cloud="admin")]
+    check(f"migrations {moves}", moves and moves[0]["Old Flavor"] and moves[0]["New Flavor"] and moves[0]["Old Flavor"] != moves[0]["New Flavor"])
+    do(at, "2.73", "server", "lock", "wired", "--reason", "mine")
+    check("lock reason", get(at, "2.73", "server", "show", "wired")["locked_reason"] == "mine")
+    do("server", "unlock", "wired")
+    do(at, "2.26", "server", "set", "wired", "--tag", "blue")
+    check("tags", [s["Name"] for s in get(at, "2.26", "server", "list", "--tags", "blue")] == ["wired"])
+    do("server", "delete", "wired")
+    began = time.time()
+    while "wired" in {s["Name"] for s in get("server", "list")}:
+        check("the server does not go", time.time() - began < 300)
+        time.sleep(0.2)
+
+
+def groupings():
+    """Aggregates, server groups and key pairs of others."""
+    host = get("hypervisor", "list", cloud="admin")[0]["Hypervisor Hostname"]
+    do("aggregate", "create", "a1", "--zone", "z1", "--property", "ssd=true", cloud="admin")
+    do("aggregate", "add", "host", "a1", host, cloud="admin")
+    check("zones", "z1" in {z["Zone Name"] for z in get("availability", "zone", "list", "--compute")})
+    do("aggregate", "set", "a1", "--no-property", cloud="admin")
+    refuse("not empty", "aggregate", "delete", "a1", cloud="admin")
+    do("aggregate", "remove", "host", "a1", host, cloud="admin")
+    do("aggregate", "delete", "a1", cloud="admin")
+    do("server", "group", "create", "apart", "--policy", "anti-affinity")
+    check("server group", get("server", "group", "show", "apart")["name"] == "apart")
+    do("server", "group", "delete", "apart")
+    for version in ("2.1", "2.37", "2.79", "2.90"):
+        check(f"hypervisors at {version}", get("--os-compute-api-version", version, "hypervisor", "list", cloud="admin")[0]["State"] == "up")
+        check(f"services at {version}", get("--os-compute-api-version", version, "compute", "service", "list", cloud="admin")[0]["State"] == "up")
+
+
 def tidy():
     for s in get("server", "list"):
         if s["Name"] != "demo":
@@ -334,6 +444,11 @@ def main():
             refusals(image)
             operator()
             placement()
+            if not args.guests:
+                accounts()
+                wires()
+                attachments(image)
+                groupings()
             tidy()
     except Failed as e:
         sys.exit(f"FAILED after {COUNT} commands: {e}")
