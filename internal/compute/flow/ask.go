@@ -133,6 +133,14 @@ func (f *flows) server(ctx context.Context, r *operation.Run) (*compute.Server, 
 	return f.Store.Server(ctx, f.Store.DB, r.Object)
 }
 
+// asked reads what the operation was asked for, and the server.
+func (f *flows) asked(ctx context.Context, r *operation.Run, in any) (*compute.Server, error) {
+	if err := r.Bind(in); err != nil {
+		return nil, err
+	}
+	return f.server(ctx, r)
+}
+
 // update changes the server in tx.
 func (f *flows) update(ctx context.Context, tx *db.Tx, r *operation.Run, change func(s *compute.Server)) error {
 	return f.Store.UpdateServer(ctx, tx, r.Object, func(s *compute.Server) error { change(s); return nil })

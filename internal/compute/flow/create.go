@@ -35,10 +35,7 @@ func (f *flows) create() operation.Flow {
 
 func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 	var in compute.CreateInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}
@@ -48,8 +45,14 @@ func (f *flows) createSchedule(ctx context.Context, r *operation.Run) error {
 			return fault.New(fault.NotImplemented, "This cloud has no volume service: a server cannot be made with the volume block device %s.", b.ID)
 		}
 	}
-	p, err := f.Placer.Place(ctx, Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Zone: in.Zone, Host: in.Host, Node: in.Node,
-		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Exclude: append(excluded(r), guarded(r)...), Ports: portDevices(s.ID, in.NICs), NICs: in.NICs})
+	return f.choose(ctx, r, Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Zone: in.Zone, Host: in.Host, Node: in.Node,
+		ForceHost: in.ForceHost, ForceNode: in.ForceNode, Ports: portDevices(s.ID, in.NICs), NICs: in.NICs})
+}
+
+// choose has a host chosen and claimed. The hosts that failed, and those that the policy of the server's group refused, are left out.
+func (f *flows) choose(ctx context.Context, r *operation.Run, w Want) error {
+	w.Exclude = slices.Concat(excluded(r), guarded(r), w.Exclude)
+	p, err := f.Placer.Place(ctx, w)
 	if err != nil {
 		return f.exhausted(r, err)
 	}

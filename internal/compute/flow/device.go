@@ -118,17 +118,8 @@ func (f *flows) unplugDevices(ctx context.Context, r *operation.Run, s *compute.
 	return nil
 }
 
-// plugDevicesBack gives a guest that stays on its host after all its ports back.
-func (f *flows) plugDevicesBack(ctx context.Context, r *operation.Run, s *compute.Server, o origin) error {
-	return gone(f.plugAll(ctx, r, s, o.Place, "/undo"))
-}
-
-// plugDevices plugs the ports that are PCI devices into a guest that has arrived.
-func (f *flows) plugDevices(ctx context.Context, r *operation.Run, s *compute.Server, p Place) error {
-	return f.plugAll(ctx, r, s, p, "")
-}
-
-func (f *flows) plugAll(ctx context.Context, r *operation.Run, s *compute.Server, p Place, suffix string) error {
+// plugDevices plugs the ports that are PCI devices into a guest that has arrived, or that stays after all; the suffix tells the commands of a step and of its undo apart.
+func (f *flows) plugDevices(ctx context.Context, r *operation.Run, s *compute.Server, p Place, suffix string) error {
 	sp := SpecOf(s)
 	sp.Claim = p.Claim
 	for _, v := range compute.DevicesOf(s.VIFs) {

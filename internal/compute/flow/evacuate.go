@@ -58,30 +58,22 @@ func (f *flows) evacuateBegin(ctx context.Context, r *operation.Run) error {
 
 func (f *flows) evacuateSchedule(ctx context.Context, r *operation.Run) error {
 	var in compute.EvacuateInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}
 	r.Set(varTried, false)
-	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(append(excluded(r), guarded(r)...), s.Host), Migration: migrationID(r)}
+	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: []string{s.Host}, Migration: migrationID(r)}
 	if in.Force {
 		w.ForceHost = in.Host
 	} else {
 		w.Host, w.Zone = in.Host, pinned(s)
 	}
-	p, err := f.Placer.Place(ctx, w)
-	if err != nil {
-		// A forced host that has no room says nothing of the server, which is left as it was. When no host at all would do it waits for somebody, in ERROR.
-		if in.Force && noValidHost(err) {
-			r.Set(varRefused, true)
-		}
-		return f.exhausted(r, err)
+	// A forced host that has no room says nothing of the server, which is left as it was. When no host at all would do it waits for somebody, in ERROR.
+	if err = f.choose(ctx, r, w); in.Force && noValidHost(err) {
+		r.Set(varRefused, true)
 	}
-	r.Set(varPlace, p)
-	return nil
+	return err
 }
 
 func (f *flows) evacuateFence(ctx context.Context, r *operation.Run) error {
@@ -94,10 +86,7 @@ func (f *flows) evacuateUnfence(ctx context.Context, r *operation.Run) error {
 
 func (f *flows) evacuateBuild(ctx context.Context, r *operation.Run) error {
 	var in compute.EvacuateInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}

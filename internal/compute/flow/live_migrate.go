@@ -35,10 +35,7 @@ func (f *flows) liveMigrate() operation.Flow {
 
 func (f *flows) liveSchedule(ctx context.Context, r *operation.Run) error {
 	var in compute.LiveMigrateInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}
@@ -49,18 +46,13 @@ func (f *flows) liveSchedule(ctx context.Context, r *operation.Run) error {
 	if f.Placer.Down(ctx, s.Host) {
 		return fault.New(fault.Conflict, "Compute service of %s is unavailable at this time: a guest cannot be moved from there while it runs.", s.Host)
 	}
-	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: append(append(excluded(r), guarded(r)...), s.Host), Running: true, Migration: migrationID(r)}
+	w := Want{Server: s, Flavor: s.Flavor, ImageProps: s.ImageProps, Exclude: []string{s.Host}, Running: true, Migration: migrationID(r)}
 	if in.Force {
 		w.ForceHost = in.Host
 	} else {
 		w.Host, w.Zone = in.Host, pinned(s)
 	}
-	p, err := f.Placer.Place(ctx, w)
-	if err != nil {
-		return f.exhausted(r, err)
-	}
-	r.Set(varPlace, p)
-	return nil
+	return f.choose(ctx, r, w)
 }
 
 // liveArgs makes the arguments of the live migration verbs. Without a word of the caller disks are copied unless the destination sees them.
@@ -80,10 +72,7 @@ func liveArgs(r *operation.Run, s *compute.Server) (command.LiveMigrateArgs, err
 
 func (f *flows) livePrepare(ctx context.Context, r *operation.Run) error {
 	var in compute.LiveMigrateInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}
@@ -130,7 +119,10 @@ func (f *flows) liveRollback(ctx context.Context, r *operation.Run) error {
 	}
 	err = f.send(ctx, r, p.Host, command.RollbackLive, "/undo", a, nil)
 	if errors.Is(err, fault.Conflict) { // it came after all
-		return errors.Join(f.liveLook(ctx, r), unlessMoved(r, err))
+		if look := f.liveLook(ctx, r); look != nil || passed(r) {
+			return look
+		}
+		return err
 	}
 	if errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, p.Host) {
 		return f.owe(ctx, r, p.Host, command.Destroy, command.DestroyArgs{}, "a live migration to the host was undone while it was down")
@@ -208,15 +200,7 @@ func (f *flows) liveStays(ctx context.Context, r *operation.Run) error {
 	if err != nil || len(compute.DevicesOf(s.VIFs)) == 0 {
 		return gone(err)
 	}
-	return f.plugDevicesBack(ctx, r, s, from(r))
-}
-
-// unlessMoved gives err unless liveLook has found the guest at the destination.
-func unlessMoved(r *operation.Run, err error) error {
-	if passed(r) {
-		return nil
-	}
-	return err
+	return gone(f.plugDevices(ctx, r, s, from(r).Place, "/undo"))
 }
 
 func (f *flows) liveUndone(ctx context.Context, tx *db.Tx, r *operation.Run, cause error) error {
@@ -302,7 +286,7 @@ func (f *flows) liveFinish(ctx context.Context, r *operation.Run) error {
 	if err := f.orOwe(ctx, r, dst.Host, command.AdoptLive, adopt, "the server came by live migration just before the host went down", err); err != nil {
 		return err
 	}
-	if err := f.plugDevices(ctx, r, s, dst); err != nil {
+	if err := f.plugDevices(ctx, r, s, dst, ""); err != nil {
 		return err
 	}
 	return f.release(ctx, migrationID(r))

@@ -81,10 +81,7 @@ func (f *flows) password() operation.Flow {
 
 func (f *flows) setPassword(ctx context.Context, r *operation.Run) error {
 	var in compute.PasswordInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}

@@ -17,10 +17,7 @@ func (f *flows) reboot() operation.Flow {
 
 func (f *flows) doReboot(ctx context.Context, r *operation.Run) error {
 	var in compute.RebootInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}

@@ -37,10 +37,7 @@ func rebuilt(s *compute.Server, in compute.RebuildInput) *compute.Server {
 
 func (f *flows) rebuildCheck(ctx context.Context, r *operation.Run) error {
 	var in compute.RebuildInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}
@@ -58,10 +55,7 @@ func (f *flows) rebuildCheck(ctx context.Context, r *operation.Run) error {
 
 func (f *flows) doRebuild(ctx context.Context, r *operation.Run) error {
 	var in compute.RebuildInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}

@@ -30,10 +30,7 @@ func (f *flows) rescue() operation.Flow {
 
 func (f *flows) doRescue(ctx context.Context, r *operation.Run) error {
 	var in compute.RescueInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}

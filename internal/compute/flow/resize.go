@@ -38,24 +38,16 @@ func resizeType(r *operation.Run) string {
 
 func (f *flows) resizeSchedule(ctx context.Context, r *operation.Run) error {
 	var in compute.ResizeInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}
-	ex := append(excluded(r), guarded(r)...)
+	var ex []string
 	if (in.Migrate && !f.ColdMigrateSame) || (!in.Migrate && !f.AllowSameHost) {
 		ex = append(ex, s.Host)
 	}
 	w := Want{Server: s, Flavor: newFlavor(s, in), ImageProps: s.ImageProps, Host: in.Host, Exclude: ex, Zone: pinned(s), Migration: migrationID(r)}
-	p, err := f.Placer.Place(ctx, w)
-	if err != nil {
-		return f.exhausted(r, err)
-	}
-	r.Set(varPlace, p)
-	return nil
+	return f.choose(ctx, r, w)
 }
 
 func newFlavor(s *compute.Server, in compute.ResizeInput) compute.Flavor {
@@ -110,10 +102,7 @@ func (f *flows) resizeDisksBack(ctx context.Context, r *operation.Run) error {
 
 func (f *flows) resizeFinish(ctx context.Context, r *operation.Run) error {
 	var in compute.ResizeInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}

@@ -222,10 +222,7 @@ func (f *flows) unshelveImage(ctx context.Context, r *operation.Run) error {
 
 func (f *flows) unshelveSchedule(ctx context.Context, r *operation.Run) error {
 	var in compute.UnshelveInput
-	if err := r.Bind(&in); err != nil {
-		return err
-	}
-	s, err := f.server(ctx, r)
+	s, err := f.asked(ctx, r, &in)
 	if err != nil {
 		return err
 	}
@@ -233,16 +230,10 @@ func (f *flows) unshelveSchedule(ctx context.Context, r *operation.Run) error {
 	switch {
 	case in.Zone != nil:
 		w.Zone = *in.Zone
-	case !in.Unpin && s.PinnedZone != nil:
-		w.Zone = *s.PinnedZone
+	case !in.Unpin:
+		w.Zone = pinned(s)
 	}
-	w.Exclude = guarded(r)
-	p, err := f.Placer.Place(ctx, w)
-	if err != nil {
-		return f.exhausted(r, err)
-	}
-	r.Set(varPlace, p)
-	return nil
+	return f.choose(ctx, r, w)
 }
 
 func (f *flows) unshelvePlaced(ctx context.Context, tx *db.Tx, r *operation.Run) error {
@@ -263,12 +254,7 @@ func (f *flows) unshelveRelease(ctx context.Context, r *operation.Run) error {
 	if stays(r) {
 		return nil
 	}
-	if err := f.release(ctx, r.Object); err != nil {
-		return err
-	}
-	return f.Store.DB.Write(ctx, func(tx *db.Tx) error {
-		return gone(f.update(ctx, tx, r, func(s *compute.Server) { settle(s, Place{Zone: s.AvailabilityZone}) }))
-	})
+	return f.releaseClaim(ctx, r)
 }
 
 func (f *flows) unshelveSpawn(ctx context.Context, r *operation.Run) error {
