@@ -21,6 +21,7 @@ import (
 	"kilonova/internal/compute/scheduler/weigher"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/operation"
+	"kilonova/internal/policy"
 )
 
 // startStore opens compute's tables and the operation engine, which API roles accept with and conductors run.
@@ -122,7 +123,7 @@ func (a *App) schedulerConfig() (scheduler.Config, error) {
 
 func (a *App) startComputeAPI(context.Context) error {
 	cc, q := a.cfg.Compute, a.cfg.Quota
-	e, err := a.enforcer("compute", api.Rules())
+	e, err := a.enforcer("compute", policy.ForProjects(api.Rules()))
 	if err != nil {
 		return err
 	}

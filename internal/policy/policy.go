@@ -1,7 +1,11 @@
 // Package policy is the oslo.policy rule language and the decisions made with it. It is pure: no database, no clock, no network.
 package policy
 
-import "kilonova/internal/auth"
+import (
+	"slices"
+
+	"kilonova/internal/auth"
+)
 
 // Target is what a rule may compare the caller with: attributes of the object that is asked for ("project_id", "user_id", …).
 type Target map[string]string
@@ -24,6 +28,17 @@ const (
 	DomainScope  Scope = "domain"
 	SystemScope  Scope = "system"
 )
+
+// ForProjects gives the rules, those without scopes limited to tokens of projects: what OpenStack's services do that keep everything in projects.
+func ForProjects(rules []Rule) []Rule {
+	out := slices.Clone(rules)
+	for i := range out {
+		if len(out[i].Scopes) == 0 {
+			out[i].Scopes = []Scope{ProjectScope}
+		}
+	}
+	return out
+}
 
 // has tells whether a caller's token is of the scope. Callers inside the program are of a project and the system.
 func (s Scope) has(c *auth.Caller) bool {

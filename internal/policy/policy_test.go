@@ -301,3 +301,14 @@ func TestScopes(t *testing.T) {
 		}
 	}
 }
+
+func TestForProjects(t *testing.T) {
+	in := []policy.Rule{{Name: "a", Check: "@"}, {Name: "b", Check: "@", Scopes: []policy.Scope{policy.SystemScope}}}
+	want := []policy.Rule{{Name: "a", Check: "@", Scopes: []policy.Scope{policy.ProjectScope}}, in[1]}
+	if d := cmp.Diff(want, policy.ForProjects(in)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if in[0].Scopes != nil {
+		t.Error("what was given has changed")
+	}
+}

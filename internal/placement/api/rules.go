@@ -41,8 +41,5 @@ func Rules() []policy.Rule {
 			rules = append(rules, policy.Rule{Name: g.prefix + verb, Check: adminOrService, Description: verb + " " + g.noun + "."})
 		}
 	}
-	for i := range rules {
-		rules[i].Scopes = []policy.Scope{policy.ProjectScope}
-	}
-	return rules
+	return policy.ForProjects(rules)
 }
