@@ -18,8 +18,8 @@ func (e *Engine) endSuperseded(ctx context.Context, o *row, f *Flow) error {
 }
 
 // undoSuperseded undoes, under o's lease and epoch, what the operation that o took over from had done, as far back as its last point of no return. All of
-// it is repeated after a crash: every undo may be. An undo that fails does not hold up whoever took over: that one removes the object anyway, and what is to be
-// restored of it need not be.
+// it is repeated after a crash: every undo may be. An undo that fails, or waits for what does not come, does not hold up whoever took over for long: that one removes the object
+// anyway, and what is to be restored of it need not be.
 func (e *Engine) undoSuperseded(ctx context.Context, o *row, f *Flow) error {
 	if err := e.undoChain(ctx, o.Supersedes, o); err != nil {
 		if cutOff(ctx, err) {
