@@ -143,7 +143,7 @@ func (s *Store) InsertServer(ctx context.Context, tx *db.Tx, v *compute.Server) 
 	if err := insertNumbered(ctx, tx, v); err != nil {
 		return fmt.Errorf("insert server: %w", err)
 	}
-	if err := writeLabels(ctx, tx, v.ID, nil, v); err != nil {
+	if err := writeTags(ctx, tx, v.ID, nil, v); err != nil {
 		return err
 	}
 	if v.GroupID != "" {
@@ -179,7 +179,7 @@ func (s *Store) UpdateServer(ctx context.Context, tx *db.Tx, id string, change f
 		return err
 	}
 	old, columns := usageOf(v), columnArgs(v)
-	before := compute.Server{Tags: slices.Clone(v.Tags), Metadata: maps.Clone(v.Metadata), ProjectID: v.ProjectID, UserID: v.UserID, VMState: v.VMState, Name: v.Name}
+	before := compute.Server{Tags: slices.Clone(v.Tags), ProjectID: v.ProjectID, UserID: v.UserID, VMState: v.VMState, Name: v.Name}
 	if err := change(v); err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (s *Store) UpdateServer(ctx context.Context, tx *db.Tx, id string, change f
 	if _, err := tx.Exec(ctx, "UPDATE compute_servers SET "+set+"rev = ?, updated_at = ?, doc = ? WHERE id = ?", append(args, restArgs(v, rev+1)...)...); err != nil {
 		return fmt.Errorf("update server: %w", err)
 	}
-	if err := writeLabels(ctx, tx, id, &before, v); err != nil {
+	if err := writeTags(ctx, tx, id, &before, v); err != nil {
 		return err
 	}
 	if err := addUsage(ctx, tx, v.ProjectID, v.UserID, usageOf(v).minus(old)); err != nil {
@@ -253,7 +253,7 @@ func (s *Store) PurgeServers(ctx context.Context, tx *db.Tx, before time.Time, l
 		return 0, err
 	}
 	in := " IN (" + db.In(len(ids)) + ")"
-	for _, q := range []string{"DELETE FROM compute_server_tags WHERE server_id", "DELETE FROM compute_server_metadata WHERE server_id",
+	for _, q := range []string{"DELETE FROM compute_server_tags WHERE server_id",
 		"DELETE FROM compute_migrations WHERE server_id", "DELETE FROM compute_servers WHERE id"} {
 		if _, err := tx.Exec(ctx, q+in, db.Args(ids)...); err != nil {
 			return 0, fmt.Errorf("purge servers: %w", err)
@@ -288,8 +288,8 @@ func (s *Store) servers(ctx context.Context, q db.Querier, query string, args ..
 	return out, nil
 }
 
-// writeLabels keeps the tables by which tags and metadata are filtered in step with the document.
-func writeLabels(ctx context.Context, tx *db.Tx, id string, before, v *compute.Server) error {
+// writeTags keeps the table by which tags are filtered in step with the document.
+func writeTags(ctx context.Context, tx *db.Tx, id string, before, v *compute.Server) error {
 	if before == nil {
 		before = &compute.Server{}
 	}
@@ -302,18 +302,6 @@ func writeLabels(ctx context.Context, tx *db.Tx, id string, before, v *compute.S
 		for _, t := range v.Tags {
 			if _, err := tx.Exec(ctx, "INSERT INTO compute_server_tags (server_id, tag) VALUES (?, ?)", id, t); err != nil {
 				return fmt.Errorf("tags: %w", err)
-			}
-		}
-	}
-	if !maps.Equal(before.Metadata, v.Metadata) {
-		if len(before.Metadata) > 0 {
-			if _, err := tx.Exec(ctx, "DELETE FROM compute_server_metadata WHERE server_id = ?", id); err != nil {
-				return fmt.Errorf("metadata: %w", err)
-			}
-		}
-		for k, val := range v.Metadata {
-			if _, err := tx.Exec(ctx, "INSERT INTO compute_server_metadata (server_id, name, value) VALUES (?, ?, ?)", id, k, val); err != nil {
-				return fmt.Errorf("metadata: %w", err)
 			}
 		}
 	}

@@ -36,7 +36,6 @@ type ListFilter struct {
 	Times                              map[string][2]time.Time // bounds of columns that are times, named as in Equal: from the first, before the second
 	ChangesSince, ChangesBefore        time.Time
 	Tags, TagsAny, NotTags, NotTagsAny []string
-	Metadata                           map[string]string
 	TerminatedSince, LaunchedBefore    time.Time // of the usage report: alive at some time between them
 	Sort                               []SortKey
 	Marker                             string
@@ -285,9 +284,6 @@ func (f *ListFilter) labels(w *where) {
 	}
 	if len(f.NotTagsAny) > 0 {
 		w.add("NOT "+has+db.In(len(f.NotTagsAny))+"))", db.Args(f.NotTagsAny)...)
-	}
-	for _, k := range sortedKeys(f.Metadata) {
-		w.add("EXISTS (SELECT 1 FROM compute_server_metadata m WHERE m.server_id = s.id AND m.name = ? AND m.value = ?)", k, f.Metadata[k])
 	}
 }
 

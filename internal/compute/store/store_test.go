@@ -103,7 +103,7 @@ func TestUpdateMovesQuotaTagsAndTime(t *testing.T) {
 	if err != nil || u != (store.Usage{Instances: 1, Cores: 5, RAM: 1024}) {
 		t.Fatal(u, err)
 	}
-	for f, n := range map[string]store.ListFilter{"t9": {Tags: []string{"t9"}}, "t1 gone": {Tags: []string{"t1"}}, "meta": {Metadata: map[string]string{"n": "m"}}, "meta gone": {Metadata: map[string]string{"k": "v"}}} {
+	for f, n := range map[string]store.ListFilter{"t9": {Tags: []string{"t9"}}, "t1 gone": {Tags: []string{"t1"}}} {
 		got, err := s.ListServers(ctx, s.DB, n)
 		if err != nil || (len(got) == 1) == strings.HasSuffix(f, "gone") {
 			t.Fatal(f, len(got), err)
@@ -303,8 +303,6 @@ func TestListFilters(t *testing.T) {
 		"tags any":            {store.ListFilter{TagsAny: []string{"t1", "x"}}, "004 002 001 000"},
 		"not tags":            {store.ListFilter{NotTags: []string{"t1", "t2"}}, "003 001"},
 		"not tags any":        {store.ListFilter{NotTagsAny: []string{"t1", "t2"}}, "003"},
-		"metadata":            {store.ListFilter{Metadata: map[string]string{"k": "v"}}, "004 002 001 000"},
-		"metadata other":      {store.ListFilter{Metadata: map[string]string{"k": "w"}}, ""},
 		"host":                {store.ListFilter{Equal: map[string][]any{"host": {"c2"}}}, "002"},
 		"flavor":              {store.ListFilter{Equal: map[string][]any{"flavor": {"1", "2"}}, Limit: 1}, "004"},
 		"ids":                 {store.ListFilter{IDs: []string{ids[3], ids[1]}}, "003 001"},
