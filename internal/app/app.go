@@ -13,6 +13,7 @@ import (
 
 	"kilonova/internal/bus/nats"
 	"kilonova/internal/compute/agent"
+	"kilonova/internal/compute/metadata"
 	"kilonova/internal/config"
 	"kilonova/internal/db"
 	identityremote "kilonova/internal/identity/remote"
@@ -55,6 +56,7 @@ type App struct {
 	heap    *tender
 
 	identities map[string]*identityremote.Identity // by URL
+	vendor     *metadata.Vendor                    // nil: no services are asked for vendor data
 
 	mu     sync.Mutex
 	closed bool

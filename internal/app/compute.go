@@ -62,6 +62,9 @@ func (a *App) newConductor(ctx context.Context, remoteSchedulers bool) (*conduct
 	if err != nil {
 		return nil, err
 	}
+	if err := a.openVendor(); err != nil {
+		return nil, err
+	}
 	return conductor.New(ctx, conductor.Config{DB: a.db, Bus: a.bus, Store: a.parts.store, Engine: a.parts.engine, Network: a.parts.network,
 		Image: a.parts.images, Placement: a.parts.placement, Metadata: a.metadataInput, Planner: planner, PCIAliases: aliases, Schedulers: remoteSchedulers,
 		Flow:            flow.Config{MaxAttempts: a.cfg.Scheduler.MaxAttempts, StopGrace: cc.ShutdownTimeout, AllowSameHost: cc.ResizeSameHost},

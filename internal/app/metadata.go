@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/agent"
@@ -17,18 +18,57 @@ import (
 	"kilonova/internal/fault"
 )
 
+// Where vendor data come from: the names of [metadata] vendordata_providers.
+const staticVendor, dynamicVendor = "StaticJSON", "DynamicJSON"
+
 // metadataInput makes what the metadata service and the config drive of a server are built from.
-func (a *App) metadataInput(_ context.Context, s *compute.Server, files map[string][]byte) (json.RawMessage, error) {
-	vendor, err := a.vendorData()
+func (a *App) metadataInput(ctx context.Context, s *compute.Server, files map[string][]byte) (json.RawMessage, error) {
+	in, err := a.guestData(ctx, s, files)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(metadata.InputOf(s, metadata.Extra{Domain: a.cfg.Compute.DHCPDomain, Files: files, Vendor: vendor}))
+	return json.Marshal(in)
+}
+
+func (a *App) guestData(ctx context.Context, s *compute.Server, files map[string][]byte) (metadata.Input, error) {
+	vendor, err := a.vendorData()
+	if err != nil {
+		return metadata.Input{}, err
+	}
+	in := metadata.InputOf(s, metadata.Extra{Domain: a.cfg.Compute.DHCPDomain, Files: files, Vendor: vendor})
+	if a.vendor != nil {
+		in.Dynamic, err = a.vendor.Fetch(ctx, in, strings.Split(s.System[compute.SysBootRoles], ","))
+	}
+	return in, err
+}
+
+// openVendor reads which services give vendor data about each server. They are told who asks with a token of the service user.
+func (a *App) openVendor() error {
+	c := &a.cfg.Metadata
+	for _, p := range c.Vendors {
+		if p != staticVendor && p != dynamicVendor {
+			return fault.New(fault.Invalid, "[metadata] vendordata_providers: there is no %q, only %s and %s.", p, staticVendor, dynamicVendor)
+		}
+	}
+	if a.vendor != nil || !slices.Contains(c.Vendors, dynamicVendor) {
+		return nil
+	}
+	targets, err := metadata.ParseVendorTargets(c.VendorTargets)
+	if err != nil {
+		return err
+	}
+	token, err := a.tokens(a.cfg.API.Identity)
+	if err != nil {
+		return err
+	}
+	a.vendor = &metadata.Vendor{Targets: targets, Connect: c.VendorConnect, Read: c.VendorRead, Fatal: c.VendorMustHave, Log: a.log,
+		Token: func(ctx context.Context) (string, error) { return token(ctx, nil, "") }}
+	return nil
 }
 
 func (a *App) vendorData() (json.RawMessage, error) {
 	path := a.cfg.Metadata.VendorData
-	if path == "" {
+	if path == "" || !slices.Contains(a.cfg.Metadata.Vendors, staticVendor) {
 		return nil, nil
 	}
 	b, err := os.ReadFile(path)
@@ -146,6 +186,9 @@ func (p storedPasswords) SetPassword(ctx context.Context, server string, passwor
 
 // startMetadata serves the metadata service for network proxies that sign what they say, at /metadata.
 func (a *App) startMetadata(context.Context) error {
+	if err := a.openVendor(); err != nil {
+		return err
+	}
 	secret, err := a.secrets.get("metadata_secret")
 	if err != nil {
 		return err
@@ -159,14 +202,14 @@ func (a *App) startMetadata(context.Context) error {
 			if err != nil {
 				return nil, err
 			}
-			vendor, err := a.vendorData()
-			if err != nil {
-				return nil, err
-			}
 			if k.ProjectID != "" && k.ProjectID != s.ProjectID {
 				return nil, fault.New(fault.NotFound, "The project has no such server.")
 			}
-			return metadata.Build(metadata.InputOf(s, metadata.Extra{Domain: a.cfg.Compute.DHCPDomain, Vendor: vendor}))
+			in, err := a.guestData(ctx, s, nil)
+			if err != nil {
+				return nil, err
+			}
+			return metadata.Build(in)
 		})})
 	if err != nil {
 		return err

@@ -56,6 +56,9 @@ func (s *Server) CountRestored(yes bool) {
 	}
 }
 
+// SysBootRoles is the key of Server.System that holds the roles of who asked for the server, with commas between them: services that give vendor data are told.
+const SysBootRoles = "boot_roles"
+
 // SysMigration is the key of Server.System that holds, while a server is resized, the uuid of its migration record.
 const SysMigration = "migration"
 

@@ -219,7 +219,12 @@ type Config struct {
 		URL       string        `opt:"base_url" default:"" help:"URL under which browsers reach the console proxy; empty: /console at the REST services' URL."`
 	} `section:"console"`
 	Metadata struct {
-		VendorData string `opt:"vendordata_jsonfile_path" default:"" help:"JSON file served as vendor_data.json."`
+		VendorData     string        `opt:"vendordata_jsonfile_path" default:"" help:"JSON file served as vendor_data.json."`
+		Vendors        []string      `opt:"vendordata_providers" default:"StaticJSON" help:"Where vendor data come from: StaticJSON (the file), DynamicJSON (the targets)."`
+		VendorTargets  []string      `opt:"vendordata_dynamic_targets" default:"" help:"Web services that are asked about each server, NAME@URL; what they answer stands under their names in vendor_data2.json. With DynamicJSON only."`
+		VendorConnect  time.Duration `opt:"vendordata_dynamic_connect_timeout" default:"5s" help:"How long the connection to a target may take, in seconds."`
+		VendorRead     time.Duration `opt:"vendordata_dynamic_read_timeout" default:"5s" help:"How long the answer of a target may take, in seconds."`
+		VendorMustHave bool          `opt:"vendordata_dynamic_failure_fatal" default:"false" help:"A server without the answer of a target is not built; otherwise the answer counts as {}."`
 	} `section:"metadata"`
 
 	origins map[string]Origin

@@ -3,7 +3,6 @@ package httpapi_test
 import (
 	"encoding/json"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -143,42 +142,6 @@ func TestStrictService(t *testing.T) {
 				t.Fatalf("not JSON: %s", w.Body)
 			}
 		})
-	}
-}
-
-func TestParsePage(t *testing.T) {
-	for _, c := range []struct {
-		query string
-		zero  httpapi.ZeroLimit
-		want  httpapi.Page
-		err   string
-	}{
-		{"", httpapi.ZeroIsEmpty, httpapi.Page{Limit: 1000}, ""},
-		{"limit=5&marker=m", httpapi.ZeroIsEmpty, httpapi.Page{Limit: 5, Marker: "m"}, ""},
-		{"limit=5000", httpapi.ZeroIsEmpty, httpapi.Page{Limit: 1000}, ""},
-		{"limit=0", httpapi.ZeroIsEmpty, httpapi.Page{Limit: 0}, ""},
-		{"limit=0", httpapi.ZeroIsFull, httpapi.Page{Limit: 1000}, ""},
-		{"limit=-1", httpapi.ZeroIsEmpty, httpapi.Page{}, "limit param must be positive"},
-		{"limit=x", httpapi.ZeroIsEmpty, httpapi.Page{}, "limit param must be an integer"},
-		{"limit=", httpapi.ZeroIsEmpty, httpapi.Page{}, "limit param must be an integer"},
-	} {
-		q, err := url.ParseQuery(c.query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := httpapi.ParsePage(q, 1000, c.zero)
-		if c.err != "" {
-			if err == nil || fault.PublicText(err) != c.err {
-				t.Errorf("%s: %v", c.query, err)
-			}
-			continue
-		}
-		if d := cmp.Diff(c.want, got); err != nil || d != "" {
-			t.Errorf("%s: %v %s", c.query, err, d)
-		}
-	}
-	if n, err := httpapi.ParseOffset(url.Values{"offset": {"12"}}); n != 12 || err != nil {
-		t.Error(n, err)
 	}
 }
 

@@ -171,9 +171,6 @@ func OK(body any) *Reply { return &Reply{Status: http.StatusOK, Body: body} }
 // Created is 201 with a body.
 func Created(body any) *Reply { return &Reply{Status: http.StatusCreated, Body: body} }
 
-// Accepted is 202, with a body when that is not nil.
-func Accepted(body any) *Reply { return &Reply{Status: http.StatusAccepted, Body: body} }
-
 // NoContent is 204.
 func NoContent() *Reply { return &Reply{Status: http.StatusNoContent} }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -41,11 +42,10 @@ type Vendor struct {
 	Targets []VendorTarget
 	// Token gives a service token that the targets can check; nil: none is sent.
 	Token func(ctx context.Context) (string, error)
-	// Timeout is how long one target may take; 0: 5 s.
-	Timeout time.Duration
+	// Connect and Read are how long the connection to a target, and then its answer, may take; 0: 5 s.
+	Connect, Read time.Duration
 	// Fatal makes a failure of a target a failure of the whole; otherwise it counts as {}.
 	Fatal bool
-	HTTP  *http.Client
 	Log   *slog.Logger
 }
 
@@ -75,14 +75,16 @@ func (v *Vendor) Fetch(ctx context.Context, in Input, bootRoles []string) (map[s
 	return out, nil
 }
 
-func (v *Vendor) ask(ctx context.Context, t VendorTarget, body []byte) (json.RawMessage, error) {
-	limit := v.Timeout
-	if limit == 0 {
-		limit = 5 * time.Second
+func (v *Vendor) ask(ctx context.Context, target VendorTarget, body []byte) (json.RawMessage, error) {
+	limits := [2]time.Duration{v.Connect, v.Read}
+	for i := range limits {
+		if limits[i] == 0 {
+			limits[i] = 5 * time.Second
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, limits[0]+limits[1])
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.URL, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.URL, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -95,11 +97,9 @@ func (v *Vendor) ask(ctx context.Context, t VendorTarget, body []byte) (json.Raw
 		}
 		req.Header.Set("X-Auth-Token", token)
 	}
-	client := v.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	resp, err := client.Do(req)
+	// A connection for each question: targets are asked seldom.
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: limits[0]}).DialContext, DisableKeepAlives: true}
+	resp, err := t.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}

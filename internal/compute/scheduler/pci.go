@@ -64,9 +64,6 @@ func PortRequests(ports []compute.PortDevice, policy string) []PCIRequest {
 	return out
 }
 
-// Near tells whether a device on a NUMA node (-1: unknown) may be given to a server on nodes, under an affinity policy.
-func Near(node int, nodes []int, policy string) bool { return near(node, nodes, policy) }
-
 func (p *PCIPool) matches(r *PCIRequest) bool {
 	return (r.Provider == "" || r.Provider == p.Provider) && compute.Matches(r.Specs, p.Tags)
 }

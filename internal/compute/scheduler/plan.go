@@ -26,7 +26,6 @@ type Filter struct {
 	// Compile looks at the request once. A nil Check passes every host. An error refuses the request as a whole.
 	Compile   func(c *Config, r *Request) (*Check, error)
 	OnRebuild bool // also asked when a server is rebuilt with another image
-	Once      bool // only asked for the first server of a multiple create: the others have the same answer
 }
 
 // Weigher is a host weigher.
@@ -209,7 +208,7 @@ func (p *Planner) compile(r *Request) ([]stage, error) {
 	forced := r.ForceHost != "" || r.ForceNode != ""
 	for _, f := range slices.Concat(p.filters, p.always) {
 		guard := f.name == "NUMATopologyFilter" || f.name == "PciPassthroughFilter"
-		if forced && !guard || r.Rebuild && !f.OnRebuild || r.Next && f.Once {
+		if forced && !guard || r.Rebuild && !f.OnRebuild {
 			continue
 		}
 		c, err := f.Compile(&p.config, r)
@@ -390,58 +389,4 @@ func (p *Planner) choose(ranked []Ranked) {
 		copy(ranked[1:i+1], ranked[:i])
 		ranked[0] = picked
 	}
-}
-
-// Alternates gives up to max_attempts - 1 further hosts of the best one's cell.
-func (p *Planner) Alternates(plan *Plan) []Ranked {
-	if len(plan.Hosts) == 0 {
-		return nil
-	}
-	var out []Ranked
-	for _, r := range plan.Hosts[1:] {
-		if len(out) >= p.config.MaxAttempts-1 {
-			break
-		}
-		if r.Host.Cell == plan.Hosts[0].Host.Cell {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// PlanMany plans n servers of one multiple create in turn: what the first takes, the next does not find. ids are the servers' ids. It
-// fails, with the explanation of the first server that found no host, in NoValidHost.
-func (p *Planner) PlanMany(r *Request, ids []string, hosts []*HostState, candidates *placement.Candidates) ([]*Plan, error) {
-	hosts = slices.Clone(hosts)
-	var out []*Plan
-	one := *r
-	if r.Group != nil {
-		g := *r.Group
-		g.Hosts = map[string]int{}
-		for h, n := range r.Group.Hosts {
-			g.Hosts[h] = n
-		}
-		one.Group = &g
-	}
-	for i, id := range ids {
-		one.ServerID, one.Next = id, i > 0
-		plan, err := p.Plan(&one, hosts, candidates)
-		if err != nil {
-			return nil, err
-		}
-		if len(plan.Hosts) == 0 {
-			return nil, plan.Explanation.NoValidHost()
-		}
-		out = append(out, plan)
-		best := plan.Hosts[0].Host
-		if one.Group != nil {
-			one.Group.Hosts[best.Host]++
-		}
-		for k, h := range hosts {
-			if h.Provider == best.Provider && h.Node == best.Node {
-				hosts[k] = best.Consume(&one)
-			}
-		}
-	}
-	return out, nil
 }

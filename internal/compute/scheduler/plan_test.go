@@ -13,7 +13,6 @@ import (
 	"kilonova/internal/compute/scheduler"
 	"kilonova/internal/compute/scheduler/filter"
 	"kilonova/internal/compute/scheduler/weigher"
-	"kilonova/internal/fault"
 	"kilonova/internal/placement"
 )
 
@@ -164,53 +163,6 @@ func TestSubsetAndShuffle(t *testing.T) {
 	}
 	if len(first) < 3 {
 		t.Fatalf("the first host is always among %v", first)
-	}
-}
-
-func TestPlanManyConsumes(t *testing.T) {
-	p := planner(t, func(c *scheduler.Config) {
-		c.EnabledFilters = append(c.EnabledFilters, "NumInstancesFilter")
-		c.MaxInstancesPerHost = 2
-	})
-	plans, err := p.PlanMany(small(), []string{"a", "b", "c", "d"}, hosts(2), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]int{}
-	for _, pl := range plans {
-		got[pl.Hosts[0].Host.Host]++
-	}
-	if d := cmp.Diff(map[string]int{"compute-0": 2, "compute-1": 2}, got); d != "" {
-		t.Fatal(d)
-	}
-	if _, err := p.PlanMany(small(), []string{"a", "b", "c", "d", "e"}, hosts(2), nil); fault.KindOf(err) != fault.Internal || !strings.Contains(err.Error(), "NumInstancesFilter") {
-		t.Fatalf("a fifth server found a host: %v", err)
-	}
-	r := small()
-	r.Group = &scheduler.Group{ID: "g", Policy: "anti-affinity"}
-	if plans, err = p.PlanMany(r, []string{"a", "b"}, hosts(2), nil); err != nil || plans[0].Hosts[0].Host.Host == plans[1].Hosts[0].Host.Host {
-		t.Fatalf("anti-affinity within one create: %v %v", plans, err)
-	}
-}
-
-func TestAlternatesStayInTheCell(t *testing.T) {
-	p := planner(t, nil)
-	hs := hosts(5)
-	for i, h := range hs {
-		h.Cell = "c1"
-		h.MemoryUsedMB = int64(i) * 100
-	}
-	hs[1].Cell = "c2"
-	plan, err := p.Plan(small(), hs, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, a := range p.Alternates(plan) {
-		got = append(got, a.Host.Host)
-	}
-	if d := cmp.Diff([]string{"compute-2", "compute-3"}, got); d != "" {
-		t.Fatal(d)
 	}
 }
 

@@ -41,9 +41,6 @@ type Request struct {
 
 	// Explain asks for the names of the hosts that placement offers.
 	Explain bool
-
-	// Next is set for all but the first server of a multiple create: filters that need to run once are skipped.
-	Next bool
 }
 
 // Image is what matters of the image (or of the volume that the server boots from).

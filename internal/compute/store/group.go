@@ -56,20 +56,6 @@ func (s *Store) Group(ctx context.Context, q db.Querier, groupID string) (*compu
 	return &gs[0], nil
 }
 
-// GroupHosts gives, for each host that has servers of the group, how many; servers without a host are not counted.
-func (s *Store) GroupHosts(ctx context.Context, q db.Querier, groupID string) (map[string]int, error) {
-	out := map[string]int{}
-	err := scan(ctx, q, "SELECT s.host, COUNT(*) FROM compute_group_members m JOIN compute_servers s ON s.id = m.server_id WHERE m.group_id = ? AND s.deleted = 0 AND s.host > '' GROUP BY s.host",
-		[]any{groupID}, func(scan func(...any) error) error {
-			var host string
-			var n int
-			err := scan(&host, &n)
-			out[host] = n
-			return err
-		})
-	return out, err
-}
-
 // InsertGroup makes a server group and counts it; Reserve judges the limit.
 func (s *Store) InsertGroup(ctx context.Context, tx *db.Tx, g *compute.ServerGroup) error {
 	if _, err := tx.Exec(ctx, "INSERT INTO compute_groups (id, name, project_id, user_id, policy, max_per_host) VALUES (?, ?, ?, ?, ?, ?)", g.ID, g.Name, g.ProjectID, g.UserID, g.Policy, g.MaxPerHost); err != nil {

@@ -79,7 +79,7 @@ func TestListsUseIndexes(t *testing.T) {
 		"host":        func(q db.Querier) error { _, err := s.Host(ctx, q, "c1"); return notFound(err) },
 		"node":        func(q db.Querier) error { _, err := s.HostByNode(ctx, q, "n"); return notFound(err) },
 		"group":       func(q db.Querier) error { _, err := s.Group(ctx, q, "g"); return notFound(err) },
-		"group hosts": func(q db.Querier) error { _, err := s.GroupHosts(ctx, q, "g"); return err },
+		"group hosts": func(q db.Querier) error { _, err := s.GroupPlaces(ctx, q, "g", "anti-affinity"); return err },
 		"keys":        func(q db.Querier) error { _, err := s.KeyPairs(ctx, q, "u", "", 10); return err },
 		"flavor":      func(q db.Querier) error { _, err := s.Flavor(ctx, q, "1", ""); return notFound(err) },
 		"usage":       func(q db.Querier) error { _, err := s.Usage(ctx, q, "p", ""); return err },
@@ -311,8 +311,8 @@ func TestKeyPairsGroupsTokens(t *testing.T) {
 	if err := s.DB.Write(ctx, func(tx *db.Tx) error { return s.ReserveMembers(ctx, tx, "g", "u1", 1, 1) }); !isForbidden(err) {
 		t.Fatal(err)
 	}
-	if hosts, err := s.GroupHosts(ctx, s.DB, "g"); err != nil || hosts["c1"] != 1 {
-		t.Fatal(hosts, err)
+	if at, err := s.GroupPlaces(ctx, s.DB, "g", "affinity"); err != nil || len(at) != 1 || !slices.Equal(at[v.ID], []string{"c1"}) {
+		t.Fatal(at, err)
 	}
 	if gs, err := s.Groups(ctx, s.DB, "p"); err != nil || len(gs) != 1 || gs[0].Members[0] != v.ID || gs[0].MaxPerHost != 2 {
 		t.Fatal(gs, err)

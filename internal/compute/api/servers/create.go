@@ -181,7 +181,7 @@ func (c *creation) basics(context.Context) error {
 	c.server = compute.Server{Name: strings.TrimSpace(in.Name), ProjectID: c.r.Caller.ProjectID, UserID: c.r.Caller.UserID, ReservationID: "r-" + id.Secret(4),
 		VMState: compute.VMBuilding, PowerState: compute.PowerNone, DiskConfig: in.DiskConfig, AccessIPv4: canonical(in.AccessIPv4), AccessIPv6: canonical(in.AccessIPv6), Metadata: in.Metadata,
 		Description: in.Description.Value, UserData: in.UserData, ConfigDrive: bool(in.ConfigDrive), Tags: sortedSet(in.Tags), Hints: c.hints, TrustedCerts: in.Certs,
-		Hostname: in.Hostname, Created: now, Updated: now, System: map[string]string{}}
+		Hostname: in.Hostname, Created: now, Updated: now, System: map[string]string{compute.SysBootRoles: strings.Join(c.r.Caller.Roles, ",")}}
 	if c.minor < 19 {
 		c.server.Description = &c.server.Name
 	}

@@ -129,9 +129,7 @@ func putHost(b []byte, _ *ServerOptions, s *compute.Server) []byte { return appe
 
 func putNode(b []byte, _ *ServerOptions, s *compute.Server) []byte { return appendOr(b, s.Node) }
 
-// InstanceName is the name of a server's guest on its host.
-func InstanceName(s *compute.Server) string { return fmt.Sprintf("instance-%08x", s.Number) }
-
+// putInstanceName writes the name of the server's guest on its host.
 func putInstanceName(b []byte, _ *ServerOptions, s *compute.Server) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, `"instance-`...)
