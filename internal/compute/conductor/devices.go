@@ -86,19 +86,9 @@ func (c *Conductor) reportDevices(ctx context.Context, rep command.HostReport) e
 	if err != nil {
 		return fmt.Errorf("providers of %s: %w", rep.Host, err)
 	}
-	var errs []error
-	for i := range have {
-		p := &have[i]
-		if !scheduler.IsDeviceProvider(p) || slices.ContainsFunc(want, func(w scheduler.DeviceProvider) bool { return w.UUID == p.UUID }) {
-			continue
-		}
-		err := c.cfg.Placement.DeleteProvider(ctx, p.UUID)
-		if errors.Is(err, fault.Conflict) {
-			c.log.Warn("the provider of PCI devices that are gone stays: it has allocations", "host", rep.Host, "provider", p.Name)
-		} else if err != nil && !errors.Is(err, fault.NotFound) {
-			errs = append(errs, err)
-		}
-	}
+	errs := c.dropProviders(ctx, rep.Host, have, func(p *placement.Provider) bool {
+		return scheduler.IsDeviceProvider(p) && !slices.ContainsFunc(want, func(w scheduler.DeviceProvider) bool { return w.UUID == p.UUID })
+	})
 	for i := range want {
 		errs = append(errs, c.reportDevice(ctx, rep, &want[i], have))
 	}
@@ -106,6 +96,23 @@ func (c *Conductor) reportDevices(ctx context.Context, rep command.HostReport) e
 		return err
 	}
 	return c.healDevices(ctx, rep.Host, rep.NodeID, want)
+}
+
+// dropProviders removes those of a host's providers whose devices are gone; one that servers hold something of stays.
+func (c *Conductor) dropProviders(ctx context.Context, host string, have []placement.Provider, gone func(*placement.Provider) bool) (errs []error) {
+	for i := range have {
+		p := &have[i]
+		if !gone(p) {
+			continue
+		}
+		err := c.cfg.Placement.DeleteProvider(ctx, p.UUID)
+		if errors.Is(err, fault.Conflict) {
+			c.log.Warn("the provider of devices that are gone stays: it has allocations", "host", host, "provider", p.Name)
+		} else if err != nil && !errors.Is(err, fault.NotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 // warnAbsent tells of operators' files that add to providers that the host does not have.

@@ -8,7 +8,6 @@ import (
 
 	"kilonova/internal/compute/command"
 	"kilonova/internal/compute/scheduler"
-	"kilonova/internal/fault"
 	"kilonova/internal/placement"
 )
 
@@ -23,19 +22,9 @@ func (c *Conductor) reportMediated(ctx context.Context, rep command.HostReport) 
 	if err != nil {
 		return fmt.Errorf("providers of %s: %w", rep.Host, err)
 	}
-	var errs []error
-	for i := range have {
-		p := &have[i]
-		if !scheduler.IsMediatedProvider(rep.NodeID, rep.Info.Hostname, p) || slices.ContainsFunc(want, func(w scheduler.MediatedProvider) bool { return w.UUID == p.UUID }) {
-			continue
-		}
-		err := c.cfg.Placement.DeleteProvider(ctx, p.UUID)
-		if errors.Is(err, fault.Conflict) {
-			c.log.Warn("the provider of a device that is divided no more stays: servers hold parts of it", "host", rep.Host, "provider", p.Name)
-		} else if err != nil && !errors.Is(err, fault.NotFound) {
-			errs = append(errs, err)
-		}
-	}
+	errs := c.dropProviders(ctx, rep.Host, have, func(p *placement.Provider) bool {
+		return scheduler.IsMediatedProvider(rep.NodeID, rep.Info.Hostname, p) && !slices.ContainsFunc(want, func(w scheduler.MediatedProvider) bool { return w.UUID == p.UUID })
+	})
 	for i := range want {
 		w := &want[i]
 		var reserved int64
