@@ -138,24 +138,8 @@ func lockRow(ctx context.Context, tx *db.Tx, project, user string) (Usage, error
 	return readUsage(ctx, tx, project, user, tx.ForUpdate())
 }
 
-// lockUsage locks the counters of a project and gives its use and its user's. The project's row always comes first. SQLite has one writer: there is nothing to lock.
+// lockUsage locks the counters of a project and gives its use and its user's. The project's row always comes first.
 func lockUsage(ctx context.Context, tx *db.Tx, project, user string) (ofProject, ofUser Usage, err error) {
-	if tx.Dialect() == db.SQLite {
-		err = scan(ctx, tx, "SELECT user_id, instances, cores, ram, server_groups, key_pairs FROM compute_quota_usage WHERE project_id = ? AND user_id IN ('', ?)", []any{project, user},
-			func(scan func(...any) error) error {
-				var of string
-				var u Usage
-				err := scan(&of, &u.Instances, &u.Cores, &u.RAM, &u.ServerGroups, &u.KeyPairs)
-				if of == "" {
-					ofProject = u
-				}
-				if of == user {
-					ofUser = u
-				}
-				return err
-			})
-		return ofProject, ofUser, err
-	}
 	if ofProject, err = lockRow(ctx, tx, project, ""); err != nil {
 		return ofProject, ofUser, err
 	}
