@@ -1,8 +1,14 @@
 package httpapi
 
-import (
-	"net/url"
-)
+import "net/url"
+
+// Last gives the value of a parameter of a query, "" when it is not there. Of a parameter that is given several times the last value counts.
+func Last(q url.Values, name string) string {
+	if v := q[name]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
 
 // Page is what limit and marker of a list request ask for.
 type Page struct {

@@ -191,7 +191,7 @@ func (a *api) reshape(r *httpapi.Request) (*httpapi.Reply, error) {
 
 func (a *api) usages(r *httpapi.Request) (*httpapi.Reply, error) {
 	q := r.Query()
-	f := placement.UsageFilter{ProjectID: last(q, "project_id"), UserID: last(q, "user_id"), Type: last(q, "consumer_type")}
+	f := placement.UsageFilter{ProjectID: httpapi.Last(q, "project_id"), UserID: httpapi.Last(q, "user_id"), Type: httpapi.Last(q, "consumer_type")}
 	if err := r.Authorize(ruleUsages, map[string]string{"project_id": f.ProjectID}); err != nil {
 		return nil, err
 	}

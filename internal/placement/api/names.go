@@ -101,11 +101,11 @@ func (a *api) listTraits(r *httpapi.Request) (*httpapi.Reply, error) {
 	q := r.Query()
 	var f placement.TraitFilter
 	if q.Has("name") {
-		op, value, ok := strings.Cut(last(q, "name"), ":")
+		op, value, ok := strings.Cut(httpapi.Last(q, "name"), ":")
 		switch {
 		case !ok:
 			return nil, fault.New(fault.Invalid, "Badly formatted name parameter. Expected name query string parameter in form: "+
-				"?name=[in|startswith]:[name1,name2|prefix]. Got: \"%s\"", last(q, "name"))
+				"?name=[in|startswith]:[name1,name2|prefix]. Got: \"%s\"", httpapi.Last(q, "name"))
 		case op == "in":
 			f.In = strings.Split(value, ",")
 		case op == "startswith":
@@ -113,8 +113,8 @@ func (a *api) listTraits(r *httpapi.Request) (*httpapi.Reply, error) {
 		}
 	}
 	if q.Has("associated") {
-		yes := strings.EqualFold(last(q, "associated"), "true")
-		if !yes && !strings.EqualFold(last(q, "associated"), "false") {
+		yes := strings.EqualFold(httpapi.Last(q, "associated"), "true")
+		if !yes && !strings.EqualFold(httpapi.Last(q, "associated"), "false") {
 			return nil, fault.New(fault.Invalid, "The query parameter \"associated\" only accepts \"true\" or \"false\"")
 		}
 		f.Associated = &yes

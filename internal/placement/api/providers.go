@@ -63,7 +63,7 @@ func (a *api) listProviders(r *httpapi.Request) (*httpapi.Reply, error) {
 
 func providerFilter(r *httpapi.Request) (f placement.Filter, err error) {
 	q := r.Query()
-	f.Name, f.UUID, f.InTree = last(q, "name"), last(q, "uuid"), last(q, "in_tree")
+	f.Name, f.UUID, f.InTree = httpapi.Last(q, "name"), httpapi.Last(q, "uuid"), httpapi.Last(q, "in_tree")
 	if f.MemberOf, f.NotMemberOf, err = parseMemberOf(r, "", q["member_of"]); err != nil {
 		return f, err
 	}
@@ -74,7 +74,7 @@ func providerFilter(r *httpapi.Request) (f placement.Filter, err error) {
 		return f, err
 	}
 	if q.Has("resources") {
-		f.Resources, err = parseResources(last(q, "resources"))
+		f.Resources, err = parseResources(httpapi.Last(q, "resources"))
 	}
 	return f, err
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,15 +17,6 @@ func invalidQuery(format string, args ...any) *fault.Error {
 	e := fault.New(fault.Invalid, format, args...)
 	e.Text = badQuery + e.Text
 	return e
-}
-
-// last is the value that counts of a key that should stand once.
-func last(q url.Values, key string) string {
-	list := q[key]
-	if len(list) == 0 {
-		return ""
-	}
-	return list[len(list)-1]
 }
 
 // parseResources reads CLASS:n,CLASS:n.

@@ -331,14 +331,6 @@ func Links(r *httpapi.Request) view.Links {
 // Minor is the minor of the microversion in force.
 func Minor(r *httpapi.Request) int { return r.Version.Minor }
 
-// Last gives the value of a parameter of a query, "" when it is not there. Of a parameter that is given several times the last value counts.
-func Last(q url.Values, name string) string {
-	if v := q[name]; len(v) > 0 {
-		return v[len(v)-1]
-	}
-	return ""
-}
-
 // Page is the part of a list that is asked for.
 type Page struct {
 	Limit  int // never above the maximum
@@ -348,8 +340,8 @@ type Page struct {
 
 // Page reads limit and marker.
 func (b *Backend) Page(q url.Values) (Page, error) {
-	p := Page{Limit: b.MaxLimit, Marker: Last(q, "marker")}
-	if text := Last(q, "limit"); text != "" {
+	p := Page{Limit: b.MaxLimit, Marker: httpapi.Last(q, "marker")}
+	if text := httpapi.Last(q, "limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 {
 			return p, fault.New(fault.Invalid, "limit must be an integer of 0 or more, not %q.", text)
@@ -364,7 +356,7 @@ func (b *Backend) Page(q url.Values) (Page, error) {
 func Offset[T any](b *Backend, q url.Values, list []T) ([]T, error) {
 	n := map[string]int{"limit": 0, "offset": 0}
 	for k := range n {
-		if text := Last(q, k); text != "" {
+		if text := httpapi.Last(q, k); text != "" {
 			v, err := strconv.Atoi(text)
 			if err != nil || v < 0 {
 				return nil, fault.New(fault.Invalid, "%s must be an integer of 0 or more, not %q.", k, text)

@@ -1,7 +1,6 @@
 package cloud
 
 import (
-	"kilonova/internal/compute/api/backend"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
@@ -13,7 +12,7 @@ func (a api) listHosts(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	zone, out := backend.Last(r.Query(), "zone"), []document{}
+	zone, out := httpapi.Last(r.Query(), "zone"), []document{}
 	for i := range all {
 		if s := &all[i]; zone == "" || s.Zone == zone {
 			out = append(out, document{"host_name": s.Name, "service": binaries[s.Binary], "zone": s.Zone})

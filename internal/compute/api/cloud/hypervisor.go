@@ -187,7 +187,7 @@ func (a api) hypervisors(r *httpapi.Request, path string, detail bool) (*httpapi
 		if s.servers, err = wantsServers(r); err != nil {
 			return nil, err
 		}
-		if pattern = backend.Last(q, "hypervisor_hostname_pattern"); pattern != "" && (q.Has("limit") || q.Has("marker")) {
+		if pattern = httpapi.Last(q, "hypervisor_hostname_pattern"); pattern != "" && (q.Has("limit") || q.Has("marker")) {
 			return nil, fault.New(fault.Invalid, "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported.")
 		}
 	}
@@ -222,7 +222,7 @@ func (a api) hypervisors(r *httpapi.Request, path string, detail bool) (*httpapi
 }
 
 func wantsServers(r *httpapi.Request) (bool, error) {
-	text := backend.Last(r.Query(), "with_servers")
+	text := httpapi.Last(r.Query(), "with_servers")
 	if text == "" {
 		return false, nil
 	}

@@ -65,7 +65,7 @@ func (a api) listMigrations(r *httpapi.Request) (*httpapi.Reply, error) {
 		f.Limit, f.Marker = page.Limit, page.Marker
 	}
 	var list []compute.Migration
-	if hidden, _ := backend.ParseBool(backend.Last(r.Query(), "hidden")); !page.Zero && !hidden { // none is ever hidden
+	if hidden, _ := backend.ParseBool(httpapi.Last(r.Query(), "hidden")); !page.Zero && !hidden { // none is ever hidden
 		if list, err = a.Store.Migrations(r.Context(), a.DB(), f); err != nil {
 			return nil, err
 		}
@@ -84,18 +84,18 @@ func (a api) listMigrations(r *httpapi.Request) (*httpapi.Reply, error) {
 
 // migrationFilter reads the query parameters that exist at a version.
 func migrationFilter(q url.Values, minor int) (store.MigrationFilter, error) {
-	f := store.MigrationFilter{ServerID: backend.Last(q, "instance_uuid"), Host: backend.Last(q, "host"), SourceHost: backend.Last(q, "source_compute"), Type: backend.Last(q, "migration_type"), Oldest: minor < 59,
-		ProjectID: backend.Last(q, "project_id"), UserID: backend.Last(q, "user_id")} // the schema says in which versions there are these two
-	if s := backend.Last(q, "status"); s != "" {
+	f := store.MigrationFilter{ServerID: httpapi.Last(q, "instance_uuid"), Host: httpapi.Last(q, "host"), SourceHost: httpapi.Last(q, "source_compute"), Type: httpapi.Last(q, "migration_type"), Oldest: minor < 59,
+		ProjectID: httpapi.Last(q, "project_id"), UserID: httpapi.Last(q, "user_id")} // the schema says in which versions there are these two
+	if s := httpapi.Last(q, "status"); s != "" {
 		f.Status = []string{s}
 	}
 	var err error
-	if text := backend.Last(q, "changes-since"); text != "" && minor >= 59 {
+	if text := httpapi.Last(q, "changes-since"); text != "" && minor >= 59 {
 		if f.ChangesSince, err = backend.Time("changes-since", text); err != nil {
 			return f, err
 		}
 	}
-	if text := backend.Last(q, "changes-before"); text != "" && minor >= 66 {
+	if text := httpapi.Last(q, "changes-before"); text != "" && minor >= 66 {
 		if f.ChangesBefore, err = backend.Time("changes-before", text); err != nil {
 			return f, err
 		}

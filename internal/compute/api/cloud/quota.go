@@ -86,7 +86,7 @@ func (a api) showQuota(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := a.Store.Limits(r.Context(), a.DB(), a.Quota, project, backend.Last(r.Query(), "user_id"))
+	l, err := a.Store.Limits(r.Context(), a.DB(), a.Quota, project, httpapi.Last(r.Query(), "user_id"))
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (a api) detailQuota(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	user := backend.Last(r.Query(), "user_id")
+	user := httpapi.Last(r.Query(), "user_id")
 	l, err := a.Store.Limits(r.Context(), a.DB(), a.Quota, project, user)
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func (a api) updateQuota(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, user := r.Context(), backend.Last(r.Query(), "user_id")
+	ctx, user := r.Context(), httpapi.Last(r.Query(), "user_id")
 	var after store.Limits
 	err = a.DB().Write(ctx, func(tx *db.Tx) error {
 		low, high, err := a.bounds(ctx, tx, project, user, force)
@@ -237,7 +237,7 @@ func (a api) deleteQuota(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	return &httpapi.Reply{}, a.DB().Write(r.Context(), func(tx *db.Tx) error {
-		return a.Store.ResetLimits(r.Context(), tx, project, backend.Last(r.Query(), "user_id"))
+		return a.Store.ResetLimits(r.Context(), tx, project, httpapi.Last(r.Query(), "user_id"))
 	})
 }
 
@@ -292,7 +292,7 @@ var absolute = []struct {
 // showLimits gives the caller's project's limits and use, or another project's to those who may see it.
 func (a api) showLimits(r *httpapi.Request) (*httpapi.Reply, error) {
 	project := r.Caller.ProjectID
-	if other := backend.Last(r.Query(), "tenant_id"); other != "" && other != project {
+	if other := httpapi.Last(r.Query(), "tenant_id"); other != "" && other != project {
 		if err := r.Authorize(backend.Rule("limits:other_project"), backend.Target(other, "")); err != nil {
 			return nil, err
 		}

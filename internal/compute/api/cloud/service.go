@@ -42,7 +42,7 @@ func (a api) listServices(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	q, out := r.Query(), []document{}
-	host, binary := backend.Last(q, "host"), backend.Last(q, "binary")
+	host, binary := httpapi.Last(q, "host"), httpapi.Last(q, "binary")
 	for i := range all {
 		s := &all[i]
 		if host != "" && host != s.Name || binary != "" && binary != s.Binary {

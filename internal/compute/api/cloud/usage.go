@@ -24,7 +24,7 @@ func readPeriod(q url.Values) (period, error) {
 	now := clock.Now()
 	p := period{now, now}
 	for name, into := range map[string]*time.Time{"start": &p.start, "end": &p.stop} {
-		text := backend.Last(q, name)
+		text := httpapi.Last(q, name)
 		if text == "" {
 			continue
 		}
@@ -39,7 +39,7 @@ func readPeriod(q url.Values) (period, error) {
 			return p, fault.New(fault.Invalid, "Datetime is in invalid format")
 		}
 	}
-	if !p.start.Before(p.stop) && (backend.Last(q, "start") != "" || backend.Last(q, "end") != "") {
+	if !p.start.Before(p.stop) && (httpapi.Last(q, "start") != "" || httpapi.Last(q, "end") != "") {
 		return p, fault.New(fault.Invalid, "Invalid start time. The start time cannot occur after the end time.")
 	}
 	if p.stop.After(now) {
@@ -150,7 +150,7 @@ func (a api) listUsage(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if backend.Last(r.Query(), "detailed") != "1" {
+	if httpapi.Last(r.Query(), "detailed") != "1" {
 		for _, u := range list {
 			u.Servers = nil
 		}

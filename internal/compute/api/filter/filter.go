@@ -56,20 +56,20 @@ func Servers(r *httpapi.Request, kind string) (f store.ListFilter, none bool, er
 	}
 	f.Equal = map[string][]any{}
 	for k, col := range exact {
-		if v := backend.Last(q, k); v != "" {
+		if v := httpapi.Last(q, k); v != "" {
 			f.Equal[col] = []any{v}
 		}
 	}
 	f.Match = map[string]string{}
 	for k, col := range matched {
-		if v := backend.Last(q, k); v != "" {
+		if v := httpapi.Last(q, k); v != "" {
 			f.Match[col] = v
 		}
 	}
-	if v := backend.Last(q, "uuid"); v != "" {
+	if v := httpapi.Last(q, "uuid"); v != "" {
 		f.IDs = []string{v}
 	}
-	f.Name, f.IP, f.IP6 = first(q, "name", "display_name"), backend.Last(q, "ip"), backend.Last(q, "ip6")
+	f.Name, f.IP, f.IP6 = first(q, "name", "display_name"), httpapi.Last(q, "ip"), httpapi.Last(q, "ip6")
 	f.Description = first(q, "description", "display_description")
 	for _, read := range []func(*httpapi.Request, url.Values, *store.ListFilter) (bool, error){statesOf, typedOf, timesOf, labelsOf, sortOf} {
 		if none, err = read(r, q, &f); err != nil || none {
@@ -81,7 +81,7 @@ func Servers(r *httpapi.Request, kind string) (f store.ListFilter, none bool, er
 
 func first(q url.Values, names ...string) string {
 	for _, n := range names {
-		if v := backend.Last(q, n); v != "" {
+		if v := httpapi.Last(q, n); v != "" {
 			return v
 		}
 	}
@@ -139,7 +139,7 @@ func statesOf(r *httpapi.Request, q url.Values, f *store.ListFilter) (bool, erro
 			f.TaskStates = append(f.TaskStates, t)
 		}
 	}
-	if v := backend.Last(q, "deleted"); v != "" && f.Deleted == nil {
+	if v := httpapi.Last(q, "deleted"); v != "" && f.Deleted == nil {
 		is, _ := backend.ParseBool(v) // what is no boolean asks for what is there
 		f.Deleted = &is
 	}
@@ -151,7 +151,7 @@ func statesOf(r *httpapi.Request, q url.Values, f *store.ListFilter) (bool, erro
 // deleted has them, and one of changes has whatever changed.
 func softDeleted(q url.Values, f *store.ListFilter) *bool {
 	changes := q.Has("changes-since") || q.Has("changes-before")
-	switch is, ok := backend.ParseBool(backend.Last(q, "soft_deleted")); {
+	switch is, ok := backend.ParseBool(httpapi.Last(q, "soft_deleted")); {
 	case ok:
 		return &is
 	case f.Deleted != nil && *f.Deleted:
@@ -165,28 +165,28 @@ func softDeleted(q url.Values, f *store.ListFilter) *bool {
 // typedOf reads the filters that are numbers and booleans.
 func typedOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error) {
 	for k, col := range numbers {
-		v := backend.Last(q, k)
+		v := httpapi.Last(q, k)
 		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
 			f.Equal[col] = []any{n}
 		} else if v != "" {
 			f.Match[col] = v
 		}
 	}
-	if v := backend.Last(q, "config_drive"); v != "" {
+	if v := httpapi.Last(q, "config_drive"); v != "" {
 		is, ok := backend.ParseBool(v)
 		if !ok {
 			return true, nil
 		}
 		f.Equal["config_drive"] = []any{is}
 	}
-	if v := backend.Last(q, "locked"); v != "" {
+	if v := httpapi.Last(q, "locked"); v != "" {
 		is, ok := backend.ParseBool(v)
 		if !ok {
 			return false, fault.New(fault.Invalid, "Unrecognized value '%s' for locked; acceptable values are booleans.", v)
 		}
 		f.Locked = &is
 	}
-	f.UserID = backend.Last(q, "user_id")
+	f.UserID = httpapi.Last(q, "user_id")
 	return false, nil
 }
 
@@ -194,7 +194,7 @@ func typedOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error
 func timesOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error) {
 	f.Times = map[string][2]time.Time{}
 	for k, col := range moments {
-		v := backend.Last(q, k)
+		v := httpapi.Last(q, k)
 		if t, err := backend.Time(k, v); err == nil && len(v) > len(time.DateOnly) {
 			t = t.Truncate(time.Second)
 			f.Times[col] = [2]time.Time{t, t.Add(time.Second)}
@@ -203,7 +203,7 @@ func timesOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error
 		}
 	}
 	for _, k := range []string{"changes-since", "changes-before"} {
-		v := backend.Last(q, k)
+		v := httpapi.Last(q, k)
 		if v == "" {
 			continue
 		}
@@ -229,7 +229,7 @@ func timesOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error
 // labelsOf reads the filters on tags.
 func labelsOf(_ *httpapi.Request, q url.Values, f *store.ListFilter) (bool, error) {
 	for k, into := range map[string]*[]string{"tags": &f.Tags, "tags-any": &f.TagsAny, "not-tags": &f.NotTags, "not-tags-any": &f.NotTagsAny} {
-		if v := backend.Last(q, k); v != "" {
+		if v := httpapi.Last(q, k); v != "" {
 			*into = strings.Split(v, ",")
 		}
 	}

@@ -108,7 +108,7 @@ func (a api) images(r *httpapi.Request, path string, view func(*image.Image) doc
 func imageFilter(q url.Values) (func(*image.Image) bool, error) {
 	var tests []func(*image.Image) bool
 	add := func(name string, test func(i *image.Image, want string) bool) {
-		if want := backend.Last(q, name); want != "" {
+		if want := httpapi.Last(q, name); want != "" {
 			tests = append(tests, func(i *image.Image) bool { return test(i, want) })
 		}
 	}
@@ -119,7 +119,7 @@ func imageFilter(q url.Values) (func(*image.Image) bool, error) {
 		return i.Properties["instance_uuid"] == want[strings.LastIndexByte(want, '/')+1:]
 	})
 	for name, value := range map[string]func(*image.Image) int64{"minRam": func(i *image.Image) int64 { return i.MinRAM }, "minDisk": func(i *image.Image) int64 { return i.MinDisk }} {
-		if text := backend.Last(q, name); text != "" {
+		if text := httpapi.Last(q, name); text != "" {
 			n, err := strconv.ParseInt(text, 10, 64)
 			if err != nil {
 				return nil, fault.New(fault.Invalid, "Invalid %s filter [%s]", name, text)
@@ -127,7 +127,7 @@ func imageFilter(q url.Values) (func(*image.Image) bool, error) {
 			tests = append(tests, func(i *image.Image) bool { return value(i) >= n })
 		}
 	}
-	if text := backend.Last(q, "changes-since"); text != "" {
+	if text := httpapi.Last(q, "changes-since"); text != "" {
 		since, err := backend.Time("changes-since", text)
 		if err != nil {
 			return nil, err

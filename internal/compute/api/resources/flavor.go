@@ -128,7 +128,7 @@ func flavorFilter(r *httpapi.Request, q url.Values) (store.FlavorFilter, error) 
 	f := store.FlavorFilter{Project: r.Caller.ProjectID}
 	if r.Caller.IsAdmin() {
 		f.All, f.Public = true, &yes
-		if v := backend.Last(q, "is_public"); strings.EqualFold(v, "none") {
+		if v := httpapi.Last(q, "is_public"); strings.EqualFold(v, "none") {
 			f.Public = nil
 		} else if v != "" {
 			is, ok := backend.ParseBool(v)
@@ -139,7 +139,7 @@ func flavorFilter(r *httpapi.Request, q url.Values) (store.FlavorFilter, error) 
 		}
 	}
 	for name, into := range map[string]*int64{"minRam": &f.MinRAM, "minDisk": &f.MinDisk} {
-		if v := backend.Last(q, name); v != "" {
+		if v := httpapi.Last(q, name); v != "" {
 			n, err := strconv.ParseInt(v, 10, 64)
 			if err != nil {
 				return f, fault.New(fault.Invalid, "Invalid %s filter [%s]", name, v)
@@ -148,13 +148,13 @@ func flavorFilter(r *httpapi.Request, q url.Values) (store.FlavorFilter, error) 
 		}
 	}
 	if backend.Minor(r) >= 102 {
-		f.Name = backend.Last(q, "name")
+		f.Name = httpapi.Last(q, "name")
 	}
-	if key := backend.Last(q, "sort_key"); key != "" || backend.Last(q, "sort_dir") != "" {
+	if key := httpapi.Last(q, "sort_key"); key != "" || httpapi.Last(q, "sort_dir") != "" {
 		if key == "" {
 			key = "flavorid"
 		}
-		f.Sort = []store.SortKey{{Key: key, Desc: backend.Last(q, "sort_dir") == "desc"}}
+		f.Sort = []store.SortKey{{Key: key, Desc: httpapi.Last(q, "sort_dir") == "desc"}}
 	}
 	return f, nil
 }

@@ -43,7 +43,7 @@ func keyView(k *compute.KeyPair, minor int) map[string]any {
 
 func (a api) listKeys(r *httpapi.Request) (*httpapi.Reply, error) {
 	q, minor := r.Query(), backend.Minor(r)
-	user, err := a.keyOwner(r, "index", backend.Last(q, "user_id"))
+	user, err := a.keyOwner(r, "index", httpapi.Last(q, "user_id"))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (a api) listKeys(r *httpapi.Request) (*httpapi.Reply, error) {
 }
 
 func (a api) showKey(r *httpapi.Request) (*httpapi.Reply, error) {
-	user, err := a.keyOwner(r, "show", backend.Last(r.Query(), "user_id"))
+	user, err := a.keyOwner(r, "show", httpapi.Last(r.Query(), "user_id"))
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (a api) showKey(r *httpapi.Request) (*httpapi.Reply, error) {
 }
 
 func (a api) deleteKey(r *httpapi.Request) (*httpapi.Reply, error) {
-	user, err := a.keyOwner(r, "delete", backend.Last(r.Query(), "user_id"))
+	user, err := a.keyOwner(r, "delete", httpapi.Last(r.Query(), "user_id"))
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ func (a api) listActions(r *httpapi.Request) (*httpapi.Reply, error) {
 		if err != nil {
 			return nil, err
 		}
-		if records, err = between(records, backend.Last(q, "changes-since"), backend.Last(q, "changes-before")); err != nil {
+		if records, err = between(records, httpapi.Last(q, "changes-since"), httpapi.Last(q, "changes-before")); err != nil {
 			return nil, err
 		}
 		if page.Marker != "" {
