@@ -12,8 +12,13 @@ import (
 // UUID is a random UUID (RFC 9562 version 4) with dashes.
 func UUID() string { return uuid.NewString() }
 
-// Ordered is a time-ordered UUID (RFC 9562 version 7), for keys of tables that grow at the end.
-func Ordered() string { return uuid.Must(uuid.NewV7()).String() }
+// Ordered is a time-ordered UUID, for keys of tables that grow at the end: laid out as version 7 of RFC 9562, but called version 4, since clients that know
+// versions 1 to 5 only, such as older gophercloud and with it Terraform's provider, do not take others for UUIDs.
+func Ordered() string {
+	u := uuid.Must(uuid.NewV7())
+	u[6] = u[6]&0x0f | 0x40
+	return u.String()
+}
 
 // Hex is a random UUID without dashes, as Keystone writes its ids.
 func Hex() string { return strings.ReplaceAll(uuid.NewString(), "-", "") }
