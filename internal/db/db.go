@@ -61,6 +61,7 @@ type DB struct {
 	writer  *groupWriter // SQLite only
 	path    string       // SQLite only
 	readers int          // SQLite only: connections of pool
+	changes changes      // SQLite only
 }
 
 // Open opens the database of a URL: sqlite:///absolute/path (or sqlite:relative), postgres://user:password@host/name,
@@ -87,7 +88,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		d.pool.SetMaxOpenConns(d.readers)
 		d.pool.SetMaxIdleConns(d.readers)
 		// The writer comes first: it creates the file and switches it to WAL.
-		if d.writer, err = newGroupWriter(ctx, path, layer); err != nil {
+		if d.writer, err = newGroupWriter(ctx, path, layer, &d.changes); err != nil {
 			_ = d.pool.Close()
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"sync"
+	"sync/atomic"
 
 	"modernc.org/sqlite"
 
@@ -33,14 +34,23 @@ func sqliteDSN(path, layer string) string {
 // groupWriter owns the only writing connection of a SQLite database. It serves two queues: Urgent Writes come first, and a group that carries one is committed as
 // soon as no other urgent one waits and fair others have had their turn.
 type groupWriter struct {
-	pool   *sql.DB
-	conn   *sql.Conn
-	stmts  map[string]*sql.Stmt
-	urgent chan *job
-	jobs   chan *job
-	done   chan struct{}
-	mu     sync.RWMutex
-	shut   bool
+	pool    *sql.DB
+	conn    *sql.Conn
+	stmts   map[string]*prepared
+	changes *changes
+	written map[*atomic.Uint64]bool // counts of the tables that the transaction has written to; nil: to any
+	urgent  chan *job
+	jobs    chan *job
+	done    chan struct{}
+	mu      sync.RWMutex
+	shut    bool
+}
+
+// prepared is a statement, and the count of the table that it writes to: none, or nil when it may write to any.
+type prepared struct {
+	*sql.Stmt
+	table *atomic.Uint64
+	none  bool
 }
 
 type job struct {
@@ -51,7 +61,7 @@ type job struct {
 	done chan struct{}
 }
 
-func newGroupWriter(ctx context.Context, path, layer string) (*groupWriter, error) {
+func newGroupWriter(ctx context.Context, path, layer string, c *changes) (*groupWriter, error) {
 	pool, err := sql.Open("sqlite", sqliteDSN(path, layer)+"&_pragma=cache_size(-4000)")
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
@@ -61,7 +71,15 @@ func newGroupWriter(ctx context.Context, path, layer string) (*groupWriter, erro
 		_ = pool.Close()
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	w := &groupWriter{pool: pool, conn: conn, stmts: map[string]*sql.Stmt{}, urgent: make(chan *job, maxGroup), jobs: make(chan *job, maxGroup), done: make(chan struct{})}
+	var n int
+	err = conn.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_schema").Scan(&n) // whoever has read has the index of the log
+	if err = errors.Join(err, c.head.open(conn)); err != nil {
+		_ = conn.Close()
+		_ = pool.Close()
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	w := &groupWriter{pool: pool, conn: conn, stmts: map[string]*prepared{}, changes: c, written: map[*atomic.Uint64]bool{},
+		urgent: make(chan *job, maxGroup), jobs: make(chan *job, maxGroup), done: make(chan struct{})}
 	go w.run()
 	return w, nil
 }
@@ -102,6 +120,7 @@ func (w *groupWriter) close() error {
 	close(w.urgent)
 	w.mu.Unlock()
 	<-w.done
+	w.changes.head.close()
 	for _, s := range w.stmts {
 		_ = s.Close()
 	}
@@ -195,6 +214,8 @@ func (w *groupWriter) group(first *job) {
 func (w *groupWriter) begin() error {
 	err := w.exec(context.Background(), "BEGIN IMMEDIATE")
 	if err == nil {
+		clear(w.written)
+		w.changes.begun()
 		return nil
 	}
 	err = fmt.Errorf("begin: %w", err)
@@ -210,6 +231,7 @@ func (w *groupWriter) end(batch []*job) {
 	ctx := context.Background()
 	err := w.exec(ctx, "COMMIT")
 	if err == nil {
+		w.changes.committed(w.written)
 		return
 	}
 	_ = w.exec(ctx, "ROLLBACK")
@@ -267,14 +289,28 @@ func (w *groupWriter) exec(ctx context.Context, q string) error {
 	return err
 }
 
+// stmt gives a statement to be run now.
 func (w *groupWriter) stmt(ctx context.Context, q string) (*sql.Stmt, error) {
-	if s := w.stmts[q]; s != nil {
-		return s, nil
+	p, err := w.prepare(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if !p.none {
+		w.written[p.table] = true
+	}
+	return p.Stmt, nil
+}
+
+func (w *groupWriter) prepare(ctx context.Context, q string) (*prepared, error) {
+	if p := w.stmts[q]; p != nil {
+		return p, nil
 	}
 	s, err := w.conn.PrepareContext(context.WithoutCancel(ctx), q)
 	if err != nil {
 		return nil, err
 	}
+	p := &prepared{Stmt: s}
+	p.table, p.none = w.changes.writes(q)
 	if len(w.stmts) >= maxStmts { // queries with a varying number of parameters must not grow it for ever
 		for k, old := range w.stmts {
 			_ = old.Close()
@@ -282,8 +318,8 @@ func (w *groupWriter) stmt(ctx context.Context, q string) (*sql.Stmt, error) {
 			break
 		}
 	}
-	w.stmts[q] = s
-	return s, nil
+	w.stmts[q] = p
+	return p, nil
 }
 
 // ExecContext and its two siblings run inside the group's transaction. A statement, once begun, is not cut off by ctx:
@@ -306,7 +342,8 @@ func (w *groupWriter) QueryContext(ctx context.Context, q string, args ...any) (
 
 func (w *groupWriter) QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row {
 	s, err := w.stmt(ctx, q)
-	if err != nil {
+	if err != nil { // let Row carry the error
+		w.written[nil] = true
 		return w.conn.QueryRowContext(context.WithoutCancel(ctx), q, args...)
 	}
 	return s.QueryRowContext(context.WithoutCancel(ctx), args...)

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"maps"
 	"strings"
 
 	"kilonova/internal/auth"
@@ -53,4 +54,31 @@ func (p *Port) Trusted() bool {
 		return strings.EqualFold(v, "true") || strings.EqualFold(v, "yes") || strings.EqualFold(v, "on") || v == "1"
 	}
 	return false
+}
+
+// PlaceDevice writes into a port which PCI device it is; nil: none any more.
+func (p *Port) PlaceDevice(d *DeviceBinding) {
+	if !IsDevice(p.VNICType) {
+		return
+	}
+	profile := maps.Clone(p.Profile)
+	if profile == nil {
+		profile = map[string]any{}
+	}
+	for _, k := range []string{ProfileSlot, ProfileVendor, ProfilePhysical, ProfileMAC} {
+		delete(profile, k)
+	}
+	if d == nil && p.MAC != "" && p.Profile[ProfileMAC] == p.MAC {
+		p.MAC = "" // it was the card's: another one is made
+	}
+	if d != nil {
+		profile[ProfileSlot], profile[ProfileVendor], profile[ProfilePhysical] = d.Slot, d.Vendor, nil
+		if d.PhysicalNetwork != "" {
+			profile[ProfilePhysical] = d.PhysicalNetwork
+		}
+		if d.MAC != "" {
+			profile[ProfileMAC], p.MAC = d.MAC, d.MAC
+		}
+	}
+	p.Profile = profile
 }

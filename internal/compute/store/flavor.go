@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"kilonova/internal/clock"
 	"kilonova/internal/compute"
@@ -103,6 +104,18 @@ func (s *Store) Flavors(ctx context.Context, q db.Querier, f FlavorFilter) ([]co
 
 // Flavor gives a flavor by its id. It fails with fault.NotFound, also for a private flavor that project (unless "") has no access to.
 func (s *Store) Flavor(ctx context.Context, q db.Querier, flavorID, project string) (*compute.Flavor, error) {
+	shared, err := s.flavors.Get(q, [2]string{flavorID, project}, func() (*compute.Flavor, error) { return flavor(ctx, q, flavorID, project) })
+	if err != nil {
+		return nil, err
+	}
+	f := *shared
+	f.ExtraSpecs = maps.Clone(f.ExtraSpecs)
+	return &f, nil
+}
+
+const maxFlavors = 1000 // that are remembered
+
+func flavor(ctx context.Context, q db.Querier, flavorID, project string) (*compute.Flavor, error) {
 	f, err := readFlavor(q.QueryRow(ctx, selectFlavor+" WHERE flavor_id = ?", flavorID).Scan)
 	if err == nil && !f.Public && project != "" {
 		var n int

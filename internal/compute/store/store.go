@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 )
@@ -25,6 +26,7 @@ type Store struct {
 	Zone string
 
 	cache   serverCache
+	flavors *db.Memo[[2]string, *compute.Flavor] // by flavor id and project
 	watcher Watcher
 }
 
@@ -38,7 +40,7 @@ func New(ctx context.Context, d *db.DB) (*Store, error) {
 	if err := d.Migrate(ctx, "compute", sub); err != nil {
 		return nil, err
 	}
-	return &Store{DB: d}, nil
+	return &Store{DB: d, flavors: db.NewMemo[[2]string, *compute.Flavor](d, maxFlavors, "compute_flavors", "compute_flavor_access")}, nil
 }
 
 // errStop ends a scan early without being an error of the query.

@@ -78,6 +78,7 @@ type Event struct {
 type Service struct {
 	cfg    Config
 	db     *db.DB
+	known  *db.Memo[string, *Record]
 	log    *slog.Logger
 	node   string // identity of Dir: what an interrupted upload belongs to
 	file   *store.File
@@ -104,7 +105,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := cfg.DB.Migrate(ctx, "image", sub); err != nil {
 		return nil, err
 	}
-	s := &Service{slots: make(chan struct{}, 4), cfg: cfg, db: cfg.DB, log: cfg.Log, web: store.NewWeb("http", cfg.Web)}
+	s := &Service{slots: make(chan struct{}, 4), cfg: cfg, db: cfg.DB, known: db.NewMemo[string, *Record](cfg.DB, 1000, "image_images"), log: cfg.Log, web: store.NewWeb("http", cfg.Web)}
 	if s.file, err = store.NewFile("file", filepath.Join(cfg.Dir, "file")); err != nil {
 		return nil, err
 	}

@@ -158,7 +158,13 @@ func index(ctx context.Context, tx *db.Tx, r *Record, oldTags []string, oldProps
 
 // Find gives an image by id without asking who wants it.
 func (s *Service) Find(ctx context.Context, id string) (*Record, error) {
-	return read(ctx, s.db, id, "")
+	shared, err := s.known.Get(s.db, id, func() (*Record, error) { return read(ctx, s.db, id, "") })
+	if err != nil {
+		return nil, err
+	}
+	r := *shared
+	r.Tags, r.Locations, r.Properties = slices.Clone(r.Tags), slices.Clone(r.Locations), maps.Clone(r.Properties)
+	return &r, nil
 }
 
 // Change applies fn to an image in one transaction. fn may run more than once, must not have effects outside the record, and

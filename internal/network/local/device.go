@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"maps"
 
 	"kilonova/internal/auth"
 	"kilonova/internal/network"
@@ -11,33 +10,6 @@ import (
 // BindDevice implements network.DeviceBinder.
 func (s *Service) BindDevice(ctx context.Context, c *auth.Caller, portID, deviceID, deviceOwner, hostID string, d network.DeviceBinding) (*network.Port, error) {
 	return s.bindPort(ctx, c, portID, deviceID, deviceOwner, hostID, &d)
-}
-
-// placeDevice writes into a port which PCI device it is; nil: none any more.
-func placeDevice(p *network.Port, d *network.DeviceBinding) {
-	if !network.IsDevice(p.VNICType) {
-		return
-	}
-	profile := maps.Clone(p.Profile)
-	if profile == nil {
-		profile = map[string]any{}
-	}
-	for _, k := range []string{network.ProfileSlot, network.ProfileVendor, network.ProfilePhysical, network.ProfileMAC} {
-		delete(profile, k)
-	}
-	if d == nil && p.MAC != "" && p.Profile[network.ProfileMAC] == p.MAC {
-		p.MAC = "" // it was the card's: another one is made
-	}
-	if d != nil {
-		profile[network.ProfileSlot], profile[network.ProfileVendor], profile[network.ProfilePhysical] = d.Slot, d.Vendor, nil
-		if d.PhysicalNetwork != "" {
-			profile[network.ProfilePhysical] = d.PhysicalNetwork
-		}
-		if d.MAC != "" {
-			profile[network.ProfileMAC], p.MAC = d.MAC, d.MAC
-		}
-	}
-	p.Profile = profile
 }
 
 // bindDevice derives the kind of interface of a port that is a PCI device: it is there when compute has chosen the device, on a network that lies on a physical one. Nothing is

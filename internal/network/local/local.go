@@ -69,6 +69,7 @@ type Service struct {
 	scopes   *documents.Table[network.AddressScope]
 	rbac     *documents.Table[network.RBAC]
 	segments *segments.Book
+	known    *db.Memo[[2]string, *network.Network] // networks as projects see them, by project and id
 }
 
 var _ network.Service = (*Service)(nil)
@@ -102,6 +103,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{Book: quota.New(cfg.DB, cfg.Quotas), db: cfg.DB, cfg: cfg, log: cfg.Log}
 	s.tables()
+	s.known = db.NewMemo[[2]string, *network.Network](s.db, 1000, "network_networks", "network_subnets", "network_parts", "network_rbac")
 	s.notify = wake.New(s.db, cfg.Bus, cfg.Log)
 	return s, nil
 }

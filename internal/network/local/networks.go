@@ -28,6 +28,16 @@ func (s *Service) Networks(ctx context.Context, f Filter) ([]network.Network, er
 // Network gives one network with its subnets, as seen by a project ("": by an administrator); fault.NotFound for what that
 // project may not see.
 func (s *Service) Network(ctx context.Context, project, networkID string) (*network.Network, error) {
+	shared, err := s.known.Get(s.db, [2]string{project, networkID}, func() (*network.Network, error) { return s.network(ctx, project, networkID) })
+	if err != nil {
+		return nil, err
+	}
+	n := *shared
+	n.Tags, n.ZoneHints, n.Subnets, n.Segments = slices.Clone(n.Tags), slices.Clone(n.ZoneHints), slices.Clone(n.Subnets), slices.Clone(n.Segments)
+	return &n, nil
+}
+
+func (s *Service) network(ctx context.Context, project, networkID string) (*network.Network, error) {
 	nets, err := s.Networks(ctx, Filter{Project: project, Match: map[string][]string{"id": {networkID}}})
 	if err != nil {
 		return nil, err

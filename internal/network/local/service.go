@@ -108,7 +108,7 @@ func (s *Service) bindPort(ctx context.Context, c *auth.Caller, portID, deviceID
 				return fault.New(fault.Conflict, "Port %s is still in use.", portID).WithCode("PortInUse")
 			}
 			p.DeviceID, p.DeviceOwner, p.HostID = deviceID, deviceOwner, hostID
-			placeDevice(p, d)
+			p.PlaceDevice(d)
 			return nil
 		})
 		return err

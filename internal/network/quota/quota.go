@@ -3,7 +3,6 @@ package quota
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,12 +25,15 @@ func Resources() []string { return slices.Sorted(maps.Keys(defaultQuotas())) }
 
 // Book keeps the limits and the counters, in the tables network_quotas and network_usages.
 type Book struct {
-	db   *db.DB
-	over map[string]int64
+	db     *db.DB
+	over   map[string]int64
+	limits *db.Memo[[2]string, int64] // by project and resource
 }
 
 // New gives the book on a database; over holds limits of projects without their own, over Neutron's defaults (-1: unlimited).
-func New(d *db.DB, over map[string]int64) *Book { return &Book{db: d, over: over} }
+func New(d *db.DB, over map[string]int64) *Book {
+	return &Book{db: d, over: over, limits: db.NewMemo[[2]string, int64](d, 1000, "network_quotas")}
+}
 
 // QuotaDefaults gives the limits of projects that have none of their own.
 func (b *Book) QuotaDefaults() map[string]int64 {
@@ -153,18 +155,22 @@ func (b *Book) Use(ctx context.Context, tx *db.Tx, project, resource string, n i
 
 // QuotaOf is how many more of a resource a project may have; -1: unlimited.
 func (b *Book) QuotaOf(ctx context.Context, project, resource string) (int, error) {
-	var own sql.NullInt64
-	var used int64
-	if err := b.db.QueryRow(ctx, "SELECT (SELECT hard_limit FROM network_quotas WHERE project_id = ? AND resource = ?), COALESCE((SELECT used FROM network_usages WHERE project_id = ? AND resource = ?), 0)",
-		project, resource, project, resource).Scan(&own, &used); err != nil {
+	limit, err := b.limits.Get(b.db, [2]string{project, resource}, func() (limit int64, err error) {
+		err = b.db.QueryRow(ctx, "SELECT hard_limit FROM network_quotas WHERE project_id = ? AND resource = ?", project, resource).Scan(&limit)
+		if db.IsNoRows(err) {
+			return b.QuotaDefaults()[resource], nil
+		}
+		return limit, err
+	})
+	if err != nil {
 		return 0, fmt.Errorf("read quota: %w", err)
-	}
-	limit := b.QuotaDefaults()[resource]
-	if own.Valid {
-		limit = own.Int64
 	}
 	if limit < 0 {
 		return -1, nil
+	}
+	var used int64
+	if err := b.db.QueryRow(ctx, "SELECT used FROM network_usages WHERE project_id = ? AND resource = ?", project, resource).Scan(&used); err != nil && !db.IsNoRows(err) {
+		return 0, fmt.Errorf("read quota: %w", err)
 	}
 	return int(max(0, limit-used)), nil
 }
