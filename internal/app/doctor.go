@@ -16,6 +16,7 @@ import (
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/fake"
 	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 	"kilonova/internal/config"
 	"kilonova/internal/db"
 	"kilonova/internal/doctor"
@@ -155,7 +156,7 @@ func (h *hypervisors) open(ctx context.Context, rec *compute.Host) (virt.Driver,
 		return fake.New(fake.Config{DB: d, Host: rec.Name}), nil
 	}
 	socket := h.cfg.Compute.LibvirtSocket
-	if d := libvirt.FindDaemon(daemonConfig(h.cfg)); socket == "" && d != nil {
+	if d := daemon.Find(daemonConfig(h.cfg)); socket == "" && d != nil {
 		socket = d.Socket()
 	}
 	d, err := libvirt.New(ctx, libvirt.Config{Socket: socket, InstancesDir: filepath.Join(instancesDir(h.cfg), "guests"), VirtType: h.cfg.Compute.VirtType})

@@ -18,6 +18,7 @@ import (
 	"kilonova/internal/compute/agent"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 	"kilonova/internal/compute/virt/libvirt/host"
 	"kilonova/internal/config"
 	"kilonova/internal/network/dataplane"
@@ -30,8 +31,8 @@ func instancesDir(cfg *config.Config) string {
 	return filepath.Join(cfg.Default.StateDir, "instances")
 }
 
-func daemonConfig(cfg *config.Config) libvirt.DaemonConfig {
-	c := libvirt.DaemonConfig{Dir: filepath.Join(cfg.Default.StateDir, "libvirt"), MigrationAddress: cfg.Compute.MyIP}
+func daemonConfig(cfg *config.Config) daemon.Config {
+	c := daemon.Config{Dir: filepath.Join(cfg.Default.StateDir, "libvirt"), MigrationAddress: cfg.Compute.MyIP}
 	if cfg.Compute.MyIP != "" {
 		c.ListenTCP = net.JoinHostPort(cfg.Compute.MyIP, "16509")
 	}
@@ -75,7 +76,7 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (virt.Driver, agent.P
 	socket := a.cfg.Compute.LibvirtSocket
 	if socket == "" {
 		var err error
-		if _, socket, err = libvirt.EnsureDaemon(ctx, daemonConfig(a.cfg)); err != nil {
+		if _, socket, err = daemon.Ensure(ctx, daemonConfig(a.cfg)); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -160,14 +161,14 @@ func HostDown(ctx context.Context, cfg *config.Config, grace time.Duration, say 
 		return nil
 	}
 	var errs []error
-	if d := libvirt.FindDaemon(daemonConfig(cfg)); d != nil {
+	if d := daemon.Find(daemonConfig(cfg)); d != nil {
 		errs = append(errs, stopGuests(ctx, cfg, d.Socket(), grace, say))
 		say("stopping libvirtd")
 		errs = append(errs, d.Stop(ctx))
 	} else if s := cfg.Compute.LibvirtSocket; s != "" {
 		errs = append(errs, stopGuests(ctx, cfg, s, grace, say))
-	} else if _, err := os.Stat(libvirt.SystemSocket); err == nil {
-		errs = append(errs, stopGuests(ctx, cfg, libvirt.SystemSocket, grace, say))
+	} else if _, err := os.Stat(daemon.SystemSocket); err == nil {
+		errs = append(errs, stopGuests(ctx, cfg, daemon.SystemSocket, grace, say))
 	}
 	pc, err := planeConfig(cfg)
 	if err != nil {

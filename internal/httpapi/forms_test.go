@@ -118,7 +118,7 @@ func TestStrictService(t *testing.T) {
 		{"HEAD", "HEAD", "/traits", "", nil, 405, ""},
 		{"version", "GET", "/traits", "", []string{"OpenStack-API-Version: placement 1.39"}, 200, ""},
 		{"too high", "GET", "/traits", "", []string{"OpenStack-API-Version: placement 1.40"}, 406, `"max_version":"1.39","min_version":"1.0"`},
-		{"malformed", "GET", "/traits", "", []string{"OpenStack-API-Version: placement one"}, 400, "invalid version string: one"},
+		{"malformed", "GET", "/traits", "", []string{"OpenStack-API-Version: placement one"}, 400, "invalid version string: one. It must be two numbers with a dot between them, such as 1.39, or latest."},
 		{"any JSON", "PUT", "/any", "[1]", []string{"Content-Type: text/weird"}, 200, `[1]`},
 		{"any JSON, empty", "PUT", "/any", "", nil, 200, ""},
 		{"any JSON, broken", "PUT", "/any", "[", nil, 400, ""},

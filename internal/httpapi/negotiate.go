@@ -27,11 +27,7 @@ func (s *Service) negotiate(req *Request) error {
 		req.Version = m.Max
 		return nil
 	}
-	parse := ParseVersion
-	if m.Loose {
-		parse = parseLoose
-	}
-	v, err := parse(asked)
+	v, err := m.parse(asked)
 	if err != nil {
 		return err
 	}
@@ -40,6 +36,13 @@ func (s *Service) negotiate(req *Request) error {
 	}
 	req.Version = v
 	return nil
+}
+
+func (m *Microversions) parse(s string) (Version, error) {
+	if m.Loose {
+		return parseLoose(s, m.Max)
+	}
+	return ParseVersion(s)
 }
 
 // negotiates tells whether a request has a microversion: not below a legacy root, nor beside the entries of a service that has some

@@ -24,12 +24,13 @@ func ParseVersion(s string) (Version, error) {
 }
 
 // parseLoose reads any two whole numbers with a dot between them, as placement does: "0.5" and "01.2" are versions, if unsupported ones.
-func parseLoose(s string) (Version, error) {
+// newest is the example that the error gives.
+func parseLoose(s string, newest Version) (Version, error) {
 	a, b, ok := strings.Cut(s, ".")
 	major, e1 := strconv.Atoi(strings.TrimSpace(a))
 	minor, e2 := strconv.Atoi(strings.TrimSpace(b))
 	if !ok || e1 != nil || e2 != nil {
-		return Version{}, fault.New(fault.Invalid, "invalid version string: %s. It must be of the form 1.39, or latest.", s)
+		return Version{}, fault.New(fault.Invalid, "invalid version string: %s. It must be two numbers with a dot between them, such as %s, or latest.", s, newest)
 	}
 	return Version{major, minor}, nil
 }

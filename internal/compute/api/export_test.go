@@ -8,6 +8,18 @@ import (
 	"testing"
 )
 
+// Missing lists the keys of live entries that have no handler, sorted: they answer 501.
+func Missing(handlers map[string]Handler) []string {
+	have := withDocuments(handlers)
+	var keys []string
+	for _, k := range Keys() {
+		if have[k] == nil {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
 // BodyFor is the smallest body that the entry of a key takes at a version, for the tests outside the package.
 func BodyFor(t testing.TB, key string, minor int) string {
 	t.Helper()

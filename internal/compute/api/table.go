@@ -60,18 +60,6 @@ func Keys() []string {
 	return keys
 }
 
-// Missing lists the keys of live entries that have no handler, sorted: they answer 501.
-func Missing(handlers map[string]Handler) []string {
-	have := withDocuments(handlers)
-	var keys []string
-	for _, k := range Keys() {
-		if have[k] == nil {
-			keys = append(keys, k)
-		}
-	}
-	return keys
-}
-
 func known(handlers map[string]Handler) error {
 	keys := Keys()
 	for k, h := range handlers {

@@ -15,7 +15,6 @@ import (
 	"kilonova/internal/bus/nats"
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/agent"
-	"kilonova/internal/compute/command"
 	"kilonova/internal/compute/conductor"
 	"kilonova/internal/compute/flow"
 	"kilonova/internal/compute/reconcile"
@@ -319,19 +318,6 @@ func ask[T any](c *cloud, subject string, args any) (out T) {
 	c.must(err)
 	if len(raw) > 0 {
 		c.must(json.Unmarshal(raw, &out))
-	}
-	return out
-}
-
-func (c *cloud) mine(host string) map[string]command.MineServer {
-	c.t.Helper()
-	req := command.MineRequest{Host: host}
-	for g, p := range c.guests(host) {
-		req.Guests = append(req.Guests, virt.GuestState{ID: g, Power: p})
-	}
-	out := map[string]command.MineServer{}
-	for _, s := range ask[command.MineReply](c, command.MineSubject, req).Servers {
-		out[s.ID] = s
 	}
 	return out
 }

@@ -89,13 +89,6 @@ func New(cfg Config) (*Handler, error) {
 	return h, nil
 }
 
-// Sign is the signature of a server id that proxies send.
-func Sign(secret []byte, id string) string {
-	m := hmac.New(sha256.New, secret)
-	_, _ = m.Write([]byte(id))
-	return hex.EncodeToString(m.Sum(nil))
-}
-
 func signed(secret []byte, id, signature string) bool {
 	got, err := hex.DecodeString(signature)
 	if err != nil {

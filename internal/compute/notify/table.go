@@ -3,7 +3,6 @@ package notify
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"kilonova/internal/compute"
@@ -312,19 +311,4 @@ func Lines() []Line {
 		Line{"unlock", "", operation.Accepted, "instance.unlock", byAPI, plain, nil},
 	)
 	return t
-}
-
-// Events gives every event type that this package tells, sorted.
-func Events() []string {
-	out := []string{"instance.update", "instance.exists", "compute.exception"}
-	for _, l := range Lines() {
-		out = append(out, l.Event)
-	}
-	for _, list := range nouns() {
-		for _, l := range list {
-			out = append(out, l.event)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }

@@ -8,7 +8,7 @@ import (
 	"kilonova/internal/placement"
 )
 
-// HostState is one compute node as the scheduler sees it. A Planner only reads it; Consume gives a changed copy.
+// HostState is one compute node as the scheduler sees it. A Planner only reads it.
 type HostState struct {
 	Host, Node string
 	Provider   string // uuid of its root provider in placement
@@ -105,31 +105,4 @@ func (h *HostState) MetadataValues(key string) []string {
 		}
 	}
 	return out
-}
-
-// Consume gives the host as it will be once the server is on it: for servers of one multiple create, and for claims that the host has not
-// reported yet.
-func (h *HostState) Consume(r *Request) *HostState {
-	n := *h
-	n.VCPUsUsed += int64(r.Flavor.VCPUs)
-	n.MemoryUsedMB += r.Flavor.RAMMB
-	n.DiskUsedGB += r.DiskGB()
-	n.IOOps++
-	n.NumServers++
-	n.Servers = make(map[string]ServerOn, len(h.Servers)+1)
-	for id, s := range h.Servers {
-		n.Servers[id] = s
-	}
-	n.Servers[r.ServerID] = ServerOn{ImageProps: r.Image.Props}
-	if topology, err := TopologyOf(r); err == nil && topology != nil && h.NUMA != nil {
-		if fit, why := FitHost(h.NUMA, h.PCI, topology, r.PCI); why == "" {
-			n.NUMA = h.NUMA.take(topology, fit)
-		}
-	}
-	if len(r.PCI) > 0 {
-		if pools, why := takePCI(h.PCI, r.PCI); why == "" {
-			n.PCI = pools
-		}
-	}
-	return &n
 }

@@ -406,21 +406,3 @@ func (c *NUMACell) page(mb int64, want string) int64 {
 	}
 	return 0
 }
-
-// take gives the topology with a fit taken from it.
-func (n *NUMA) take(t *Topology, placed []Placed) *NUMA {
-	out := &NUMA{Cells: slices.Clone(n.Cells), CPURatio: n.CPURatio, RAMRatio: n.RAMRatio}
-	for i, p := range placed {
-		c := &out.Cells[p.Cell]
-		c.Pinned = append(append(slices.Clone(c.Pinned), p.Pinned...), p.Blocked...)
-		c.CPUsUsed += len(t.Cells[i].CPUs) - t.Cells[i].Pinned
-		c.MemoryUsedMB += t.Cells[i].MemoryMB
-		c.Pages = slices.Clone(c.Pages)
-		for k := range c.Pages {
-			if c.Pages[k].SizeKB == p.PageKB {
-				c.Pages[k].Used += t.Cells[i].MemoryMB * 1024 / p.PageKB
-			}
-		}
-	}
-	return out
-}

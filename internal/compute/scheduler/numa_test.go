@@ -75,11 +75,10 @@ func TestTopologyOf(t *testing.T) {
 	}
 }
 
-func drawNUMA(t *rapid.T) *scheduler.NUMA {
-	n := &scheduler.NUMA{}
+func drawCells(t *rapid.T) (cells []compute.HostCell) {
 	cpu := 0
 	for i := range rapid.IntRange(1, 3).Draw(t, "nodes") {
-		c := scheduler.NUMACell{ID: i, MemoryMB: rapid.Int64Range(256, 4096).Draw(t, "memory"), MemoryUsedMB: rapid.Int64Range(0, 256).Draw(t, "used")}
+		c := compute.HostCell{ID: i, MemoryMB: rapid.Int64Range(256, 4096).Draw(t, "memory"), MemoryUsedMB: rapid.Int64Range(0, 256).Draw(t, "used")}
 		for range rapid.IntRange(0, 3).Draw(t, "shared") {
 			c.CPUs = append(c.CPUs, cpu)
 			cpu++
@@ -92,17 +91,17 @@ func drawNUMA(t *rapid.T) *scheduler.NUMA {
 			}
 			cpu += 2
 		}
-		c.Pages = []scheduler.Pages{{SizeKB: 4, Total: c.MemoryMB * 256}, {SizeKB: 2048, Total: rapid.Int64Range(0, 1024).Draw(t, "pages"), Reserved: 1}}
-		n.Cells = append(n.Cells, c)
+		c.Pages = []compute.HostPages{{SizeKB: 4, Total: c.MemoryMB * 256}, {SizeKB: 2048, Total: rapid.Int64Range(0, 1024).Draw(t, "pages"), Reserved: 1}}
+		cells = append(cells, c)
 	}
-	return n
+	return cells
 }
 
 // A fit keeps every promise: nodes are different, pinned CPUs are free and of the node, thread policies hold, memory and pages suffice; and
-// what Consume takes is not given twice.
+// what a claim takes is not given twice.
 func TestFitKeepsItsPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := &scheduler.HostState{Host: "h", NUMA: drawNUMA(t)}
+		cells := drawCells(t)
 		nodes := rapid.IntRange(1, 2).Draw(t, "guest nodes")
 		specs := []string{"hw:numa_nodes", []string{"", "1", "2"}[nodes]}
 		if rapid.Bool().Draw(t, "pinned") {
@@ -118,7 +117,12 @@ func TestFitKeepsItsPromises(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			placed, why := h.NUMA.Fit(topology)
+			before := slices.Clone(cells)
+			for k := range before {
+				before[k].Pinned = slices.Clone(cells[k].Pinned) // Use sorts in place
+			}
+			host := scheduler.Cells(before)
+			placed, why := host.Fit(topology)
 			if (why == "") != (placed != nil) {
 				t.Fatalf("fit %v with reason %q", placed, why)
 			}
@@ -127,7 +131,7 @@ func TestFitKeepsItsPromises(t *testing.T) {
 			}
 			seen := map[int]bool{}
 			for k, p := range placed {
-				cell := h.NUMA.Cells[p.Cell]
+				cell := host.Cells[p.Cell]
 				if seen[p.Cell] {
 					t.Fatal("two guest nodes on one host node")
 				}
@@ -143,12 +147,15 @@ func TestFitKeepsItsPromises(t *testing.T) {
 					t.Fatalf("large pages of %d kB", p.PageKB)
 				}
 			}
-			before := h
-			h = h.Consume(r)
+			claim, why, err := scheduler.Take(r, cells, nil, 1, 1)
+			if err != nil || why != "" || len(claim.Cells) != len(placed) {
+				t.Fatalf("it fits, but what is taken is %+v: %q %v", claim, why, err)
+			}
+			compute.Use(cells, nil, map[string][]compute.Claim{r.ServerID: {*claim}})
 			for k, p := range placed {
 				for _, cpu := range p.Pinned {
-					if !slices.Contains(h.NUMA.Cells[p.Cell].Pinned, cpu) || slices.Contains(before.NUMA.Cells[p.Cell].Pinned, cpu) {
-						t.Fatalf("CPU %d of guest node %d: taken %v, before %v", cpu, k, h.NUMA.Cells[p.Cell].Pinned, before.NUMA.Cells[p.Cell].Pinned)
+					if !slices.Contains(cells[p.Cell].Pinned, cpu) || slices.Contains(host.Cells[p.Cell].Pinned, cpu) {
+						t.Fatalf("CPU %d of guest node %d: taken %v, before %v", cpu, k, cells[p.Cell].Pinned, host.Cells[p.Cell].Pinned)
 					}
 				}
 			}

@@ -75,20 +75,6 @@ func FitPCI(pools []PCIPool, want []PCIRequest, nodes []int) string {
 	return why
 }
 
-func takePCI(pools []PCIPool, want []PCIRequest) ([]PCIPool, string) {
-	chosen, why := choose(pools, want, where{})
-	if why != "" {
-		return nil, why
-	}
-	left := slices.Clone(pools)
-	for _, units := range chosen {
-		for _, k := range units {
-			left[k].Count--
-		}
-	}
-	return left, ""
-}
-
 // where is where a server's NUMA nodes lie on a host; the zero value: nowhere in particular.
 type where struct {
 	nodes   []int

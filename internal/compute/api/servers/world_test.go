@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -395,5 +394,3 @@ func list(m map[string]any, key, field string) string {
 	}
 	return strings.Join(out, " ")
 }
-
-func query(k, v string) string { return "?" + url.Values{k: {v}}.Encode() }

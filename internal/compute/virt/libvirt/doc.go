@@ -16,5 +16,5 @@
 // Definitions are built anew from the spec whenever a guest starts. Nothing here opens an image before its header was looked at, and the format
 // of every file is named, never probed.
 //
-// Guests and daemons survive the process that uses this package. Daemon starts a libvirtd on machines whose init system has none.
+// Guests and daemons survive the process that uses this package. Package daemon starts a libvirtd on machines whose init system has none.
 package libvirt

@@ -15,6 +15,7 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 	"kilonova/internal/compute/virt/libvirt/definition"
 	"kilonova/internal/compute/virt/libvirt/disk"
 	"kilonova/internal/compute/virt/libvirt/handover"
@@ -25,7 +26,7 @@ import (
 
 // Config of a driver.
 type Config struct {
-	Socket       string // libvirtd's unix socket; default SystemSocket
+	Socket       string // libvirtd's unix socket; default daemon.SystemSocket
 	InstancesDir string // where guests' files are; must be absolute
 	Host         string // the host's name in the cloud, which no other has; "" its host name
 	// VirtType is qemu, kvm or "" for kvm where it works, else qemu.
@@ -104,7 +105,7 @@ var (
 // New connects to libvirtd and looks at what the host can do. It fails when the daemon does not answer.
 func New(ctx context.Context, c Config) (*Driver, error) {
 	if c.Socket == "" {
-		c.Socket = SystemSocket
+		c.Socket = daemon.SystemSocket
 	}
 	if !filepath.IsAbs(c.InstancesDir) {
 		return nil, fault.New(fault.Invalid, "The instances directory %q must be an absolute path.", c.InstancesDir)

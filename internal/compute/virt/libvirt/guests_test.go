@@ -19,6 +19,7 @@ import (
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/compute/virt/virttest"
 	"kilonova/internal/fault"
@@ -74,7 +75,7 @@ func until(t *testing.T, c net.Conn, want string) {
 func TestRichGuest(t *testing.T) {
 	booting(t)
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	x := h.harness(t)
 	d, c := h.open(t), h.client(t)
 	s := x.Spec(t)
@@ -157,7 +158,7 @@ func TestRichGuest(t *testing.T) {
 func TestDaemonDies(t *testing.T) {
 	booting(t)
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	x := h.harness(t)
 	d := h.open(t)
 	s := x.Spec(t)
@@ -194,10 +195,10 @@ func TestDaemonDies(t *testing.T) {
 	if _, err := d.Guest(t.Context(), s.ID); !errors.Is(err, fault.Unavailable) {
 		t.Errorf("without a daemon: %v", err)
 	}
-	if libvirt.FindDaemon(libvirt.DaemonConfig{Dir: filepath.Join(h.dir, "libvirt")}) == nil {
+	if daemon.Find(daemon.Config{Dir: filepath.Join(h.dir, "libvirt")}) == nil {
 		t.Error("the daemon's log keeper should be found")
 	}
-	again, err := libvirt.StartDaemon(t.Context(), libvirt.DaemonConfig{Dir: filepath.Join(h.dir, "libvirt")})
+	again, err := daemon.Start(t.Context(), daemon.Config{Dir: filepath.Join(h.dir, "libvirt")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +215,7 @@ func TestDaemonDies(t *testing.T) {
 	if err := again.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = libvirt.StartDaemon(t.Context(), libvirt.DaemonConfig{Dir: filepath.Join(h.dir, "libvirt")}); err != nil {
+	if _, err = daemon.Start(t.Context(), daemon.Config{Dir: filepath.Join(h.dir, "libvirt")}); err != nil {
 		t.Fatal(err)
 	}
 	if got := shell(t, h.client(t), s.ID, "cat /run/memory; echo still-here > /dev/console"); got != "not rebooted" {
@@ -233,7 +234,7 @@ func TestVolumes(t *testing.T) {
 	if err != nil {
 		t.Skip("qemu-nbd is not installed")
 	}
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	x := h.harness(t)
 	d, c := h.open(t), h.client(t)
 
@@ -330,7 +331,7 @@ func mustUUID(t *testing.T, s string) (u rpc.UUID) {
 // TestForeignDomains: domains that somebody else made are neither listed nor touched.
 func TestForeignDomains(t *testing.T) {
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	d, c := h.open(t), h.client(t)
 	n := id.UUID()
 	dom, err := c.Define(t.Context(), `<domain type='qemu'><name>theirs</name><uuid>`+n+`</uuid><memory unit='MiB'>16</memory><os><type arch='x86_64' machine='pc'>hvm</type></os></domain>`, 0)
@@ -365,7 +366,7 @@ func bare(t *testing.T, d *libvirt.Driver, x virttest.Harness, edit func(*virt.S
 
 func TestQuiesceNeedsAnAgent(t *testing.T) {
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	x, d := h.harness(t), h.open(t)
 	s := bare(t, d, x, func(s *virt.Spec) { s.ImageProps = map[string]string{"hw_qemu_guest_agent": "no"} })
 	f, err := d.Snapshot(t.Context(), s.ID, virt.SnapshotOptions{Format: "raw", Dir: t.TempDir(), Quiesce: true})
@@ -395,7 +396,7 @@ func TestQuiesceNeedsAnAgent(t *testing.T) {
 
 func TestConsolePortsMove(t *testing.T) {
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	x, d := h.harness(t), h.open(t)
 	s := bare(t, d, x, func(*virt.Spec) {})
 	where := func() *virt.ConsoleEndpoint {
@@ -443,7 +444,7 @@ func TestConsolePortsMove(t *testing.T) {
 // What the agent chose for a guest is in its definition, and libvirt pins the threads that run.
 func TestDedicatedCPUs(t *testing.T) {
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	h.cfg.DedicatedCPUs = []int{0, 1}
 	x, d, c := h.harness(t), h.open(t), h.client(t)
 	info, err := d.Info(t.Context())
@@ -477,7 +478,7 @@ func TestDedicatedCPUs(t *testing.T) {
 
 func TestImagesThatMustNotBeOpened(t *testing.T) {
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	x, d := h.harness(t), h.open(t)
 	secret := filepath.Join(h.dir, "secret")
 	if err := os.WriteFile(secret, make([]byte, 1<<20), 0o600); err != nil {

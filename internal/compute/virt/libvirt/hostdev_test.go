@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"kilonova/internal/compute"
-	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/network"
 )
@@ -13,7 +13,7 @@ import (
 // TestDevicePortsAreDefined: libvirt takes the definition of a guest with PCI devices and with ports that are such, keeps all of it, and lets go of a port again.
 func TestDevicePortsAreDefined(t *testing.T) {
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	d, c := h.open(t), h.client(t)
 	s := spec(h.image(t))
 	const direct, whole = "11111111-0000-4000-8000-000000000001", "11111111-0000-4000-8000-000000000003"

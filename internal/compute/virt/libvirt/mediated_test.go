@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"kilonova/internal/compute"
-	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/fault"
 )
@@ -16,7 +16,7 @@ import (
 // TestPartsOfDevices: a guest with parts of a device has them made before it is defined, libvirt keeps them in its definition, and they go with it.
 func TestPartsOfDevices(t *testing.T) {
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	h.cfg.Sys = t.TempDir()
 	h.cfg.Mediated = []compute.MediatedType{{Name: "nvidia-35", Class: compute.ClassVGPU}}
 	const first, second = "4b20d080-1b54-4048-85b3-a6a62d165c01", "4b20d080-1b54-4048-85b3-a6a62d165c02"

@@ -11,6 +11,7 @@ import (
 
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/compute/virt/virttest"
 	"kilonova/internal/fault"
@@ -27,7 +28,7 @@ func slow(t *testing.T) {
 func twoHosts(t *testing.T) (*host, *host) {
 	var hosts [2]*host
 	for i, name := range []string{"one", "two"} {
-		h := startHost(t, libvirt.DaemonConfig{Hostname: "kn-" + name, OwnCgroups: true})
+		h := startHost(t, daemon.Config{Hostname: "kn-" + name, OwnCgroups: true})
 		h.cfg.MigrationURI = "qemu+unix:///system?socket=" + h.Socket()
 		h.cfg.MigrationAddress = "127.0.0.1"
 		hosts[i] = h

@@ -17,6 +17,7 @@ import (
 
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 	"kilonova/internal/compute/virt/libvirt/rpc"
 	"kilonova/internal/compute/virt/virttest"
 	"kilonova/internal/fault"
@@ -29,7 +30,7 @@ const patience = 4 * time.Minute
 
 // host is one libvirtd of a test's own with what a driver needs.
 type host struct {
-	*libvirt.Daemon
+	*daemon.Daemon
 	dir string
 	cfg libvirt.Config
 }
@@ -88,7 +89,7 @@ func shared(name string) string {
 }
 
 // startHost starts a daemon that ends with the test.
-func startHost(t *testing.T, c libvirt.DaemonConfig) *host {
+func startHost(t *testing.T, c daemon.Config) *host {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("starting libvirtd needs root")
@@ -109,7 +110,7 @@ func startHost(t *testing.T, c libvirt.DaemonConfig) *host {
 	copyXML(known, asked)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	d, err := libvirt.StartDaemon(ctx, c)
+	d, err := daemon.Start(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +318,7 @@ func bridge(t *testing.T) string {
 }
 
 // programs are what a daemon and its guests need.
-func programs() []string { return libvirt.DaemonPrograms() }
+func programs() []string { return daemon.Programs() }
 
 // booting skips tests that wait for guests to boot, unless they are asked for.
 func booting(t *testing.T) {
@@ -330,12 +331,12 @@ func booting(t *testing.T) {
 func TestSuite(t *testing.T) {
 	booting(t)
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	virttest.Run(t, h.harness)
 }
 
 func TestSuiteUnbooted(t *testing.T) {
 	t.Parallel()
-	h := startHost(t, libvirt.DaemonConfig{})
+	h := startHost(t, daemon.Config{})
 	virttest.RunUnbooted(t, h.harness)
 }

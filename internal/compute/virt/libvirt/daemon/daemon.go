@@ -1,4 +1,6 @@
-package libvirt
+// Package daemon starts and finds a libvirtd and a virtlogd of the agent's own, for machines whose init system does not run them. Guests and daemons outlive the process
+// that started them.
+package daemon
 
 import (
 	"context"
@@ -23,8 +25,8 @@ import (
 	"kilonova/internal/id"
 )
 
-// DaemonConfig describes a libvirt of the agent's own.
-type DaemonConfig struct {
+// Config describes a libvirt of the agent's own.
+type Config struct {
 	// Dir holds everything: configuration, sockets, logs, the definitions of guests. It must outlive restarts, and its path must be short enough
 	// for a socket's name (some 80 characters).
 	Dir string
@@ -40,22 +42,22 @@ type DaemonConfig struct {
 }
 
 // Daemon is libvirtd and virtlogd started by hand, for machines whose init system does not run them. They live in a mount namespace in which
-// libvirt's directories are those below Dir. Guests and daemons outlive the process that started them: a later StartDaemon on the same Dir
+// libvirt's directories are those below Dir. Guests and daemons outlive the process that started them: a later Start on the same Dir
 // finds them again.
 type Daemon struct {
-	c DaemonConfig
+	c Config
 }
 
 // SystemSocket is where a libvirtd that the system runs listens.
 const SystemSocket = "/run/libvirt/libvirt-sock"
 
-// EnsureDaemon gives the socket of a libvirtd that answers: the system's when it runs, otherwise one started under c.Dir. The Daemon is nil for
+// Ensure gives the socket of a libvirtd that answers: the system's when it runs, otherwise one started under c.Dir. The Daemon is nil for
 // the system's.
-func EnsureDaemon(ctx context.Context, c DaemonConfig) (*Daemon, string, error) {
+func Ensure(ctx context.Context, c Config) (*Daemon, string, error) {
 	if answers(ctx, SystemSocket) {
 		return nil, SystemSocket, nil
 	}
-	d, err := StartDaemon(ctx, c)
+	d, err := Start(ctx, c)
 	if err != nil {
 		return nil, "", err
 	}
@@ -77,8 +79,8 @@ func answers(ctx context.Context, socket string) bool {
 	return true
 }
 
-// FindDaemon gives the daemon that runs under c.Dir, nil when none does.
-func FindDaemon(c DaemonConfig) *Daemon {
+// Find gives the daemon that runs under c.Dir, nil when none does.
+func Find(c Config) *Daemon {
 	d := &Daemon{c: c}
 	if c.Log == nil {
 		d.c.Log = slog.Default()
@@ -89,20 +91,20 @@ func FindDaemon(c DaemonConfig) *Daemon {
 	return d
 }
 
-// DaemonPrograms are what StartDaemon runs.
-func DaemonPrograms() []string {
+// Programs are what Start runs.
+func Programs() []string {
 	return []string{"libvirtd", "virtlogd", "unshare", "mount", "qemu-system-x86_64", "qemu-img"}
 }
 
-// StartDaemon starts what does not run yet and returns when the daemon answers. It needs root.
-func StartDaemon(ctx context.Context, c DaemonConfig) (*Daemon, error) {
+// Start starts what does not run yet and returns when the daemon answers. It needs root.
+func Start(ctx context.Context, c Config) (*Daemon, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
 	if os.Geteuid() != 0 {
 		return nil, fault.New(fault.Forbidden, "Starting libvirtd needs root.")
 	}
-	for _, p := range DaemonPrograms() {
+	for _, p := range Programs() {
 		if _, err := disk.FindProgram(p); err != nil {
 			return nil, fault.Wrap(err, fault.Unavailable, "The program %s is not installed.", p).
 				WithHint("Install the packages libvirt-daemon-system, qemu-system-x86 and qemu-utils.")
@@ -331,7 +333,7 @@ func (d *Daemon) Stop(ctx context.Context) error {
 func (d *Daemon) removeCgroups(ctx context.Context) {
 	for try := 0; try < 20 && ctx.Err() == nil; try++ {
 		dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + d.cgroup())
-		if one := "/sys/fs/cgroup/" + d.cgroup(); exists(one) { // a single hierarchy
+		if one := "/sys/fs/cgroup/" + d.cgroup(); there(one) { // a single hierarchy
 			dirs = append(dirs, one)
 		}
 		if len(dirs) == 0 {
@@ -351,6 +353,11 @@ func (d *Daemon) removeCgroups(ctx context.Context) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+func there(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // guestsRun tells whether a QEMU that this daemon started is alive.

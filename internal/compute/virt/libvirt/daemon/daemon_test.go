@@ -1,4 +1,4 @@
-package libvirt_test
+package daemon_test
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"kilonova/internal/compute/virt/libvirt"
+	"kilonova/internal/compute/virt/libvirt/daemon"
 )
 
 // A daemon that has died but for which nobody has waited still has its name under /proc: it must not be taken for one that runs.
@@ -55,21 +55,21 @@ func TestDeadDaemonDoesNotRun(t *testing.T) {
 	}
 	until := func(text string) {
 		t.Helper()
-		for end := time.Now().Add(patience); !bytes.Contains(stat(), []byte(text)); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(time.Minute); !bytes.Contains(stat(), []byte(text)); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("the process is %s, not %q", stat(), text)
 			}
 		}
 	}
 	until("(libvirtd) ")
-	if d := libvirt.FindDaemon(libvirt.DaemonConfig{Dir: dir}); d == nil || d.PID() != cmd.Process.Pid {
+	if d := daemon.Find(daemon.Config{Dir: dir}); d == nil || d.PID() != cmd.Process.Pid {
 		t.Errorf("a running daemon is not found: %v", d)
 	}
 	if err := in.Close(); err != nil {
 		t.Fatal(err)
 	}
 	until("(libvirtd) Z")
-	if d := libvirt.FindDaemon(libvirt.DaemonConfig{Dir: dir}); d != nil {
+	if d := daemon.Find(daemon.Config{Dir: dir}); d != nil {
 		t.Errorf("a dead daemon is found: %d", d.PID())
 	}
 	if err := cmd.Wait(); err != nil {
