@@ -39,20 +39,3 @@ func (c *Change) deviceKind(networkID, vnicType string, profile map[string]any) 
 	}
 	return network.VIFHardware, nil
 }
-
-// device completes the interface of a port that is no ordinary one.
-func (a *around) device(v *network.VIF, p *network.Port) {
-	v.VNICType, v.NUMAPolicy, v.Type = p.VNICType, p.NUMAPolicy, p.VIFType
-	v.Trusted = p.Trusted()
-	if network.IsDevice(p.VNICType) {
-		v.Bridge, v.Tap = "", ""
-	}
-	n := a.networks[p.NetworkID]
-	if n == nil {
-		return
-	}
-	v.PhysicalNetwork = n.ProviderPhysical
-	if n.ProviderType == "vlan" && n.SegmentationID != nil {
-		v.VLAN = *n.SegmentationID
-	}
-}

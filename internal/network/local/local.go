@@ -1,5 +1,5 @@
 // Package local is the built-in network service over SQL: networks, subnets, ports and their addresses, security groups,
-// routers, floating IPs, quotas, and the desired data plane of each host.
+// routers, floating IPs and quotas. Package wiring reads from its tables what hosts should have.
 //
 // What it promises: an address belongs to at most one port of a network and a MAC to at most one port of a network, by unique
 // constraints of the database; taking an address reads one row per pool, whatever the number of ports; quota is counted in
@@ -27,6 +27,7 @@ import (
 	"kilonova/internal/network/secgroup"
 	"kilonova/internal/network/segments"
 	"kilonova/internal/network/wake"
+	"kilonova/internal/network/wiring"
 )
 
 //go:embed migrations/*.sql
@@ -69,6 +70,7 @@ type Service struct {
 	scopes   *documents.Table[network.AddressScope]
 	rbac     *documents.Table[network.RBAC]
 	segments *segments.Book
+	wiring   wiring.Reader
 	known    *db.Memo[[2]string, *network.Network] // networks as projects see them, by project and id
 }
 
@@ -103,6 +105,8 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{Book: quota.New(cfg.DB, cfg.Quotas), db: cfg.DB, cfg: cfg, log: cfg.Log}
 	s.tables()
+	s.wiring = wiring.Reader{DB: s.db, Networks: s.networks, Subnets: s.subnets, Ports: s.ports, Groups: s.groups, Rules: s.rules, Routers: s.routers, Floating: s.floating,
+		Segments: s.segments, DNSDomain: cfg.DNSDomain}
 	s.known = db.NewMemo[[2]string, *network.Network](s.db, 1000, "network_networks", "network_subnets", "network_parts", "network_rbac")
 	s.notify = wake.New(s.db, cfg.Bus, cfg.Log)
 	return s, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
@@ -248,4 +249,15 @@ func (c *Change) dropRBAC(objectID string) error {
 		return fmt.Errorf("remove rbac entries: %w", err)
 	}
 	return nil
+}
+
+// FQDN is a name in the name service of a network with a domain, "" for the service's own.
+func (s *Service) FQDN(hostname, domain string) string {
+	if domain == "" {
+		domain = s.cfg.DNSDomain
+	}
+	if hostname == "" {
+		return ""
+	}
+	return hostname + "." + strings.TrimSuffix(domain, ".") + "."
 }

@@ -285,3 +285,16 @@ func (s *Service) ByFixedIP(ctx context.Context, networkID, address string) (*ne
 	}
 	return &ps[0], nil
 }
+
+// Host implements network.Service.
+func (s *Service) Host(ctx context.Context, host string) (*network.HostState, error) {
+	if err := s.heard(ctx, host); err != nil {
+		return nil, err
+	}
+	return s.wiring.Host(ctx, host)
+}
+
+// VIFs implements network.Service. Ports that are gone are left out.
+func (s *Service) VIFs(ctx context.Context, portIDs ...string) ([]network.VIF, error) {
+	return s.wiring.VIFs(ctx, portIDs...)
+}

@@ -1,4 +1,4 @@
-package local
+package wiring
 
 import (
 	"context"
@@ -14,20 +14,18 @@ import (
 	"kilonova/internal/network/documents"
 	"kilonova/internal/network/ipam"
 	"kilonova/internal/network/joints"
+	"kilonova/internal/network/segments"
 	"kilonova/internal/network/wake"
 )
 
-// Host implements network.Service: about ten queries, whatever the number of ports.
-func (s *Service) Host(ctx context.Context, host string) (*network.HostState, error) {
-	if err := s.heard(ctx, host); err != nil {
-		return nil, err
-	}
-	ports, err := s.ports.List(ctx, s.db, "host = ?", host)
+// Host gives the desired data plane of a host, with about ten queries, whatever the number of ports.
+func (r *Reader) Host(ctx context.Context, host string) (*network.HostState, error) {
+	ports, err := r.Ports.List(ctx, r.DB, "host = ?", host)
 	if err != nil {
 		return nil, err
 	}
 	// Ports of guests that are on their way here have an inactive binding to the host.
-	coming, err := s.ports.List(ctx, s.db, "id IN (SELECT port_id FROM network_bindings WHERE host = ?) AND host <> ?", host, host)
+	coming, err := r.Ports.List(ctx, r.DB, "id IN (SELECT port_id FROM network_bindings WHERE host = ?) AND host <> ?", host, host)
 	if err != nil {
 		return nil, err
 	}
@@ -36,11 +34,11 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 		return p.DeviceID == "" || p.VNICType != "normal" || strings.HasPrefix(p.DeviceOwner, "network:")
 	})
 	slices.SortFunc(ports, func(a, b network.Port) int { return strings.Compare(a.ID, b.ID) })
-	a, err := s.around(ctx, ports)
+	a, err := r.around(ctx, ports)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.switchedOff(ctx, a); err != nil {
+	if err := r.switchedOff(ctx, a); err != nil {
 		return nil, err
 	}
 	st := &network.HostState{Host: host}
@@ -51,10 +49,10 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 		st.Ports = append(st.Ports, p)
 		wake.Mark(&groups, ports[i].SecurityGroups...)
 	}
-	if st.Networks, err = s.hostNetworks(ctx, host, a); err != nil {
+	if st.Networks, err = r.hostNetworks(ctx, host, a); err != nil {
 		return nil, err
 	}
-	if st.Groups, err = s.hostGroups(ctx, slices.Sorted(maps.Keys(groups))); err != nil {
+	if st.Groups, err = r.hostGroups(ctx, slices.Sorted(maps.Keys(groups))); err != nil {
 		return nil, err
 	}
 	doc, err := json.Marshal(st)
@@ -67,7 +65,7 @@ func (s *Service) Host(ctx context.Context, host string) (*network.HostState, er
 }
 
 // switchedOff leaves out the floating IPs whose router is administratively down.
-func (s *Service) switchedOff(ctx context.Context, a *around) error {
+func (r *Reader) switchedOff(ctx context.Context, a *around) error {
 	ids := map[string]bool{}
 	for _, list := range a.floating {
 		for _, f := range list {
@@ -77,7 +75,7 @@ func (s *Service) switchedOff(ctx context.Context, a *around) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	routers, err := s.routers.In(ctx, s.db, "id", slices.Sorted(maps.Keys(ids)))
+	routers, err := r.Routers.In(ctx, r.DB, "id", slices.Sorted(maps.Keys(ids)))
 	if err != nil {
 		return err
 	}
@@ -103,9 +101,9 @@ func (a *around) hostPort(p *network.Port) network.HostPort {
 	return h
 }
 
-func (s *Service) hostNetworks(ctx context.Context, host string, a *around) ([]network.HostNetwork, error) {
+func (r *Reader) hostNetworks(ctx context.Context, host string, a *around) ([]network.HostNetwork, error) {
 	ids := slices.Sorted(maps.Keys(a.networks))
-	members, err := s.ports.In(ctx, s.db, "network_id", ids)
+	members, err := r.Ports.In(ctx, r.DB, "network_id", ids)
 	if err != nil {
 		return nil, err
 	}
@@ -116,37 +114,37 @@ func (s *Service) hostNetworks(ctx context.Context, host string, a *around) ([]n
 			leases[p.NetworkID] = append(leases[p.NetworkID], a.leases(p)...)
 		}
 	}
-	joined, err := joints.FindRouters(ctx, s.db, s.routers, s.ports, members)
+	joined, err := joints.FindRouters(ctx, r.DB, r.Routers, r.Ports, members)
 	if err != nil {
 		return nil, err
 	}
-	ends, err := joints.FindTunnels(ctx, s.db, host, a.networks, members)
+	ends, err := joints.FindTunnels(ctx, r.DB, host, a.networks, members)
 	if err != nil {
 		return nil, err
 	}
 	if ends != nil {
 		// A guest here reaches the other networks of its router through this host, also where none of their ports is on it.
-		if ids, members, err = s.addPeers(ctx, a, joined, members); err != nil {
+		if ids, members, err = r.addPeers(ctx, a, joined, members); err != nil {
 			return nil, err
 		}
-		if ends, err = joints.FindTunnels(ctx, s.db, host, a.networks, members); err != nil {
+		if ends, err = joints.FindTunnels(ctx, r.DB, host, a.networks, members); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.segments.Localize(ctx, s.db, host, a.networks); err != nil {
+	if err := r.Segments.Localize(ctx, r.DB, host, a.networks); err != nil {
 		return nil, err
 	}
 	var out []network.HostNetwork
 	for _, nid := range ids {
 		n := a.networks[nid]
 		h := network.HostNetwork{ID: nid, Bridge: n.Bridge, MTU: n.MTU, Domain: strings.TrimSuffix(n.DNSDomain, "."), Subnets: n.Subnets,
-			Leases: leases[nid], Peers: joined.Peers[nid], Routes: joined.Routes[nid], Gateway: n.ProviderType != TypeFlat && n.ProviderType != TypeVLAN, Physical: n.ProviderPhysical}
-		if n.ProviderType == TypeVLAN && n.SegmentationID != nil {
+			Leases: leases[nid], Peers: joined.Peers[nid], Routes: joined.Routes[nid], Gateway: n.ProviderType != segments.TypeFlat && n.ProviderType != segments.TypeVLAN, Physical: n.ProviderPhysical}
+		if n.ProviderType == segments.TypeVLAN && n.SegmentationID != nil {
 			h.VLAN = *n.SegmentationID
 		}
 		ends.Join(n, &h)
 		if h.Domain == "" {
-			h.Domain = s.cfg.DNSDomain
+			h.Domain = r.DNSDomain
 		}
 		if masked, routed := joined.SNAT[nid]; h.Gateway && (masked || !routed) {
 			h.NAT = true
@@ -175,13 +173,13 @@ func (a *around) leases(p *network.Port) []network.Lease {
 	return out
 }
 
-func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostGroup, error) {
-	rules, err := s.rules.In(ctx, s.db, "group_id", ids)
+func (r *Reader) hostGroups(ctx context.Context, ids []string) ([]network.HostGroup, error) {
+	rules, err := r.Rules.In(ctx, r.DB, "group_id", ids)
 	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(rules, func(a, b network.Rule) int { return strings.Compare(a.ID, b.ID) })
-	own, err := s.groups.In(ctx, s.db, "id", ids)
+	own, err := r.Groups.In(ctx, r.DB, "id", ids)
 	if err != nil {
 		return nil, err
 	}
@@ -194,17 +192,17 @@ func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostG
 	}
 	remote := map[string]bool{}
 	for i := range rules {
-		r := &rules[i]
-		all[r.GroupID].Rules = append(all[r.GroupID].Rules, r.GroupRule)
-		if r.RemoteGroup != "" {
-			wake.Mark(&remote, r.RemoteGroup)
-			if all[r.RemoteGroup] == nil {
-				all[r.RemoteGroup] = &network.HostGroup{ID: r.RemoteGroup}
+		rule := &rules[i]
+		all[rule.GroupID].Rules = append(all[rule.GroupID].Rules, rule.GroupRule)
+		if rule.RemoteGroup != "" {
+			wake.Mark(&remote, rule.RemoteGroup)
+			if all[rule.RemoteGroup] == nil {
+				all[rule.RemoteGroup] = &network.HostGroup{ID: rule.RemoteGroup}
 			}
 		}
 	}
 	type member struct{ group, addr string }
-	members, err := documents.Collect(ctx, s.db, `SELECT g.group_id, a.addr FROM network_port_groups g JOIN network_addresses a ON a.port_id = g.port_id
+	members, err := documents.Collect(ctx, r.DB, `SELECT g.group_id, a.addr FROM network_port_groups g JOIN network_addresses a ON a.port_id = g.port_id
  WHERE g.group_id IN (%) ORDER BY a.addr`, slices.Sorted(maps.Keys(remote)), func(scan func(...any) error) (m member, err error) { return m, scan(&m.group, &m.addr) })
 	if err != nil {
 		return nil, err
@@ -223,13 +221,43 @@ func (s *Service) hostGroups(ctx context.Context, ids []string) ([]network.HostG
 	return out, nil
 }
 
-// FQDN is a name in the name service of a network with a domain, "" for the service's own.
-func (s *Service) FQDN(hostname, domain string) string {
-	if domain == "" {
-		domain = s.cfg.DNSDomain
+// addPeers adds the networks that routers join to those of a host and that tunnels carry here. It gives the ids and the ports of all.
+func (r *Reader) addPeers(ctx context.Context, a *around, joined *joints.Routers, members []network.Port) (ids []string, all []network.Port, err error) {
+	var more []string
+	for nid := range a.networks {
+		ids = append(ids, nid)
+		for _, peer := range joined.Peers[nid] {
+			if a.networks[peer] == nil && !slices.Contains(more, peer) {
+				more = append(more, peer)
+			}
+		}
 	}
-	if hostname == "" {
-		return ""
+	slices.Sort(ids)
+	if len(more) == 0 {
+		return ids, members, nil
 	}
-	return hostname + "." + strings.TrimSuffix(domain, ".") + "."
+	found, err := r.Networks.In(ctx, r.DB, "id", more)
+	if err != nil {
+		return nil, nil, err
+	}
+	more = more[:0]
+	for i := range found {
+		if n := &found[i]; n.ProviderType == segments.TypeVXLAN && n.SegmentationID != nil {
+			n.Bridge = network.BridgeName(n.ID)
+			a.networks[n.ID] = n
+			more = append(more, n.ID)
+		}
+	}
+	subs, err := r.Subnets.In(ctx, r.DB, "network_id", more)
+	if err != nil {
+		return nil, nil, err
+	}
+	slices.SortFunc(subs, func(x, y network.Subnet) int { return x.Created.Compare(y.Created) })
+	for i := range subs {
+		a.networks[subs[i].NetworkID].Subnets = append(a.networks[subs[i].NetworkID].Subnets, subs[i])
+	}
+	theirs, err := r.Ports.In(ctx, r.DB, "network_id", more)
+	ids = append(ids, more...)
+	slices.Sort(ids)
+	return ids, append(members, theirs...), err
 }

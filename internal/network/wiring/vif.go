@@ -1,4 +1,4 @@
-package local
+package wiring
 
 import (
 	"context"
@@ -6,60 +6,16 @@ import (
 
 	"kilonova/internal/network"
 	"kilonova/internal/network/ipam"
+	"kilonova/internal/network/segments"
 )
 
-// around is what ports refer to, read with one query per kind.
-type around struct {
-	networks map[string]*network.Network
-	subnets  map[string]*network.Subnet
-	floating map[string][]network.FloatingIP // by port
-}
-
-func (s *Service) around(ctx context.Context, ports []network.Port) (*around, error) {
-	var nets, ids []string
-	for i := range ports {
-		ids = append(ids, ports[i].ID)
-		if !slices.Contains(nets, ports[i].NetworkID) {
-			nets = append(nets, ports[i].NetworkID)
-		}
-	}
-	a := &around{networks: map[string]*network.Network{}, subnets: map[string]*network.Subnet{}, floating: map[string][]network.FloatingIP{}}
-	ns, err := s.networks.In(ctx, s.db, "id", nets)
-	if err != nil {
-		return nil, err
-	}
-	for i := range ns {
-		ns[i].Bridge = network.BridgeName(ns[i].ID)
-		a.networks[ns[i].ID] = &ns[i]
-	}
-	subs, err := s.subnets.In(ctx, s.db, "network_id", nets)
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(subs, func(x, y network.Subnet) int { return x.Created.Compare(y.Created) })
-	for i := range subs {
-		a.subnets[subs[i].ID] = &subs[i]
-		if n := a.networks[subs[i].NetworkID]; n != nil {
-			n.Subnets = append(n.Subnets, subs[i])
-		}
-	}
-	fs, err := s.floating.In(ctx, s.db, "port_id", ids)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range fs {
-		a.floating[f.PortID] = append(a.floating[f.PortID], f)
-	}
-	return a, nil
-}
-
-// VIFs implements network.Service. Ports that are gone are left out.
-func (s *Service) VIFs(ctx context.Context, portIDs ...string) ([]network.VIF, error) {
-	ports, err := s.ports.In(ctx, s.db, "id", portIDs)
+// VIFs gives the interfaces of guests that ports are, in the order of the ids. Ports that are gone are left out.
+func (r *Reader) VIFs(ctx context.Context, portIDs ...string) ([]network.VIF, error) {
+	ports, err := r.Ports.In(ctx, r.DB, "id", portIDs)
 	if err != nil || len(ports) == 0 {
 		return nil, err
 	}
-	a, err := s.around(ctx, ports)
+	a, err := r.around(ctx, ports)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +24,7 @@ func (s *Service) VIFs(ctx context.Context, portIDs ...string) ([]network.VIF, e
 		groupIDs = append(groupIDs, ports[i].SecurityGroups...)
 	}
 	slices.Sort(groupIDs)
-	groups, err := s.groups.In(ctx, s.db, "id", slices.Compact(groupIDs))
+	groups, err := r.Groups.In(ctx, r.DB, "id", slices.Compact(groupIDs))
 	if err != nil {
 		return nil, err
 	}
@@ -115,4 +71,21 @@ func (a *around) vifAddr(f network.FixedIP) network.VIFAddr {
 		v.CIDR, v.Gateway, v.DHCP, v.DNS, v.Routes = s.CIDR, s.Gateway, s.DHCP, s.DNS, s.Routes
 	}
 	return v
+}
+
+// device completes the interface of a port that is no ordinary one.
+func (a *around) device(v *network.VIF, p *network.Port) {
+	v.VNICType, v.NUMAPolicy, v.Type = p.VNICType, p.NUMAPolicy, p.VIFType
+	v.Trusted = p.Trusted()
+	if network.IsDevice(p.VNICType) {
+		v.Bridge, v.Tap = "", ""
+	}
+	n := a.networks[p.NetworkID]
+	if n == nil {
+		return
+	}
+	v.PhysicalNetwork = n.ProviderPhysical
+	if n.ProviderType == segments.TypeVLAN && n.SegmentationID != nil {
+		v.VLAN = *n.SegmentationID
+	}
 }
