@@ -64,7 +64,7 @@ func (m *Memo[K, V]) Get(q Querier, k K, read func() (V, error)) (V, error) {
 // one of this process, and is counted.
 type changes struct {
 	head   head
-	mine   atomic.Uint64 // what head gave after the writer's last commit
+	mine   atomic.Uint64 // what head gave when the writer had last committed
 	epoch  atomic.Uint64 // commits of which nobody knows what they wrote to
 	mu     sync.Mutex
 	tables map[string]*atomic.Uint64
@@ -105,7 +105,7 @@ func (c *changes) begun() {
 	}
 }
 
-// committed is told what the writer has just committed.
+// committed is told what the writer has just committed. Others may have committed since: what head gives now need not be what that commit left.
 func (c *changes) committed(tables map[*atomic.Uint64]bool) {
 	for t := range tables {
 		if t != nil {
@@ -114,8 +114,8 @@ func (c *changes) committed(tables map[*atomic.Uint64]bool) {
 			c.epoch.Add(1)
 		}
 	}
-	if now, ok := c.head.read(); ok {
-		c.mine.Store(now)
+	if left, ok := c.head.last(); ok {
+		c.mine.Store(left)
 	}
 }
 

@@ -2,6 +2,7 @@ package db
 
 import (
 	"database/sql"
+	"encoding/binary"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -13,9 +14,12 @@ import (
 
 // head looks at the first header of a database's WAL index, which is memory that all who have the database open share (https://sqlite.org/walformat.html,
 // section 2.1). Whoever commits writes a new one, and nobody sees what was committed before the header says so.
+//
+// The connection that it was opened by keeps a copy of the header that its own last commit left, or its last look found.
 type head struct {
 	mu  sync.RWMutex
-	sum *atomic.Uint64 // the header's checksum over all its other fields; nil: not to be had
+	sum *atomic.Uint64       // the header's checksum over all its other fields; nil: not to be had
+	own *sqlite.TWalIndexHdr // the connection's copy
 }
 
 const (
@@ -55,9 +59,24 @@ func (h *head) open(conn *sql.Conn) error {
 		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.sum = at[atomic.Uint64](*file + headerSum)
+		if wal := logOf(uintptr(v.Uint())); wal != nil {
+			h.sum, h.own = at[atomic.Uint64](*file+headerSum), &wal.Fhdr
+		}
 		return nil
 	})
+}
+
+// logOf finds what a connection knows of the log of its database; nil when it has none.
+func logOf(conn uintptr) *sqlite.TWal {
+	tree := at[sqlite.TDb](at[sqlite.Tsqlite3](conn).FaDb).FpBt
+	if tree == 0 {
+		return nil
+	}
+	pager := at[sqlite.TBtShared](at[sqlite.TBtree](tree).FpBt).FpPager
+	if wal := at[sqlite.TPager](pager).FpWal; wal != 0 {
+		return at[sqlite.TWal](wal)
+	}
+	return nil
 }
 
 // read gives what differs after each commit; false when it is not to be had.
@@ -70,9 +89,20 @@ func (h *head) read() (uint64, bool) {
 	return h.sum.Load(), true
 }
 
+// last gives what read gave at the moment when the connection had committed, and still gives if nobody has committed since. It may be called by who uses the connection,
+// while that is at rest. False when nobody has committed since the index was made from the log, which may happen twice with one log.
+func (h *head) last() (uint64, bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.sum == nil || h.own.FiChange == 0 {
+		return 0, false
+	}
+	return binary.NativeEndian.Uint64((*[8]byte)(unsafe.Pointer(&h.own.FaCksum))[:]), true
+}
+
 // close must be called before the connection is closed.
 func (h *head) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.sum = nil
+	h.sum, h.own = nil, nil
 }
