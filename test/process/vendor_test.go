@@ -2,6 +2,9 @@ package process_test
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -12,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"kilonova/internal/compute/metadata"
 	"kilonova/test/process"
 )
 
@@ -91,7 +93,9 @@ func TestVendorData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for k, v := range map[string]string{"X-Instance-ID": id, "X-Instance-ID-Signature": metadata.Sign([]byte(strings.TrimSpace(string(secret))), id),
+	mac := hmac.New(sha256.New, []byte(strings.TrimSpace(string(secret))))
+	mac.Write([]byte(id))
+	for k, v := range map[string]string{"X-Instance-ID": id, "X-Instance-ID-Signature": hex.EncodeToString(mac.Sum(nil)),
 		"X-Tenant-ID": server.Server.Project, "X-Forwarded-For": "10.0.0.9"} {
 		req.Header.Set(k, v)
 	}
