@@ -11,7 +11,6 @@ import (
 )
 
 func explainCommand(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "explain", Short: "Say why things are as they are"}
 	var hosts bool
 	var host string
 	server := &cobra.Command{
@@ -36,8 +35,7 @@ each filter say of every host today.`,
 	}
 	server.Flags().BoolVar(&hosts, "hosts", false, "add the verdict of placement and each filter on every host")
 	server.Flags().StringVar(&host, "host", "", "only for this host")
-	cmd.AddCommand(server, explainPlacementCommand(s))
-	return cmd
+	return group("explain", "Say why things are as they are", "  kilonova explain server 6c0f2c1e-…\n  kilonova explain placement --flavor 2", server, explainPlacementCommand(s))
 }
 
 func explainPlacementCommand(s *settings) *cobra.Command {

@@ -14,7 +14,6 @@ import (
 )
 
 func healCommand(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "heal", Short: "Mend what an accident or an operator's hand has broken"}
 	var dry bool
 	allocations := &cobra.Command{
 		Use: "allocations [SERVER...]", Short: "Give servers the allocations that they lack on their hosts",
@@ -49,8 +48,7 @@ other hosts are replaced. Servers that an operation holds are left to it. Withou
 	}
 	allocations.Flags().BoolVar(&dry, "dry-run", false, "tell what would be done")
 	formatFlag(allocations, s)
-	cmd.AddCommand(allocations)
-	return cmd
+	return group("heal", "Mend what an accident or an operator's hand has broken", "  kilonova heal allocations --dry-run", allocations)
 }
 
 // amounts words allocations: VCPU=1 MEMORY_MB=512, with those of several providers one after the other.

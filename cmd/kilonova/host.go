@@ -10,7 +10,6 @@ import (
 )
 
 func hostCommand(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "host", Short: "Look after this compute host"}
 	var grace time.Duration
 	down := &cobra.Command{
 		Use: "down", Short: "Shut down this host's guests and remove bridges, taps, rules and the libvirtd that Kilonova started",
@@ -28,6 +27,5 @@ The agent must have been stopped before. Disks and records stay: when the agent 
 		},
 	}
 	down.Flags().DurationVar(&grace, "grace", 10*time.Second, "time that guests have to shut down by themselves")
-	cmd.AddCommand(down)
-	return cmd
+	return group("host", "Look after this compute host", "  kilonova host down --state-dir /var/lib/kilonova", down)
 }

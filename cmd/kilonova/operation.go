@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"kilonova/internal/app"
 	"kilonova/internal/db"
 	"kilonova/internal/operation"
 )
@@ -18,7 +21,7 @@ func (s *settings) engine(ctx context.Context) (*operation.Engine, *db.DB, error
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := db.Open(ctx, cfg.Database.Connection)
+	d, err := app.OpenCloud(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -31,22 +34,24 @@ func (s *settings) engine(ctx context.Context) (*operation.Engine, *db.DB, error
 }
 
 func operationCommand(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "operation", Short: "Look at the durable operations behind the servers"}
 	var state []string
 	var limit int
 	list := &cobra.Command{
 		Use: "list", Short: "List operations, newest first", Args: cobra.NoArgs,
 		Example: "  kilonova operation list --state running --state attention\n  kilonova operation list -f json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var states []operation.State
+			for _, n := range state {
+				if !slices.Contains(operationStates(), n) {
+					return fmt.Errorf("--state %s: one of %s", n, strings.Join(operationStates(), ", "))
+				}
+				states = append(states, operation.State(n))
+			}
 			e, d, err := s.engine(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer func() { _ = d.Close() }()
-			var states []operation.State
-			for _, n := range state {
-				states = append(states, operation.State(n))
-			}
 			recs, err := e.List(cmd.Context(), states, limit)
 			if err != nil {
 				return err
@@ -55,10 +60,11 @@ func operationCommand(s *settings) *cobra.Command {
 			for i, r := range recs {
 				rows[i] = []string{r.ID, r.Kind, r.Object, string(r.State), r.Step, r.Accepted.Format(time.RFC3339), took(r), r.Cause}
 			}
-			return s.print(os.Stdout, []string{"ID", "Kind", "Server", "State", "Step", "Accepted", "Took", "Cause"}, rows, recs)
+			return s.print(os.Stdout, []string{"ID", "Kind", "Server", "State", "Step", "Accepted", "Took", "Cause"}, rows, append([]operation.Record{}, recs...))
 		},
 	}
-	list.Flags().StringArrayVar(&state, "state", nil, "only these states: pending, running, undoing, attention, done, undone, superseded (repeatable)")
+	list.Flags().StringArrayVar(&state, "state", nil, "only these states: "+strings.Join(operationStates(), ", ")+" (repeatable)")
+	_ = list.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(operationStates(), cobra.ShellCompDirectiveNoFileComp))
 	list.Flags().IntVar(&limit, "limit", 50, "at most so many; 0: all")
 	formatFlag(list, s)
 	show := &cobra.Command{
@@ -101,8 +107,12 @@ func operationCommand(s *settings) *cobra.Command {
 			return e.Retry(cmd.Context(), args[0])
 		},
 	}
-	cmd.AddCommand(list, show, retry)
-	return cmd
+	return group("operation", "Look at the durable operations behind the servers", "  kilonova operation list --state attention\n  kilonova operation show 0199…", list, show, retry)
+}
+
+func operationStates() []string {
+	return []string{string(operation.Pending), string(operation.Running), string(operation.Undoing), string(operation.Attention), string(operation.Done), string(operation.Undone),
+		string(operation.Superseded)}
 }
 
 func took(r operation.Record) string {

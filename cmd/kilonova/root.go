@@ -20,7 +20,7 @@ type settings struct {
 	file, stateDir, listen, driver, tlsCert, tlsKey string
 	fakeHosts                                       int
 	set                                             []string
-	format                                          string
+	format                                          form
 }
 
 func (s *settings) load() (*config.Config, error) {
@@ -69,6 +69,14 @@ func root() *cobra.Command {
 	for _, r := range app.AllRoles() {
 		cmd.AddCommand(roleCommand(s, r))
 	}
+	return cmd
+}
+
+// group is a command that only holds others. Alone it explains itself; a part that it has not is refused.
+func group(use, short, example string, parts ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.NoArgs, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(parts...)
 	return cmd
 }
 
@@ -123,10 +131,37 @@ func runCommand(s *settings) *cobra.Command {
 	return cmd
 }
 
+// purpose says what a role is, with OpenStack's name for it where that differs.
+func purpose(r app.Role) string {
+	switch r {
+	case app.Identity:
+		return "projects, users, tokens and the catalog (Keystone)"
+	case app.Image:
+		return "the image service (Glance)"
+	case app.Network:
+		return "the network service (Neutron)"
+	case app.Placement:
+		return "what hosts have and who holds it"
+	case app.ComputeAPI:
+		return "the compute API (nova-api)"
+	case app.Scheduler:
+		return "ranks hosts for conductors (nova-scheduler)"
+	case app.Conductor:
+		return "takes operations to their end (nova-conductor)"
+	case app.Agent:
+		return "this host's agent (nova-compute)"
+	case app.Console:
+		return "the proxy to guests' screens and serial lines (nova-novncproxy and its siblings)"
+	case app.Metadata:
+		return "the metadata service of guests"
+	}
+	return "the role " + string(r)
+}
+
 func roleCommand(s *settings, r app.Role) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     string(r),
-		Short:   "Run the role " + string(r) + " alone",
+		Short:   "Run alone: " + purpose(r),
 		Example: "  kilonova " + string(r) + " --config /etc/kilonova.conf",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), s, []app.Role{r}) },

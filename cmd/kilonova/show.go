@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/olekukonko/tablewriter"
@@ -15,11 +16,27 @@ import (
 )
 
 // formats are the output forms, named as the openstack command names them.
-var formats = []string{"table", "json", "yaml", "value", "csv"}
+func formats() []string { return []string{"table", "json", "yaml", "value", "csv"} }
+
+// form is one of formats. A wrong one is refused before the command does anything.
+type form string
+
+func (f *form) String() string { return string(*f) }
+
+func (f *form) Type() string { return "string" }
+
+func (f *form) Set(v string) error {
+	if !slices.Contains(formats(), v) {
+		return fmt.Errorf("one of %s", strings.Join(formats(), ", "))
+	}
+	*f = form(v)
+	return nil
+}
 
 func formatFlag(cmd *cobra.Command, s *settings) {
-	cmd.Flags().StringVarP(&s.format, "format", "f", "table", "output form: "+strings.Join(formats, ", "))
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	s.format = "table"
+	cmd.Flags().VarP(&s.format, "format", "f", "output form: "+strings.Join(formats(), ", "))
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp))
 }
 
 // print writes rows in the form asked for. data is what json and yaml show.
@@ -49,19 +66,16 @@ func (s *settings) print(w io.Writer, header []string, rows [][]string, data any
 		return nil
 	case "csv":
 		return writeCSV(w, header, rows)
-	case "table":
-		t := tablewriter.NewTable(w)
-		t.Header(header)
-		if err := t.Bulk(rows); err != nil {
-			return err
-		}
-		return t.Render()
 	}
-	return fmt.Errorf("--format %s: one of %s", s.format, strings.Join(formats, ", "))
+	t := tablewriter.NewTable(w)
+	t.Header(header)
+	if err := t.Bulk(rows); err != nil {
+		return err
+	}
+	return t.Render()
 }
 
 func configCommand(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show the configuration"}
 	p := &cobra.Command{
 		Use: "print", Short: "Print every option with its value and where that came from", Args: cobra.NoArgs,
 		Example: "  kilonova config print --config /etc/kilonova.conf -f json",
@@ -79,10 +93,10 @@ func configCommand(s *settings) *cobra.Command {
 		},
 	}
 	formatFlag(p, s)
-	cmd.AddCommand(p, &cobra.Command{
+	sample := &cobra.Command{
 		Use: "sample", Short: "Print a configuration file with every option explained", Args: cobra.NoArgs,
 		Example: "  kilonova config sample > kilonova.conf",
 		RunE:    func(*cobra.Command, []string) error { return config.Sample(os.Stdout) },
-	})
-	return cmd
+	}
+	return group("config", "Show the configuration", "  kilonova config sample > kilonova.conf\n  kilonova config print --config kilonova.conf", p, sample)
 }

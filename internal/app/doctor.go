@@ -34,7 +34,7 @@ func Examine(ctx context.Context, cfg *config.Config, c doctor.Config) (_ *docto
 			err = errors.Join(err, f())
 		}
 	}()
-	d, err := db.Open(ctx, cfg.Database.Connection)
+	d, err := OpenCloud(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,6 @@ import (
 	"kilonova/internal/compute/conductor"
 	"kilonova/internal/compute/store"
 	"kilonova/internal/config"
-	"kilonova/internal/db"
 	imagelocal "kilonova/internal/image/local"
 	networklocal "kilonova/internal/network/local"
 	"kilonova/internal/operation"
@@ -74,7 +73,7 @@ func ExplainPlacement(ctx context.Context, cfg *config.Config, t Trial) (string,
 // withConductor gives f a conductor on the configured database that runs nothing.
 func withConductor(ctx context.Context, cfg *config.Config, f func(a *App, c *conductor.Conductor) error) error {
 	a := &App{cfg: cfg, log: slog.Default(), failed: make(chan error, 1)}
-	d, err := db.Open(ctx, cfg.Database.Connection)
+	d, err := OpenCloud(ctx, cfg)
 	if err != nil {
 		return err
 	}
