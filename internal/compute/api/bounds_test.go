@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"regexp"
@@ -301,6 +302,23 @@ func tries(d *demand, sub map[string]any) []try {
 			}
 		}
 	}
+	if d.is("object") && (d.MinProperties != nil || d.MaxProperties != nil) {
+		low, high := 0, 1<<30
+		if d.MinProperties != nil {
+			low = *d.MinProperties
+		}
+		if d.MaxProperties != nil {
+			high = *d.MaxProperties
+		}
+		for _, n := range []int{low - 1, low, low + 1, high - 1, high, high + 1} {
+			if n < 0 || n > 1000 {
+				continue
+			}
+			if m, ok := manyMembers(sub, n); ok {
+				out = append(out, try{fmt.Sprintf("%d members", n), m, n >= low && n <= high})
+			}
+		}
+	}
 	if d.UniqueItems == true {
 		if list, ok := manyItems(sub, items, 1); ok {
 			out = append(out, try{"the same item twice", append(list, list...), false})
@@ -340,6 +358,23 @@ func tries(d *demand, sub map[string]any) []try {
 	return out
 }
 
+// manyMembers is an object of n members with names of one pattern.
+func manyMembers(s map[string]any, n int) (map[string]any, bool) {
+	patterns, _ := s["patternProperties"].(map[string]any)
+	for p, sub := range patterns {
+		out := map[string]any{}
+		for i := range n {
+			if name := "key" + strconv.Itoa(i); regexp.MustCompile(p).MatchString(name) {
+				out[name] = example(sub.(map[string]any))
+			}
+		}
+		if len(out) == n {
+			return out, true
+		}
+	}
+	return nil, false
+}
+
 // manyItems is a list of n different items.
 func manyItems(s, item map[string]any, n int) ([]any, bool) {
 	if n < 0 || n > 1000 {
@@ -360,6 +395,20 @@ func manyItems(s, item map[string]any, n int) ([]any, bool) {
 		out = append(out, v)
 	}
 	return out, true
+}
+
+// withUnknownKey is the smallest object of a schema and a key that it does not have.
+func withUnknownKey(s map[string]any, base any, path string) any {
+	v := example(s)
+	if path == "$" {
+		v = base
+	}
+	out := map[string]any{}
+	if m, ok := v.(map[string]any); ok {
+		maps.Copy(out, m)
+	}
+	out["no such key!"] = 1
+	return out
 }
 
 // alternatives tells whether a value that one alternative of a place refuses may fit another: then only the whole place's verdict counts.
@@ -385,7 +434,22 @@ func TestEveryFactOfRequests(t *testing.T) {
 			}
 			for i := range r.Request {
 				d := &r.Request[i]
-				if !d.at(minor) || d.Path == "$" || e.Action != "" && d.Path == e.Action && d.Type == nil {
+				if !d.at(minor) {
+					continue
+				}
+				if d.Additional != nil {
+					closed := d.Additional == false || d.Path == "$" && e.Action != "" // a request has one action
+					doc, ok := place(s, base, hops(d.Path), func(at map[string]any) any { return withUnknownKey(at, base, d.Path) })
+					switch got := send(doc); {
+					case !ok:
+						t.Errorf("%s at 2.%d: the schema has no %s", e.key(), minor, d.Path)
+					case closed != (got == 400) || !closed && got >= 300:
+						t.Errorf("%s at 2.%d: %s with an unknown key (%s): %d, unknown keys are refused %v", e.key(), minor, d.Path, encoded(t, doc), got, closed)
+					default:
+						count[map[bool]string{true: "unknown keys refused", false: "unknown keys taken"}[closed]]++
+					}
+				}
+				if d.Path == "$" || e.Action != "" && d.Path == e.Action && d.Type == nil {
 					continue
 				}
 				way := hops(d.Path)
@@ -419,6 +483,9 @@ func TestEveryFactOfRequests(t *testing.T) {
 		}
 	}
 	t.Logf("%d places of bodies, values: %v", places, count)
+	if count["unknown keys refused"] < 300 || count["unknown keys taken"] < 10 {
+		t.Errorf("too few unknown keys: %v", count)
+	}
 	if places < 1000 || count["taken"] < 2000 || count["refused"] < 4000 {
 		t.Errorf("too little was asked: %d places, %v", places, count)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,10 +34,13 @@ import (
 	"kilonova/internal/policy"
 )
 
-// hosts answers the queries of handlers as an agent would.
-type hosts struct{}
+// hosts answers the queries of handlers as an agent would; with trouble, as one does that cannot.
+type hosts struct{ trouble error }
 
-func (hosts) Do(_ context.Context, _ string, cmd command.Command, _, out any) error {
+func (h *hosts) Do(_ context.Context, _ string, cmd command.Command, _, out any) error {
+	if h.trouble != nil {
+		return h.trouble
+	}
 	switch v := out.(type) {
 	case *command.UptimeResult:
 		v.Uptime = "up 1 day"
@@ -56,6 +60,15 @@ func (hosts) Do(_ context.Context, _ string, cmd command.Command, _, out any) er
 	return nil
 }
 
+// noSuchProject are the projects that the cloud of the tests does not have.
+var noSuchProject = []string{"no such thing!", "987654"}
+
+type projects struct{}
+
+func (projects) ProjectExists(_ context.Context, project string) (bool, error) {
+	return !slices.Contains(noSuchProject, project), nil
+}
+
 // cloudOf is a whole compute API over real stores, with one of each thing in it.
 type cloudOf struct {
 	h                            http.Handler
@@ -67,6 +80,8 @@ type cloudOf struct {
 	volume, private              string
 
 	store  *store.Store
+	engine *operation.Engine
+	hosts  *hosts
 	nets   http.Handler // the network API
 	images image.Service
 	small  compute.Flavor
@@ -105,12 +120,13 @@ func newCloud(t testing.TB) *cloudOf {
 	check(err)
 	nh, err := networkapi.New(networkapi.Config{Service: nets, Auth: apitest.Tokens(), Policy: rules}).Handler()
 	check(err)
-	b := backend.New(backend.Services{Store: s, Operations: engine, Reader: engine, Images: images, Network: nets, Agents: hosts{}},
+	agents := &hosts{}
+	b := backend.New(backend.Services{Store: s, Operations: engine, Reader: engine, Images: images, Network: nets, Agents: agents, Projects: projects{}},
 		backend.Options{ConsoleURLs: map[string]string{"novnc": "http://console/vnc", "serial": "ws://console/serial", "spice-html5": "http://console/spice", "spice-direct": "http://console/direct", "webmks": "http://console/mks"},
 			Quota: store.Limits{"instances": -1, "cores": -1, "ram": -1, "key_pairs": -1, "server_groups": -1}})
 	handlers, err := api.Handlers(b, proxy.Options{Network: proxy.InProcess(nh)})
 	check(err)
-	c := &cloudOf{node: id.UUID(), server: id.UUID(), broken: id.UUID(), group: id.UUID(), token: id.UUID(), volume: id.UUID(), store: s, nets: nh, images: images}
+	c := &cloudOf{node: id.UUID(), server: id.UUID(), broken: id.UUID(), group: id.UUID(), token: id.UUID(), volume: id.UUID(), store: s, engine: engine, hosts: agents, nets: nh, images: images}
 	c.h = apitest.LoggedHandler(t, handlers, &c.log)
 	owner := &auth.Caller{UserID: "admin", ProjectID: apitest.Project, Roles: []string{"admin", "member", "reader"}, RequestID: id.Request()}
 	img, err := images.Create(ctx, owner, image.Image{Name: "img", Owner: apitest.Project, Visibility: "private", DiskFormat: "raw", ContainerFormat: "bare",

@@ -163,3 +163,38 @@ func QueryNames(t testing.TB, key string, minor int) []string {
 	}
 	return out
 }
+
+// ErrorCodes reads the description and gives what lists the status codes with which a route refuses at a version.
+func ErrorCodes(t testing.TB) func(key string, minor int) []int {
+	t.Helper()
+	type codes struct {
+		Codes        []int
+		Since, Until string
+	}
+	b, err := os.ReadFile("spec/compute-api.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec struct {
+		Routes []struct {
+			Method, Path, Action string
+			Errors               []codes
+		}
+	}
+	if err := json.Unmarshal(b, &spec); err != nil {
+		t.Fatal(err)
+	}
+	routes := map[string][]codes{}
+	for _, r := range spec.Routes {
+		routes[entry{Method: r.Method, Path: r.Path, Action: r.Action}.key()] = r.Errors
+	}
+	return func(key string, minor int) []int {
+		var out []int
+		for _, c := range routes[key] {
+			if (fact{Since: c.Since, Until: c.Until}).at(minor) {
+				out = append(out, c.Codes...)
+			}
+		}
+		return out
+	}
+}

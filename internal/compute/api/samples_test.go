@@ -74,6 +74,8 @@ func (s *sample) isAnswer() bool {
 	return strings.HasPrefix(s.Routes[0], "GET ") || strings.Contains(s.File, "-resp") || strings.Contains(s.File, "-res.json") || s.Action == "adminPass"
 }
 
+var uuids = regexp.MustCompile(`[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}`)
+
 var pathVariable = regexp.MustCompile(`\{[^}]*\}`)
 
 // keysOf finds the live routes that a sample is of. Gone: it is of routes that answer 410.

@@ -20,8 +20,8 @@ func abilities() map[string]ability {
 	return map[string]ability{
 		compute.OpPause:     {"CUSTOM_KILONOVA_PAUSE", fault.NotImplemented, "pause servers"},
 		compute.OpUnpause:   {"CUSTOM_KILONOVA_PAUSE", fault.NotImplemented, "unpause servers"},
-		compute.OpSuspend:   {"CUSTOM_KILONOVA_SUSPEND", fault.NotImplemented, "suspend servers"},
-		compute.OpResume:    {"CUSTOM_KILONOVA_SUSPEND", fault.NotImplemented, "resume servers"},
+		compute.OpSuspend:   {"CUSTOM_KILONOVA_SUSPEND", fault.Conflict, "suspend servers"},
+		compute.OpResume:    {"CUSTOM_KILONOVA_SUSPEND", fault.Conflict, "resume servers"},
 		compute.OpRescue:    {"CUSTOM_KILONOVA_RESCUE", fault.NotImplemented, "rescue servers"},
 		compute.OpUnrescue:  {"CUSTOM_KILONOVA_RESCUE", fault.NotImplemented, "unrescue servers"},
 		compute.OpPassword:  {"CUSTOM_KILONOVA_PASSWORD", fault.NotImplemented, "set passwords"},

@@ -292,8 +292,8 @@ func TestHypervisorLacks(t *testing.T) {
 		state, token, path, body string
 		minor, code              int
 	}{
-		{"active", "member", "/action", `{"pause":null}`, 1, 501}, {"paused", "member", "/action", `{"unpause":null}`, 1, 501}, {"active", "member", "/action", `{"suspend":null}`, 1, 501},
-		{"suspended", "member", "/action", `{"resume":null}`, 1, 501}, {"active", "member", "/action", `{"rescue":null}`, 1, 501}, {"rescued", "member", "/action", `{"unrescue":null}`, 1, 501},
+		{"active", "member", "/action", `{"pause":null}`, 1, 501}, {"paused", "member", "/action", `{"unpause":null}`, 1, 501}, {"active", "member", "/action", `{"suspend":null}`, 1, 409},
+		{"suspended", "member", "/action", `{"resume":null}`, 1, 409}, {"active", "member", "/action", `{"rescue":null}`, 1, 501}, {"rescued", "member", "/action", `{"unrescue":null}`, 1, 501},
 		{"active", "member", "/action", `{"changePassword":{"adminPass":"x"}}`, 1, 501}, {"active", "member", "/action", `{"trigger_crash_dump":null}`, 17, 400},
 		{"active", "member", "/action", `{"createImage":{"name":"x"}}`, 1, 409}, {"active", "member", "/action", `{"shelve":null}`, 1, 409}, {"active", "member", "/action", `{"resize":{"flavorRef":"2"}}`, 1, 409},
 		{"active", "manager", "/action", `{"migrate":null}`, 1, 409}, {"active", "member", "/os-interface", `{"interfaceAttachment":{"net_id":"` + netA + `"}}`, 1, 501},
