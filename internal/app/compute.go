@@ -67,7 +67,7 @@ func (a *App) newConductor(ctx context.Context, remoteSchedulers bool) (*conduct
 	}
 	return conductor.New(ctx, conductor.Config{DB: a.db, Bus: a.bus, Store: a.parts.store, Engine: a.parts.engine, Network: a.parts.network,
 		Image: a.parts.images, Placement: a.parts.placement, Metadata: a.metadataInput, Planner: planner, PCIAliases: aliases, Schedulers: remoteSchedulers,
-		Flow:            flow.Config{MaxAttempts: a.cfg.Scheduler.MaxAttempts, StopGrace: cc.ShutdownTimeout, AllowSameHost: cc.ResizeSameHost},
+		Flow:            flow.Config{MaxAttempts: a.cfg.Placing.MaxAttempts, LiveAttempts: max(a.cfg.Placing.MigrateRetries+1, 0), StopGrace: cc.ShutdownTimeout, AllowSameHost: cc.ResizeSameHost},
 		Reconcile:       reconcile.Config{ReclaimAfter: cc.ReclaimInterval, ConfirmAfter: cc.ResizeConfirm, OffloadAfter: cc.ShelvedOffload},
 		ServiceDownTime: cc.ServiceDownTime,
 	})

@@ -12,7 +12,7 @@ import (
 // SchedulerConfig makes the scheduler's options of the configuration. It fails for a weight that is no number and for values that make no sense.
 func SchedulerConfig(cfg *config.Config) (scheduler.Config, error) {
 	c, o, q, m := scheduler.Defaults(), cfg.Scheduler, cfg.Placing, cfg.Metrics
-	c.MaxAttempts, c.HostSubsetSize, c.DefaultZone, c.ShuffleBest = o.MaxAttempts, max(o.SubsetSize, 1), cfg.Compute.DefaultZone, o.Shuffle
+	c.MaxAttempts, c.HostSubsetSize, c.DefaultZone, c.ShuffleBest = q.MaxAttempts, max(o.SubsetSize, 1), cfg.Compute.DefaultZone, o.Shuffle
 	if len(o.Filters) > 0 {
 		c.EnabledFilters = o.Filters
 	}

@@ -139,6 +139,8 @@ type Config struct {
 		MDEVTypes string `opt:"enabled_mdev_types" default:"" help:"Parts that this host makes of its devices, virtual GPUs for one: a JSON object or a list of them with name (nvidia-35), device_addresses, max_instances of each device, mdev_class (VGPU or CUSTOM_...)."`
 	} `section:"devices"`
 	Placing struct {
+		MaxAttempts     int  `opt:"max_attempts" default:"3" help:"Hosts tried for one build or move."`
+		MigrateRetries  int  `opt:"migrate_max_retries" default:"-1" help:"Further hosts tried for a live migration without a named destination when one cannot take the guest; -1: all that there are."`
 		MaxResults      int  `opt:"max_placement_results" default:"1000" help:"Allocation candidates asked of placement at most; requests that depend on other servers or name a host of several nodes ask for all."`
 		TenantAggregate bool `opt:"limit_tenants_to_placement_aggregate" default:"false" help:"Only hosts of aggregates whose metadata filter_tenant_id names the project, if there are any."`
 		TenantRequired  bool `opt:"placement_aggregate_required_for_tenants" default:"false" help:"With limit_tenants_to_placement_aggregate: projects that no aggregate names find no host."`
@@ -161,7 +163,6 @@ type Config struct {
 		AuditPeriod  string        `opt:"instance_usage_audit_period" default:"month" help:"hour, day, month or year; with @ and a number the minute, hour, day or month at which it begins."`
 	} `section:"notifications"`
 	Scheduler struct {
-		MaxAttempts      int      `opt:"max_attempts" default:"3" help:"Hosts tried for one build or move."`
 		Filters          []string `opt:"enabled_filters" default:"" help:"Host filters in order; empty: ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter."`
 		Weighers         []string `opt:"weight_classes" default:"" help:"Host weighers; empty: all."`
 		SubsetSize       int      `opt:"host_subset_size" default:"1" help:"One of this many best hosts is taken at random."`

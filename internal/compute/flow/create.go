@@ -304,7 +304,8 @@ func elsewhere(err error) bool {
 	return true
 }
 
-// another sends the operation back to its step to, which then leaves host out; after MaxAttempts hosts it fails instead.
+// another sends the operation back to its step to, which then leaves host out; after MaxAttempts hosts (LiveAttempts when a guest
+// moves while it runs) it fails instead.
 func (f *flows) another(r *operation.Run, to, host string, cause error) error {
 	ex := excluded(r)
 	if !slices.Contains(ex, host) {
@@ -312,6 +313,12 @@ func (f *flows) another(r *operation.Run, to, host string, cause error) error {
 		r.Set(varExclude, ex)
 	}
 	r.Set(varLastFail, host+": "+fault.PublicText(cause))
+	if r.Kind == compute.OpLiveMigrate {
+		if f.LiveAttempts > 0 && len(ex) >= f.LiveAttempts {
+			return fault.Wrap(cause, fault.Internal, "Exceeded the maximum number of hosts tried for the live migration of instance %s. Last error: %s", r.Object, fault.PublicText(cause)).WithCode(CodeExhausted)
+		}
+		return operation.Back(to, cause)
+	}
 	if len(ex) >= f.MaxAttempts {
 		return fault.Wrap(cause, fault.Internal, "Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures for instance %s. Last error: %s",
 			r.Object, fault.PublicText(cause)).WithCode(CodeExhausted)

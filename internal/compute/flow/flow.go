@@ -99,6 +99,7 @@ type Config struct {
 	Metadata func(ctx context.Context, s *compute.Server, files map[string][]byte) (json.RawMessage, error)
 
 	MaxAttempts      int           // hosts tried for one build or move; 0: 3
+	LiveAttempts     int           // hosts tried for one live migration; 0: all that there are
 	StopGrace        time.Duration // how long a guest may take to shut down by itself; 0: 60 s, negative: none
 	Patience         time.Duration // how long a silent host that is not down is asked again; 0: 20 s
 	AllowSameHost    bool          // resize may stay on the host

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 
@@ -123,6 +124,31 @@ func TestCreateGivesUpAfterMaxAttempts(t *testing.T) {
 		t.Errorf("fault %q, want %q", got.Fault.Message, want)
 	}
 	w.mustBeWhole()
+}
+
+// TestLiveMigrationTriesAllHosts: hosts that cannot take a running guest are left out one after the other, as many as there are, or as the configuration says.
+func TestLiveMigrationTriesAllHosts(t *testing.T) {
+	for _, c := range []struct {
+		attempts int
+		want     string
+		state    operation.State
+	}{{0, "h6", operation.Done}, {5, "h6", operation.Done}, {4, "h1", operation.Undone}} {
+		t.Run(fmt.Sprint(c.attempts), func(t *testing.T) {
+			w := newWorld(t)
+			w.addHosts("h4", "h5", "h6")
+			w.liveAttempts = c.attempts
+			e, _ := w.engine(nil)
+			s := w.active(e)
+			for _, h := range []string{"h2", "h3", "h4", "h5"} {
+				w.refuse[h+"/"+string(command.PreLiveMigrate)] = fault.New(fault.Internal, "there is no room for the disks")
+			}
+			w.ended(w.do(e, compute.OpLiveMigrate, s.ID, compute.LiveMigrateInput{}), c.state)
+			if got := w.get(s.ID); got.Host != c.want || got.VMState != compute.VMActive || s.Host != "h1" {
+				t.Errorf("from %s to %s, which is %s; want %s", s.Host, got.Host, got.VMState, c.want)
+			}
+			w.mustBeWhole()
+		})
+	}
 }
 
 func TestARequestAtFaultIsNotTriedElsewhere(t *testing.T) {

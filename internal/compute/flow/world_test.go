@@ -42,7 +42,9 @@ type world struct {
 	down  map[string]bool
 	// refuse makes a host fail a verb.
 	refuse map[string]error // "host/verb"
-	real   *realHosts       // nil: the hosts are models
+
+	liveAttempts int
+	real         *realHosts // nil: the hosts are models
 }
 
 // guests gives what is on a host.
@@ -88,13 +90,18 @@ func newWorld(t *testing.T) *world {
 	if w.owed, err = owed.New(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	for _, h := range []string{"h1", "h2", "h3"} {
+	w.addHosts("h1", "h2", "h3")
+	return w
+}
+
+func (w *world) addHosts(names ...string) {
+	w.t.Helper()
+	for _, h := range names {
 		w.hosts[h] = &modelHost{name: h, guests: map[string]*modelGuest{}, epochs: map[string]int64{}, kept: map[string]virt.Spec{}}
 		w.write(func(tx *db.Tx) error {
-			return w.store.SaveHost(t.Context(), tx, &compute.Host{Name: h, NodeID: "rp-" + h}, h)
+			return w.store.SaveHost(w.t.Context(), tx, &compute.Host{Name: h, NodeID: "rp-" + h}, h)
 		})
 	}
-	return w
 }
 
 func (w *world) write(fn func(tx *db.Tx) error) {
@@ -134,7 +141,7 @@ func (w *world) engine(inject func(ctx context.Context, p operation.Point, step 
 }
 
 func (w *world) config() Config {
-	return Config{Store: w.store, Network: w.nets, Image: w.imgs, Placement: w.alloc, Agents: w, Placer: w, Owed: w.owed, AllowSameHost: true, Patience: 50 * time.Millisecond}
+	return Config{Store: w.store, Network: w.nets, Image: w.imgs, Placement: w.alloc, Agents: w, Placer: w, Owed: w.owed, AllowSameHost: true, LiveAttempts: w.liveAttempts, Patience: 50 * time.Millisecond}
 }
 
 // server makes a server record as the API does at create.

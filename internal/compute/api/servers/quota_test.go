@@ -83,6 +83,46 @@ func TestQuotasUnderLoad(t *testing.T) {
 	}
 }
 
+// TestServersUnderLoad: 200 callers at once get exactly as many servers as there is room for, whatever sets the bound: the project's number, virtual CPUs or memory, the class of
+// those that set nothing, or one user's share.
+func TestServersUnderLoad(t *testing.T) {
+	none := store.Limits{"instances": -1, "cores": -1, "ram": -1}
+	for _, c := range []struct {
+		name, set, body string
+		configured      store.Limits
+		tokens          []string
+		servers         int
+		each            int // of one accepted request
+	}{
+		{"as configured", "", "", store.Limits{"instances": 7, "cores": -1, "ram": -1}, []string{"member"}, 7, 1},
+		{"project's servers", "/os-quota-sets/" + apitest.Project, `{"quota_set":{"instances":9}}`, none, []string{"member", "manager", "admin"}, 9, 1},
+		{"project's CPUs", "/os-quota-sets/" + apitest.Project, `{"quota_set":{"cores":11}}`, none, []string{"member", "admin"}, 11, 1},
+		{"project's memory", "/os-quota-sets/" + apitest.Project, `{"quota_set":{"ram":4097}}`, none, []string{"member", "admin"}, 8, 1},
+		{"class", "/os-quota-class-sets/default", `{"quota_class_set":{"instances":6}}`, none, []string{"member", "manager"}, 6, 1},
+		{"one user's", "/os-quota-sets/" + apitest.Project + "?user_id=member", `{"quota_set":{"instances":5}}`, none, []string{"member"}, 5, 1},
+		{"several at once", "/os-quota-sets/" + apitest.Project, `{"quota_set":{"instances":10}}`, none, []string{"member", "admin"}, 9, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, func(o *backend.Options) { o.Quota = c.configured })
+			if c.set != "" {
+				w.ask("admin", "PUT", c.set, c.body, 37, 200)
+			}
+			request := create(onA, fmt.Sprintf(`"min_count":%d,"max_count":%d`, c.each, c.each))
+			got := rush(200, func(i int) int {
+				return apitest.Call(w.h, c.tokens[i%len(c.tokens)], "POST", "/v2.1/servers", request, 37).Code
+			})
+			accepted := c.servers / c.each
+			if want := map[int]int{202: accepted, 403: 200 - accepted}; !maps.Equal(got, want) {
+				t.Errorf("answers %v, want %v", got, want)
+			}
+			if n := w.accepted(); n != c.servers {
+				t.Errorf("%d servers, want %d", n, c.servers)
+			}
+			w.exact()
+		})
+	}
+}
+
 // TestRacingResizes: of many resizes at once only those are accepted that the quota has room for, and what is accepted counts until it ends.
 func TestRacingResizes(t *testing.T) {
 	w := newWorld(t, func(o *backend.Options) { o.Quota = store.Limits{"cores": 25, "ram": -1, "instances": -1} })

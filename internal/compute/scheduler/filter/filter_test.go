@@ -115,6 +115,11 @@ func TestFilters(t *testing.T) {
 		{"AggregateImagePropertiesIsolation", "outside the namespace", func(c *config) { c.ImageIsolationNamespace = "iso" }, req{Image: image("os_type", "windows")},
 			host{Aggregates: in("os_type", "linux")}, ""},
 
+		{"AggregateImagePropertiesIsolation", "in the namespace", func(c *config) { c.ImageIsolationNamespace = "iso" }, req{Image: image("iso.os_type", "windows")},
+			host{Aggregates: in("iso.os_type", "linux")}, "iso.os_type"},
+		{"AggregateImagePropertiesIsolation", "other separator", func(c *config) { c.ImageIsolationNamespace, c.ImageIsolationSeparator = "iso", "_" }, req{Image: image("iso_os_type", "windows", "iso.os_type", "windows")},
+			host{Aggregates: in("iso.os_type", "linux")}, ""},
+
 		{"AggregateInstanceExtraSpecsFilter", "no specs", nil, req{Flavor: specs("hw:x", "1")}, host{}, ""},
 		{"AggregateInstanceExtraSpecsFilter", "scoped and matching", nil, req{Flavor: specs("aggregate_instance_extra_specs:ssd", "true")},
 			host{Aggregates: in("ssd", "true")}, ""},
@@ -133,6 +138,11 @@ func TestFilters(t *testing.T) {
 		{"IoOpsFilter", "at the bound", nil, req{}, host{IOOps: 8}, "8 are allowed"},
 		{"AggregateIoOpsFilter", "bound of the aggregate", nil, req{}, host{IOOps: 3, Aggregates: in("max_io_ops_per_host", "3")}, "3 are allowed"},
 		{"AggregateIoOpsFilter", "without one", nil, req{}, host{IOOps: 7}, ""},
+		{"IoOpsFilter", "other bound", func(c *config) { c.MaxIOOpsPerHost = 2 }, req{}, host{IOOps: 2}, "2 are allowed"},
+		{"AggregateIoOpsFilter", "smallest bound of several", nil, req{}, host{IOOps: 4, Aggregates: append(in("max_io_ops_per_host", "9"), in("max_io_ops_per_host", "4")...)}, "4 are allowed"},
+		{"NumInstancesFilter", "below", func(c *config) { c.MaxInstancesPerHost = 2 }, req{}, host{NumServers: 1}, ""},
+		{"NumInstancesFilter", "at the default bound", nil, req{}, host{NumServers: 50}, "50 are allowed"},
+		{"AggregateNumInstancesFilter", "smaller bound of the aggregate", nil, req{}, host{NumServers: 3, Aggregates: in("max_instances_per_host", "3")}, "3 are allowed"},
 		{"NumInstancesFilter", "at the bound", func(c *config) { c.MaxInstancesPerHost = 2 }, req{}, host{NumServers: 2}, "2 are allowed"},
 		{"AggregateNumInstancesFilter", "larger bound of the aggregate", func(c *config) { c.MaxInstancesPerHost = 2 }, req{},
 			host{NumServers: 2, Aggregates: in("max_instances_per_host", "5")}, ""},
@@ -160,6 +170,7 @@ func TestFilters(t *testing.T) {
 		{"JsonFilter", "or", nil, req{Hints: hints(`{"query": ["or", ["<", "$vcpus", 4], [">", "$vcpus", 100]]}`)}, host{VCPUs: 2}, ""},
 
 		{"MetricsFilter", "all there", func(c *config) { c.MetricsSetting = map[string]float64{"cpu.load": 1} }, req{}, host{Metrics: map[string]float64{"cpu.load": 0.2}}, ""},
+		{"MetricsFilter", "nothing weighed", nil, req{}, host{}, ""},
 		{"MetricsFilter", "one missing", func(c *config) { c.MetricsSetting = map[string]float64{"cpu.load": 1} }, req{}, host{}, "cpu.load"},
 
 		{"NUMATopologyFilter", "nothing asked", nil, req{Flavor: specs()}, host{}, ""},
@@ -197,9 +208,13 @@ func TestFilters(t *testing.T) {
 		{"ServerGroupAntiAffinityFilter", "own host", nil, req{Group: &scheduler.Group{Policy: "anti-affinity", OwnHost: "h", Hosts: map[string]int{"h": 1}}}, host{Host: "h"}, ""},
 	}
 	all := filter.All()
-	covered := map[string]bool{}
+	passed, refused := map[string]bool{"AllHostsFilter": true}, map[string]bool{"AllHostsFilter": true}
 	for _, c := range cases {
-		covered[c.filter] = true
+		if c.why == "" {
+			passed[c.filter] = true
+		} else {
+			refused[c.filter] = true
+		}
 		t.Run(c.filter+"/"+c.name, func(t *testing.T) {
 			cfg := scheduler.Defaults()
 			if c.config != nil {
@@ -222,8 +237,8 @@ func TestFilters(t *testing.T) {
 		t.Errorf("%d filters, nova has 22", len(all))
 	}
 	for n := range all {
-		if !covered[n] {
-			t.Errorf("%s has no case", n)
+		if !passed[n] || !refused[n] {
+			t.Errorf("%s has a case that passes %v, and one that does not %v", n, passed[n], refused[n])
 		}
 	}
 }
