@@ -69,19 +69,28 @@ func newGroupWriter(ctx context.Context, path, layer string, c *changes) (*group
 	conn, err := pool.Conn(ctx)
 	if err != nil {
 		_ = pool.Close()
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+		return nil, fmt.Errorf("open database %s: %w", path, unshared(err))
 	}
 	var n int
 	err = conn.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_schema").Scan(&n) // whoever has read has the index of the log
 	if err = errors.Join(err, c.head.open(conn)); err != nil {
 		_ = conn.Close()
 		_ = pool.Close()
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+		return nil, fmt.Errorf("open database %s: %w", path, unshared(err))
 	}
 	w := &groupWriter{pool: pool, conn: conn, stmts: map[string]*prepared{}, changes: c, written: map[*atomic.Uint64]bool{},
 		urgent: make(chan *job, maxGroup), jobs: make(chan *job, maxGroup), done: make(chan struct{})}
 	go w.run()
 	return w, nil
+}
+
+// unshared says what is wrong when the index of the log cannot be had.
+func unshared(err error) error {
+	var s *sqlite.Error
+	if errors.As(err, &s) && (s.Code() == 4618 || s.Code() == 5130 || s.Code() == 5386) { // SQLITE_IOERR_SHMOPEN, _SHMLOCK, _SHMMAP
+		return fmt.Errorf("processes cannot share memory by a file beside it: keep it on a local file system, or use PostgreSQL or MariaDB: %w", err)
+	}
+	return err
 }
 
 func (w *groupWriter) write(ctx context.Context, fn func(*Tx) error) error {

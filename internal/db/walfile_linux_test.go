@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"kilonova/internal/db"
@@ -102,5 +103,21 @@ func write(t *testing.T, d *db.DB, q string, args ...any) {
 		return err
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Where processes cannot share memory, a database is not opened, and it is said why: here a pipe stands where the memory's file is to be.
+func TestNoMemoryToShare(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	if err := syscall.Mkfifo(path+"-shm", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := db.Open(t.Context(), "sqlite:"+path)
+	if err == nil {
+		_ = d.Close()
+		t.Fatal("it was opened")
+	}
+	if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "share memory") {
+		t.Errorf("the reason is not told: %v", err)
 	}
 }
