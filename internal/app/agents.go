@@ -117,19 +117,11 @@ func (a *App) runAgents(ctx context.Context, name string, r interface {
 	a.onLink = append(a.onLink, r.Reconnected)
 	a.agents = agents
 	a.mu.Unlock()
-	ready := make(chan struct{})
-	a.background(name, func(ctx context.Context) error { return r.Run(ctx, func() { close(ready) }) })
-	if !a.has(Conductor) {
-		return nil // they register when a conductor is there
+	if a.has(Conductor) {
+		return a.untilReady(ctx, name, r.Run)
 	}
-	select {
-	case <-ready:
-		return nil
-	case err := <-a.failed:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	a.background(name, func(ctx context.Context) error { return r.Run(ctx, func() {}) }) // they register when a conductor is there
+	return nil
 }
 
 // physicalNetworks are those to which the i-th host of this process is joined.

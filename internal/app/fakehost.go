@@ -9,7 +9,6 @@ import (
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt/fake"
-	"kilonova/internal/compute/virt/libvirt/host"
 	"kilonova/internal/config"
 )
 
@@ -18,10 +17,10 @@ func fakeHost(cfg *config.Config) (fake.Config, error) {
 	c := &cfg.Compute
 	out := fake.Config{VCPUs: c.FakeVCPUs, MemoryMB: c.FakeMemoryMB, DiskGB: c.FakeDiskGB, Hardware: fake.Hardware{Nodes: c.FakeNUMANodes, Threads: c.FakeThreads, Pages: map[int64]int64{}}}
 	var err error
-	if out.Dedicated, err = host.ParseCPUs(c.DedicatedCPUs); err != nil {
+	if out.Dedicated, err = compute.ParseCPUs(c.DedicatedCPUs); err != nil {
 		return out, fmt.Errorf("[compute] cpu_dedicated_set: %w", err)
 	}
-	if out.Shared, err = host.ParseCPUs(c.SharedCPUs); err != nil {
+	if out.Shared, err = compute.ParseCPUs(c.SharedCPUs); err != nil {
 		return out, fmt.Errorf("[compute] cpu_shared_set: %w", err)
 	}
 	if len(out.Dedicated) > 0 && out.Nodes == 0 {

@@ -121,10 +121,10 @@ func (a *App) openLibvirt(ctx context.Context, dir string) (virt.Driver, agent.P
 
 // hardware reads the options that say which CPUs, pages, devices and ports guests may have.
 func hardware(cfg *config.Config, lc *libvirt.Config) (err error) {
-	if lc.DedicatedCPUs, err = host.ParseCPUs(cfg.Compute.DedicatedCPUs); err != nil {
+	if lc.DedicatedCPUs, err = compute.ParseCPUs(cfg.Compute.DedicatedCPUs); err != nil {
 		return fmt.Errorf("[compute] cpu_dedicated_set: %w", err)
 	}
-	if lc.SharedCPUs, err = host.ParseCPUs(cfg.Compute.SharedCPUs); err != nil {
+	if lc.SharedCPUs, err = compute.ParseCPUs(cfg.Compute.SharedCPUs); err != nil {
 		return fmt.Errorf("[compute] cpu_shared_set: %w", err)
 	}
 	for _, n := range lc.SharedCPUs {

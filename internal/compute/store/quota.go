@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -169,9 +170,7 @@ func (s *Store) Limits(ctx context.Context, q db.Querier, defaults Limits, proje
 
 func limitsOf(ctx context.Context, q db.Querier, defaults Limits, project, user string) (ofProject, ofUser Limits, err error) {
 	ofProject, ofUser = Limits{}, Limits{}
-	for k, v := range defaults {
-		ofProject[k] = v
-	}
+	maps.Copy(ofProject, defaults)
 	var byUser, byProject []func()
 	err = scan(ctx, q, "SELECT scope, resource, hard_limit FROM compute_quota_limits WHERE (scope = 'class' AND project_id = 'default' AND user_id = '')"+
 		" OR (scope = 'project' AND project_id = ? AND user_id = '') OR (scope = 'user' AND project_id = ? AND user_id = ?)", []any{project, project, user},
@@ -194,9 +193,7 @@ func limitsOf(ctx context.Context, q db.Querier, defaults Limits, project, user 
 	for _, f := range byProject {
 		f()
 	}
-	for k, v := range ofProject {
-		ofUser[k] = v
-	}
+	maps.Copy(ofUser, ofProject)
 	for _, f := range byUser {
 		f()
 	}
@@ -230,32 +227,25 @@ func setLimits(ctx context.Context, tx *db.Tx, scope, project, user string, l Li
 // ClassLimits gives the limits of a class over the defaults.
 func (s *Store) ClassLimits(ctx context.Context, q db.Querier, defaults Limits, class string) (Limits, error) {
 	out := Limits{}
-	for k, v := range defaults {
-		out[k] = v
-	}
-	err := scan(ctx, q, "SELECT resource, hard_limit FROM compute_quota_limits WHERE scope = 'class' AND project_id = ? AND user_id = ''", []any{class},
-		func(scan func(...any) error) error {
-			var k string
-			var n int64
-			err := scan(&k, &n)
-			out[k] = n
-			return err
-		})
-	return out, err
+	maps.Copy(out, defaults)
+	return out, out.read(ctx, q, "SELECT resource, hard_limit FROM compute_quota_limits WHERE scope = 'class' AND project_id = ? AND user_id = ''", class)
 }
 
 // UserLimitsAbove gives the largest limit that any user of the project has for each resource.
 func (s *Store) UserLimitsAbove(ctx context.Context, q db.Querier, project string) (Limits, error) {
 	out := Limits{}
-	err := scan(ctx, q, "SELECT resource, MAX(hard_limit) FROM compute_quota_limits WHERE scope = 'user' AND project_id = ? GROUP BY resource", []any{project},
-		func(scan func(...any) error) error {
-			var k string
-			var n int64
-			err := scan(&k, &n)
-			out[k] = n
-			return err
-		})
-	return out, err
+	return out, out.read(ctx, q, "SELECT resource, MAX(hard_limit) FROM compute_quota_limits WHERE scope = 'user' AND project_id = ? GROUP BY resource", project)
+}
+
+// read adds what a query of resources and their limits gives.
+func (l Limits) read(ctx context.Context, q db.Querier, query string, arg string) error {
+	return scan(ctx, q, query, []any{arg}, func(scan func(...any) error) error {
+		var resource string
+		var n int64
+		err := scan(&resource, &n)
+		l[resource] = n
+		return err
+	})
 }
 
 // ResetLimits removes all overrides of a project (user ""), its users' included, or of one user.

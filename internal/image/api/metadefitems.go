@@ -39,19 +39,31 @@ func (a *api) listItems(kind, rule string) func(*httpapi.Request) (*httpapi.Repl
 	}
 }
 
-func (a *api) createItem(kind, rule string) func(*httpapi.Request) (*httpapi.Reply, error) {
+// in answers with what f does in the namespace of the path, under a rule.
+func (a *api) in(rule string, f func(*httpapi.Request, *local.Namespace) (*httpapi.Reply, error)) func(*httpapi.Request) (*httpapi.Reply, error) {
 	return func(r *httpapi.Request) (*httpapi.Reply, error) {
 		n, err := a.namespace(r, rule)
 		if err != nil {
 			return nil, err
 		}
-		doc, _ := r.Document().(map[string]any)
-		it, err := newItem(doc, kind)
+		return f(r, n)
+	}
+}
+
+// readItem is the item that a request's body describes.
+func readItem(r *httpapi.Request, kind string) (local.Item, error) {
+	doc, _ := r.Document().(map[string]any)
+	return newItem(doc, kind)
+}
+
+func (a *api) createItem(kind, rule string) func(*httpapi.Request) (*httpapi.Reply, error) {
+	return a.in(rule, func(r *httpapi.Request, n *local.Namespace) (*httpapi.Reply, error) {
+		it, err := readItem(r, kind)
 		if err != nil {
 			return nil, err
 		}
 		return a.addItem(r, n, kind, it)
-	}
+	})
 }
 
 func (a *api) addItem(r *httpapi.Request, n *local.Namespace, kind string, it local.Item) (*httpapi.Reply, error) {
@@ -66,27 +78,18 @@ func (a *api) addItem(r *httpapi.Request, n *local.Namespace, kind string, it lo
 }
 
 func (a *api) showItem(kind, rule string) func(*httpapi.Request) (*httpapi.Reply, error) {
-	return func(r *httpapi.Request) (*httpapi.Reply, error) {
-		n, err := a.namespace(r, rule)
-		if err != nil {
-			return nil, err
-		}
+	return a.in(rule, func(r *httpapi.Request, n *local.Namespace) (*httpapi.Reply, error) {
 		it, err := a.s.Item(r.Context(), n, kind, r.Path("name"))
 		if err != nil {
 			return nil, err
 		}
 		return httpapi.OK(itemView(n, kind, it)), nil
-	}
+	})
 }
 
 func (a *api) setItem(kind, rule string) func(*httpapi.Request) (*httpapi.Reply, error) {
-	return func(r *httpapi.Request) (*httpapi.Reply, error) {
-		n, err := a.namespace(r, rule)
-		if err != nil {
-			return nil, err
-		}
-		doc, _ := r.Document().(map[string]any)
-		it, err := newItem(doc, kind)
+	return a.in(rule, func(r *httpapi.Request, n *local.Namespace) (*httpapi.Reply, error) {
+		it, err := readItem(r, kind)
 		if err != nil {
 			return nil, err
 		}
@@ -95,27 +98,19 @@ func (a *api) setItem(kind, rule string) func(*httpapi.Request) (*httpapi.Reply,
 			return nil, err
 		}
 		return httpapi.OK(itemView(n, kind, got)), nil
-	}
+	})
 }
 
 func (a *api) deleteItem(kind, rule string) func(*httpapi.Request) (*httpapi.Reply, error) {
-	return func(r *httpapi.Request) (*httpapi.Reply, error) {
-		n, err := a.namespace(r, rule)
-		if err != nil {
-			return nil, err
-		}
+	return a.in(rule, func(r *httpapi.Request, n *local.Namespace) (*httpapi.Reply, error) {
 		return noContent(a.s.RemoveItem(r.Context(), n, kind, r.Path("name")))
-	}
+	})
 }
 
 func (a *api) clearItems(kind, rule string) func(*httpapi.Request) (*httpapi.Reply, error) {
-	return func(r *httpapi.Request) (*httpapi.Reply, error) {
-		n, err := a.namespace(r, rule)
-		if err != nil {
-			return nil, err
-		}
+	return a.in(rule, func(r *httpapi.Request, n *local.Namespace) (*httpapi.Reply, error) {
 		return noContent(a.s.RemoveItems(r.Context(), n, kind))
-	}
+	})
 }
 
 func (a *api) listAssociations(r *httpapi.Request) (*httpapi.Reply, error) {

@@ -139,6 +139,21 @@ func asksCPUs(f *compute.Flavor, props map[string]string) bool {
 	return props["hw_cpu_thread_policy"] != "" || props["hw_locked_memory"] != "" || props["trait:HW_CPU_HYPERTHREADING"] != ""
 }
 
+// KnownProject refuses a project that the identity service does not have: fault.Invalid.
+func (b *Backend) KnownProject(ctx context.Context, project string) error {
+	if b.Projects == nil {
+		return nil
+	}
+	ok, err := b.Projects.ProjectExists(ctx, project)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fault.New(fault.Invalid, "Project ID %s is not a valid project.", project)
+	}
+	return nil
+}
+
 // DB is the database, for reads.
 func (b *Backend) DB() *db.DB { return b.Store.DB }
 

@@ -57,28 +57,13 @@ func limitsView(l store.Limits, names []string) document {
 	return d
 }
 
-// known refuses projects that the identity service does not have.
-func (a api) known(ctx context.Context, project string) error {
-	if a.Projects == nil {
-		return nil
-	}
-	ok, err := a.Projects.ProjectExists(ctx, project)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fault.New(fault.Invalid, "Project ID %s is not a valid project.", project)
-	}
-	return nil
-}
-
 // allowedQuota asks a quota rule about the project of the path, then whether the project exists.
 func (a api) allowedQuota(r *httpapi.Request, rule string) (project string, err error) {
 	project = r.Path("id")
 	if err := r.Authorize(backend.Rule("os-quota-sets:"+rule), backend.Target(project, r.Caller.UserID)); err != nil {
 		return "", err
 	}
-	return project, a.known(r.Context(), project)
+	return project, a.KnownProject(r.Context(), project)
 }
 
 func (a api) showQuota(r *httpapi.Request) (*httpapi.Reply, error) {

@@ -286,7 +286,7 @@ func (a api) changeAccess(r *httpapi.Request, action string, change func(*db.Tx,
 	}
 	project := in[action].Tenant
 	if action == "addTenantAccess" { // what a project had may be taken away when the project is gone
-		if err := a.knownProject(r.Context(), project); err != nil {
+		if err := a.KnownProject(r.Context(), project); err != nil {
 			return nil, err
 		}
 	}

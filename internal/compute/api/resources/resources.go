@@ -3,11 +3,9 @@
 package resources
 
 import (
-	"context"
 	"maps"
 
 	"kilonova/internal/compute/api/backend"
-	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
 )
 
@@ -45,18 +43,3 @@ func Handlers(b *backend.Backend) map[string]backend.Handler {
 func body(v any) (*httpapi.Reply, error) { return &httpapi.Reply{Body: v}, nil }
 
 func empty() (*httpapi.Reply, error) { return &httpapi.Reply{}, nil }
-
-// knownProject fails with fault.Invalid for a project that the identity service does not know.
-func (a api) knownProject(ctx context.Context, project string) error {
-	if a.Projects == nil {
-		return nil
-	}
-	ok, err := a.Projects.ProjectExists(ctx, project)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fault.New(fault.Invalid, "Project ID %s is not a valid project.", project)
-	}
-	return nil
-}

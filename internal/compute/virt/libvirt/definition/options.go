@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt"
 	"kilonova/internal/fault"
 )
@@ -416,28 +417,9 @@ func (o *Options) parseNUMA(spec *virt.Spec) error {
 
 // parseCPUSet reads a list such as "0-3,8,^2" of numbers below n.
 func parseCPUSet(s string, n int) ([]int, error) {
-	in := make([]bool, n)
-	for _, part := range strings.Split(s, ",") {
-		part = strings.TrimSpace(part)
-		on := !strings.HasPrefix(part, "^")
-		first, last, isRange := strings.Cut(strings.TrimPrefix(part, "^"), "-")
-		a, err := strconv.Atoi(first)
-		b := a
-		if err == nil && isRange {
-			b, err = strconv.Atoi(last)
-		}
-		if err != nil || a < 0 || b < a || b >= n {
-			return nil, fmt.Errorf("must be a list of CPUs below %d", n)
-		}
-		for i := a; i <= b; i++ {
-			in[i] = on
-		}
+	set, err := compute.ParseCPUs(s)
+	if err != nil || s == "" || len(set) > 0 && set[len(set)-1] >= n {
+		return nil, fmt.Errorf("must be a list of CPUs below %d", n)
 	}
-	var out []int
-	for i, on := range in {
-		if on {
-			out = append(out, i)
-		}
-	}
-	return out, nil
+	return set, nil
 }

@@ -61,20 +61,6 @@ func TestCells(t *testing.T) {
 	}
 }
 
-func TestParseCPUs(t *testing.T) {
-	for s, want := range map[string][]int{"": nil, "0": {0}, "0-3,^2,8": {0, 1, 3, 8}, " 1 , 3": {1, 3}} {
-		got, err := host.ParseCPUs(s)
-		if d := cmp.Diff(want, got); err != nil || d != "" {
-			t.Errorf("%q: %v %s", s, err, d)
-		}
-	}
-	for _, s := range []string{"a", "3-1", "-1", "0-99999999"} {
-		if _, err := host.ParseCPUs(s); err == nil {
-			t.Errorf("%q is taken", s)
-		}
-	}
-}
-
 func TestDevices(t *testing.T) {
 	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s + "\n")} }
 	const dir = "bus/pci/devices/"

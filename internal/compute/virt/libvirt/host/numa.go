@@ -9,38 +9,6 @@ import (
 	"kilonova/internal/compute"
 )
 
-// ParseCPUs reads a set of CPUs such as "0-3,8,^2", in order; "" is the empty set.
-func ParseCPUs(s string) ([]int, error) {
-	in := map[int]bool{}
-	for part := range strings.SplitSeq(s, ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue
-		}
-		on := !strings.HasPrefix(part, "^")
-		first, last, isRange := strings.Cut(strings.TrimPrefix(part, "^"), "-")
-		a, err := strconv.Atoi(first)
-		b := a
-		if err == nil && isRange {
-			b, err = strconv.Atoi(last)
-		}
-		if err != nil || a < 0 || b < a || b > 1<<16 {
-			return nil, fmt.Errorf("%q is no set of CPUs: write it as 0-3,8,^2", s)
-		}
-		for i := a; i <= b; i++ {
-			in[i] = on
-		}
-	}
-	var out []int
-	for i, on := range in {
-		if on {
-			out = append(out, i)
-		}
-	}
-	slices.Sort(out)
-	return out, nil
-}
-
 // Cells gives the host's NUMA nodes. dedicated are the CPUs set aside for pinned virtual CPUs, shared those on which others float (nil: all when none are
 // dedicated, none otherwise). reserved are pages, by node and size in KiB, that servers may not have.
 func Cells(c *Capabilities, dedicated, shared []int, reserved map[int]map[int64]int64) []compute.HostCell {
@@ -58,7 +26,7 @@ func Cells(c *Capabilities, dedicated, shared []int, reserved map[int]map[int64]
 			if slices.Contains(shared, cpu.ID) || len(shared) == 0 && len(dedicated) == 0 {
 				cell.CPUs = append(cell.CPUs, cpu.ID)
 			}
-			if set, err := ParseCPUs(cpu.Siblings); err == nil && len(set) > 1 && !seen[cpu.Siblings] {
+			if set, err := compute.ParseCPUs(cpu.Siblings); err == nil && len(set) > 1 && !seen[cpu.Siblings] {
 				seen[cpu.Siblings] = true
 				cell.Siblings = append(cell.Siblings, set)
 			}

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"kilonova/internal/compute"
 )
 
 // cpuTraits are libvirt's names of CPU features and the traits that they mean.
@@ -84,7 +86,7 @@ func Traits(h Has) []string {
 func (c *Capabilities) hyperthreads() bool {
 	for _, cell := range c.Host.Topology.Cells {
 		for _, cpu := range cell.CPUs {
-			if set, err := ParseCPUs(cpu.Siblings); err == nil && len(set) > 1 {
+			if set, err := compute.ParseCPUs(cpu.Siblings); err == nil && len(set) > 1 {
 				return true
 			}
 		}
