@@ -174,7 +174,7 @@ func (e *Engine) Accept(ctx context.Context, tx *db.Tx, s Spec) (string, error) 
 	}
 	if s.Finished {
 		o.State, o.Finished = Done, o.Updated
-		return o.ID, o.insert(ctx, tx)
+		return o.ID, o.insertFinished(ctx, tx, s.Event)
 	}
 	flow := e.flows[s.Kind]
 	mine := flow != nil && e.isActive() && o.Due <= clock.Micros(now)

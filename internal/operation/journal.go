@@ -116,6 +116,18 @@ func (o *row) update(ctx context.Context, tx *db.Tx, old *row) error {
 	return nil
 }
 
+// insertFinished writes an operation that was complete at acceptance, with the one event that it has.
+func (o *row) insertFinished(ctx context.Context, tx *db.Tx, event string) error {
+	if err := o.insert(ctx, tx); err != nil || event == "" {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "INSERT INTO operation_steps (operation, name, event, is_undo, attempt, epoch, host, started, finished, succeeded, error, public) VALUES ("+db.In(12)+")",
+		o.ID, "", event, false, 1, o.Epoch, "", o.Accepted, o.Finished, true, "", ""); err != nil {
+		return fmt.Errorf("journal event %s: %w", event, err)
+	}
+	return nil
+}
+
 // openStep journals that the step at o.Position begins, and sets the task state.
 func (e *Engine) openStep(ctx context.Context, tx *db.Tx, f *Flow, o *row) error {
 	if o.Position < 0 || int(o.Position) >= len(f.Steps) {

@@ -53,6 +53,7 @@ type Spec struct {
 	First bool
 	// Finished records an action that was complete at acceptance (lock, resetState): the row is written as done.
 	Finished bool
+	Event    string // of a Finished one: the event of its action in os-instance-actions; "": none
 }
 
 // HeldError is what Accept fails with when an open operation holds the object. It is a fault.Conflict.

@@ -212,6 +212,7 @@ type Request struct {
 	Yields    []string // kinds of operation that a TakeOver joins
 	Shared    bool
 	Finished  bool
+	Event     string // of a finished one
 	// Change alters the server in the same transaction; nil: only its Updated time.
 	Change func(*compute.Server) error
 	// Before runs first in the transaction: quota.
@@ -318,7 +319,7 @@ func (b *Backend) acceptTx(r *httpapi.Request, tx *db.Tx, s *compute.Server, q R
 		kind = q.Op
 	}
 	op, err := b.Operations.Accept(ctx, tx, operation.Spec{Kind: kind, ObjectType: "server", Object: s.ID, Action: q.Action, TaskState: q.TaskState, Project: r.Caller.ProjectID,
-		User: r.Caller.UserID, RequestID: r.RequestID, Input: q.Input, TakeOver: q.TakeOver, Yields: q.Yields, Shared: q.Shared, Finished: q.Finished})
+		User: r.Caller.UserID, RequestID: r.RequestID, Input: q.Input, TakeOver: q.TakeOver, Yields: q.Yields, Shared: q.Shared, Finished: q.Finished, Event: q.Event})
 	return op, refused(err, rule, s)
 }
 

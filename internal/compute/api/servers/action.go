@@ -184,9 +184,9 @@ func (a api) unlock(r *httpapi.Request) (*httpapi.Reply, error) {
 	})
 }
 
-// record changes the server at once and leaves an action that is finished.
+// record changes the server at once and leaves an action that is finished, with the event of the API that did it.
 func (a api) record(r *httpapi.Request, s *compute.Server, action string, change func(*compute.Server) error) (*httpapi.Reply, error) {
-	if err := a.Accept(r, s, backend.Request{Op: action, Kind: action, Action: action, Finished: true, Change: change}); err != nil {
+	if err := a.Accept(r, s, backend.Request{Op: action, Kind: action, Action: action, Finished: true, Event: "api_" + action, Change: change}); err != nil {
 		return nil, err
 	}
 	return empty()

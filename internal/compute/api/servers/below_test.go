@@ -121,6 +121,11 @@ func TestInstanceActions(t *testing.T) {
 		}
 	}
 	path := "/servers/" + s.ID + "/os-instance-actions"
+	locked := w.ask("admin", "GET", path, "", 84, 200)["instanceActions"].([]any)[0].(map[string]any)["request_id"].(string)
+	doc := w.ask("admin", "GET", path+"/"+locked, "", 84, 200)["instanceAction"].(map[string]any)
+	if event, ok := doc["events"].([]any)[0].(map[string]any); !ok || len(doc["events"].([]any)) != 1 || event["event"] != "api_lock" || event["result"] != "Success" || event["finish_time"] == nil {
+		t.Errorf("events of a lock: %v", doc["events"])
+	}
 	newest := w.ask("reader", "GET", path, "", 66, 200)["instanceActions"].([]any)[0].(map[string]any)["updated_at"].(string)
 	at, err := time.Parse("2006-01-02T15:04:05.000000", newest)
 	if err != nil {
@@ -153,7 +158,7 @@ func TestInstanceActions(t *testing.T) {
 		}
 		return nil
 	})
-	doc := w.ask("admin", "GET", path+"/"+req, "", 84, 200)["instanceAction"].(map[string]any)
+	doc = w.ask("admin", "GET", path+"/"+req, "", 84, 200)["instanceAction"].(map[string]any)
 	if got := list(doc, "events", "event"); got != "later inner outer" {
 		t.Fatal(got)
 	}
