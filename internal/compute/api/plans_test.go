@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +22,7 @@ var small = map[string]string{
 // whole are the statements that read a whole table because that is what they are for.
 var whole = map[string]string{
 	"SELECT doc FROM network_networks":     "an administrator lists the networks of everybody",
+	"SELECT doc FROM network_groups":       "an administrator lists the security groups of everybody",
 	"SELECT staged, doc FROM image_images": "at start, to find data that no image has",
 }
 
@@ -40,6 +43,37 @@ func TestEveryQueryUsesAnIndex(t *testing.T) {
 			}
 			apitest.Call(c.h, "admin", method, "/v2.1"+path, body, minor)
 		}
+	}
+	// Every parameter of every list, for a project and for all.
+	asks := 0
+	for _, key := range api.Keys() {
+		if !strings.HasPrefix(key, "GET ") {
+			continue
+		}
+		borders := api.FactsOf(t, key).Borders
+		for _, minor := range slices.Compact([]int{borders[0], borders[len(borders)-1]}) {
+			a := asked{c, t, minor, "admin"}
+			_, path, _, _ := a.request(key)
+			for _, name := range api.QueryNames(t, key, minor) {
+				for _, value := range []string{"1", "2026-01-02T03:04:05Z", c.server, "active", "name"} {
+					for _, more := range []url.Values{{}, {"all_tenants": {"1"}}, {"limit": {"2"}}, {"all_tenants": {"1"}, "deleted": {"True"}}} {
+						q := url.Values{name: {value}}
+						for k, v := range more {
+							q[k] = v
+						}
+						for _, token := range []string{"admin", "member"} {
+							if r := apitest.Call(c.h, token, "GET", "/v2.1"+path+"?"+q.Encode(), "", minor); r.Code == 200 {
+								asks++
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d lists with parameters", asks)
+	if asks < 3000 {
+		t.Errorf("only %d lists with parameters", asks)
 	}
 	for _, q := range []string{"?all_tenants=1", "?all_tenants=1&name=x", "?status=ACTIVE", "?all_tenants=1&host=h", "?changes-since=2020-01-01T00:00:00Z", "?all_tenants=1&changes-since=2020-01-01T00:00:00Z", "?tags=a,b",
 		"?all_tenants=1&not-tags=a", "?all_tenants=1&sort_key=display_name", "?ip=10.", "?all_tenants=1&deleted=true", "?locked=true", "?all_tenants=1&limit=1&marker=" + c.server} {
@@ -76,6 +110,9 @@ func TestEveryQueryUsesAnIndex(t *testing.T) {
 				table := m[1]
 				if of := aliases[table]; of != "" {
 					table = of
+				}
+				if strings.Contains(s, "FROM "+table+" ORDER BY number LIMIT ?") || strings.Contains(s, "OFFSET ?) "+table+" ") {
+					continue // a page in the order of the key, or what was made of it
 				}
 				if small[table] == "" && whole[s] == "" {
 					t.Errorf("%s reads the whole table %s", s, table)

@@ -11,11 +11,11 @@ import (
 	"kilonova/internal/fault"
 )
 
-const selectGroup = "SELECT g.id, g.name, g.project_id, g.user_id, g.policy, g.max_per_host, COALESCE(m.server_id, '') FROM compute_groups g LEFT JOIN compute_group_members m ON m.group_id = g.id"
-
-func (s *Store) groups(ctx context.Context, q db.Querier, cond string, args ...any) ([]compute.ServerGroup, error) {
+// groups reads the groups that from chooses of compute_groups, with their members.
+func (s *Store) groups(ctx context.Context, q db.Querier, from string, args ...any) ([]compute.ServerGroup, error) {
 	var out []compute.ServerGroup
-	err := scan(ctx, q, selectGroup+cond+" ORDER BY g.number, m.server_id", args, func(scan func(...any) error) error {
+	err := scan(ctx, q, "SELECT g.id, g.name, g.project_id, g.user_id, g.policy, g.max_per_host, COALESCE(m.server_id, '') FROM (SELECT number, id, name, project_id, user_id, policy, max_per_host"+
+		" FROM compute_groups"+from+") g LEFT JOIN compute_group_members m ON m.group_id = g.id ORDER BY g.number, m.server_id", args, func(scan func(...any) error) error {
 		var g compute.ServerGroup
 		var member string
 		if err := scan(&g.ID, &g.Name, &g.ProjectID, &g.UserID, &g.Policy, &g.MaxPerHost, &member); err != nil {
@@ -36,17 +36,18 @@ func (s *Store) groups(ctx context.Context, q db.Querier, cond string, args ...a
 	return out, nil
 }
 
-// Groups gives the server groups of a project ("" all) with their members, oldest first.
-func (s *Store) Groups(ctx context.Context, q db.Querier, project string) ([]compute.ServerGroup, error) {
+// Groups gives a page of the server groups of a project ("" all) with their members, oldest first: at most limit, without the first offset.
+func (s *Store) Groups(ctx context.Context, q db.Querier, project string, offset, limit int) ([]compute.ServerGroup, error) {
+	const page = " ORDER BY number LIMIT ? OFFSET ?"
 	if project == "" {
-		return s.groups(ctx, q, "")
+		return s.groups(ctx, q, page, limit, offset)
 	}
-	return s.groups(ctx, q, " WHERE g.project_id = ?", project)
+	return s.groups(ctx, q, " WHERE project_id = ?"+page, project, limit, offset)
 }
 
 // Group gives one server group with its members. It fails with fault.NotFound.
 func (s *Store) Group(ctx context.Context, q db.Querier, groupID string) (*compute.ServerGroup, error) {
-	gs, err := s.groups(ctx, q, " WHERE g.id = ?", groupID)
+	gs, err := s.groups(ctx, q, " WHERE id = ?", groupID)
 	if err != nil {
 		return nil, err
 	}

@@ -314,7 +314,7 @@ func TestKeyPairsGroupsTokens(t *testing.T) {
 	if at, err := s.GroupPlaces(ctx, s.DB, "g", "affinity"); err != nil || len(at) != 1 || !slices.Equal(at[v.ID], []string{"c1"}) {
 		t.Fatal(at, err)
 	}
-	if gs, err := s.Groups(ctx, s.DB, "p"); err != nil || len(gs) != 1 || gs[0].Members[0] != v.ID || gs[0].MaxPerHost != 2 {
+	if gs, err := s.Groups(ctx, s.DB, "p", 0, 10); err != nil || len(gs) != 1 || gs[0].Members[0] != v.ID || gs[0].MaxPerHost != 2 {
 		t.Fatal(gs, err)
 	}
 	counted, _ := s.Counted(ctx, s.DB)

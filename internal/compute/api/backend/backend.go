@@ -368,14 +368,24 @@ func (b *Backend) Page(q url.Values) (Page, error) {
 	return p, nil
 }
 
-// Offset cuts a list by limit and offset, the older way of paging, in which 0 is the maximum.
+// Offset cuts a list by limit and offset.
 func Offset[T any](b *Backend, q url.Values, list []T) ([]T, error) {
+	offset, limit, err := b.Window(q)
+	if err != nil {
+		return nil, err
+	}
+	list = list[min(offset, len(list)):]
+	return list[:min(limit, len(list))], nil
+}
+
+// Window reads limit and offset, the older way of paging, in which a limit of 0 is the maximum.
+func (b *Backend) Window(q url.Values) (offset, limit int, err error) {
 	n := map[string]int{"limit": 0, "offset": 0}
 	for k := range n {
 		if text := httpapi.Last(q, k); text != "" {
 			v, err := strconv.Atoi(text)
 			if err != nil || v < 0 {
-				return nil, fault.New(fault.Invalid, "%s must be an integer of 0 or more, not %q.", k, text)
+				return 0, 0, fault.New(fault.Invalid, "%s must be an integer of 0 or more, not %q.", k, text)
 			}
 			n[k] = v
 		}
@@ -383,8 +393,7 @@ func Offset[T any](b *Backend, q url.Values, list []T) ([]T, error) {
 	if n["limit"] == 0 || n["limit"] > b.MaxLimit {
 		n["limit"] = b.MaxLimit
 	}
-	list = list[min(n["offset"], len(list)):]
-	return list[:min(n["limit"], len(list))], nil
+	return n["offset"], n["limit"], nil
 }
 
 // Up tells whether a service was heard of lately and is not forced down.

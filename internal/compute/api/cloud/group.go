@@ -40,11 +40,12 @@ func (a api) listGroups(r *httpapi.Request) (*httpapi.Reply, error) {
 		}
 		project = ""
 	}
-	all, err := a.Store.Groups(r.Context(), a.DB(), project)
+	offset, limit, err := a.Window(r.Query())
 	if err != nil {
 		return nil, err
 	}
-	if all, err = backend.Offset(a.Backend, r.Query(), all); err != nil {
+	all, err := a.Store.Groups(r.Context(), a.DB(), project, offset, limit)
+	if err != nil {
 		return nil, err
 	}
 	out := make([]document, len(all))
