@@ -177,7 +177,7 @@ func TestExtraSpecs(t *testing.T) {
 	for spec, ok := range map[string]bool{"hw:cpu_policy=shared": true, "hw:cpu_policy=sometimes": false, "hw:nonsense=1": false, "hw:cpu_realtime=yes": true, "hw:cpu_realtime=maybe": false, "hw:numa_nodes=0": false,
 		"hw:numa_cpus.1=0-3,5": true, "hw:mem_page_size=large": true, "hw:mem_page_size=2MB": true, "hw:mem_page_size=huge": false, "quota:cpu_shares=5": true, "quota:cpu_bananas=5": false, "resources:VCPU=2": true,
 		"resources1:CUSTOM_X=2": true, "resources:vcpu=1": false, "trait:HW_CPU_X86_AVX=required": true, "trait:HW_CPU_X86_AVX=maybe": false, "group_policy=isolate": true, "group_policy=none": true, "group_policy=x": false,
-		"os:secure_boot=required": true, "os:secure_boot=1": false, "pci_passthrough:alias=gpu:1": true, "pci_passthrough:alias=gpu": false, "my:own=anything": true, "capabilities:x=<in> y": true,
+		"os:secure_boot=required": true, "os:secure_boot=1": false, "pci_passthrough:alias=gpu:1": true, "pci_passthrough:alias=gpu": false, "my:own=anything": true, "capabilities:x=<in> y": false, "capabilities:cpu_info:vendor=AMD": true, "trait:HW_NOT_KNOWN=required": false, "hw:numa_cpus.0=^1": true,
 		"hw_rng:allowed=true": true, "hw_rng:what=1": false, "accel:device_profile=p": true, "aggregate_instance_extra_specs:ssd=true": true} {
 		k, v, _ := strings.Cut(spec, "=")
 		body := fmt.Sprintf(`{"extra_specs":{%q:%q}}`, k, v)
