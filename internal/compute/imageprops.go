@@ -2,6 +2,7 @@ package compute
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,9 +33,12 @@ func CheckImageProps(props map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(words)) {
 		v := ImageProp(props, name)
 		known := strings.Fields(words[name])
-		if v != "" && !slices.Contains(known, strings.ToLower(strings.TrimSpace(v))) {
+		if v = strings.TrimSpace(v); v != "" && !slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, v) }) {
 			return fault.New(fault.Invalid, "Invalid image metadata. The property %s has the value %q, which is none of %s.", name, v, strings.Join(known, ", "))
 		}
+	}
+	if v := ImageProp(props, "img_hv_requested_version"); v != "" && !versionPredicate.MatchString(v) {
+		return fault.New(fault.Invalid, "Invalid image metadata. The property img_hv_requested_version has the value %q, which is no list of comparisons as >=7.2, <9.", v)
 	}
 	for name := range strings.FieldsSeq(imageNumbers) {
 		if v := props[name]; v != "" {
@@ -45,6 +49,9 @@ func CheckImageProps(props map[string]string) error {
 	}
 	return nil
 }
+
+// versionPredicate is a list of comparisons with versions.
+var versionPredicate = regexp.MustCompile(`^\s*(<=|>=|==|!=|<|>)\s*\d+(\.\d+)*\s*(,\s*(<=|>=|==|!=|<|>)\s*\d+(\.\d+)*\s*)*$`)
 
 const imageNumbers = "hw_cpu_cores hw_cpu_sockets hw_cpu_threads hw_cpu_max_cores hw_cpu_max_sockets hw_cpu_max_threads hw_numa_nodes hw_serial_port_count hw_video_ram hw_maxphysaddr_bits " +
 	"hw_redirected_usb_ports hw_device_id img_compression_level img_version"
@@ -68,7 +75,9 @@ func imageWords() map[string]string {
 			"virtualsriovethernetcard virtualvmxnet virtualvmxnet3",
 		"hw_viommu_model": "intel smmuv3 virtio auto", "hw_vm_mode": "hvm xen xenapi pv uml exe baremetal", "hw_watchdog_action": "none pause poweroff reset disabled",
 		"hw_tpm_model": "tpm-tis tpm-crb", "hw_tpm_version": "1.2 2.0", "hw_ephemeral_encryption_format": "plain luks luksv2",
-		"img_hv_type":      "baremetal bhyve docker fake hv hyperv ironic kqemu kvm lxc lxd openvz parallels phyp prsm qemu test uml vbox vz vmware xapi xen xen-3.0-x86_32 zvm",
-		"img_config_drive": "optional mandatory", "os_secure_boot": "required disabled optional", "os_type": "linux windows",
+		"img_hv_type":               "baremetal bhyve docker fake hv hyperv ironic kqemu kvm lxc lxd openvz parallels phyp prsm qemu test uml vbox vz vmware xapi xen xen-3.0-x86_32 zvm",
+		"img_signature_key_type":    "DSA ECC_SECP384R1 ECC_SECP521R1 ECC_SECT409K1 ECC_SECT409R1 ECC_SECT571K1 ECC_SECT571R1 RSA-PSS",
+		"img_signature_hash_method": "SHA-224 SHA-256 SHA-384 SHA-512",
+		"img_config_drive":          "optional mandatory", "os_secure_boot": "required disabled optional", "os_type": "linux windows",
 	}
 }
