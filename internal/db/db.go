@@ -27,7 +27,6 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
 	"modernc.org/sqlite"
 
 	"kilonova/internal/fault"
@@ -94,13 +93,10 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		}
 	case "postgres", "postgresql":
 		d.dialect = Postgres
-		d.pool, err = sql.Open("pgx", "postgres:"+rest)
+		d.pool, err = openPostgres("postgres:" + rest)
 	case "mysql", "mariadb":
 		d.dialect = MySQL
-		var dsn string
-		if dsn, err = mysqlDSN("mysql:" + rest); err == nil {
-			d.pool, err = sql.Open("mysql", dsn)
-		}
+		d.pool, err = openMySQL("mysql:" + rest)
 	default:
 		return nil, fault.New(fault.Invalid, "database URL scheme %q is none of sqlite, postgres, mysql", scheme)
 	}
@@ -461,25 +457,4 @@ func call(fn func(*Tx) error, tx *Tx) (err error) {
 		}
 	}()
 	return fn(tx)
-}
-
-func mysqlDSN(url string) (string, error) {
-	rest := strings.TrimPrefix(url, "mysql://")
-	cred, hostpath, ok := strings.Cut(rest, "@")
-	if !ok {
-		return "", errors.New("mysql URL: want mysql://user:password@host:port/name")
-	}
-	host, name, _ := strings.Cut(hostpath, "/")
-	name, query, _ := strings.Cut(name, "?")
-	c := mysql.NewConfig()
-	c.User, c.Passwd, _ = strings.Cut(cred, ":")
-	c.Net, c.Addr, c.DBName = "tcp", host, name
-	if strings.HasPrefix(query, "unix_socket=") {
-		c.Net, c.Addr = "unix", strings.TrimPrefix(query, "unix_socket=")
-	}
-	c.InterpolateParams = true
-	c.ClientFoundRows = true // rows matched, as the other two count
-	c.Params = map[string]string{"sql_mode": "'ANSI_QUOTES,STRICT_ALL_TABLES'", "time_zone": "'+00:00'"}
-	c.Collation = "utf8mb4_bin"
-	return c.FormatDSN(), nil
 }

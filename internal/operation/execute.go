@@ -29,7 +29,7 @@ func (e *Engine) execute(ctx context.Context, o *row) {
 		}
 	}
 	if err != nil && !cutOff(ctx, err) {
-		// The journal could not be written. The lease runs out and somebody, perhaps this engine, begins again from the last journalled step.
+		// The journal could not be read or written. The lease runs out and somebody, perhaps this engine, begins again from the last journalled step.
 		e.cfg.Log.Error("operation interrupted", "operation", o.ID, "kind", o.Kind, "object", o.Object, "request", o.RequestID, "error", err)
 	}
 }
@@ -165,8 +165,12 @@ func (e *Engine) bounded(ctx context.Context, s *Step, f func(context.Context, *
 	return err
 }
 
-// turn decides what follows a failed step: back to an earlier one, undo, or, past the point of no return, later again.
+// turn decides what follows a failed step: back to an earlier one, undo, or, past the point of no return, later again. Nothing follows when it was the database that was away: what
+// the journal says is then to be read anew.
 func (e *Engine) turn(ctx context.Context, o *row, f *Flow, r *Run, cause error) error {
+	if db.IsAway(cause) {
+		return cause
+	}
 	public := fault.PublicText(cause)
 	next := *o
 	next.Vars = r.Vars
@@ -281,8 +285,11 @@ func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, limit, hopel
 	}
 }
 
-// attention parks the operation: it keeps its object and says why.
+// attention parks the operation: it keeps its object and says why. A database that was away needs no person: whoever takes the lease begins again from the last journalled step.
 func (e *Engine) attention(ctx context.Context, o *row, r *Run, why error) error {
+	if db.IsAway(why) {
+		return why
+	}
 	e.cfg.Log.Error("operation needs attention", "operation", o.ID, "kind", o.Kind, "object", o.Object, "step", r.StepName, "request", o.RequestID, "error", why)
 	next := *o
 	next.State, next.Cause, next.Public, next.Lease, next.Owner = Attention, why.Error(), fault.PublicText(why), 0, ""
