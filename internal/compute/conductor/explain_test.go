@@ -32,6 +32,7 @@ func TestExplainPlacement(t *testing.T) {
 	text, err := c.con.ExplainWant(c.ctx, conductor.WantOf("p", flavor, "none", debian, nil), "")
 	c.must(err)
 	for _, want := range []string{"It would go to h2.", "h1: no", "NumInstancesFilter                 refuses: it has 2 servers, 2 are allowed", "h2: number 1 of 1", "ImagePropertiesWeigher             1, scaled",
+		"BuildFailureWeigher                0, scaled 0.000 x -1000000 = 0.000\n",
 		"h3: no\n  placement                          does not offer it", "MEMORY_MB: 1024 asked"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the explanation does not say %q:\n%s", want, text)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"kilonova/internal/compute"
@@ -127,13 +128,16 @@ func (c *Conductor) explainHost(b *strings.Builder, req *scheduler.Request, st *
 	}
 	sum := 0.0
 	for _, w := range c.planner.Weights(req, st, among) {
-		part := w.Normalised * w.Multiplier
+		part := w.Normalised*w.Multiplier + 0 // 0 and not -0
 		sum += part
-		fmt.Fprintf(b, "  %-34s %g, scaled %.3f x %g = %.3f\n", w.Weigher, w.Raw, w.Normalised, w.Multiplier, part)
+		fmt.Fprintf(b, "  %-34s %s, scaled %.3f x %s = %.3f\n", w.Weigher, plain(w.Raw), w.Normalised, plain(w.Multiplier), part)
 	}
 	fmt.Fprintf(b, "  %-34s %.3f\n", "weight", sum)
 	return nil
 }
+
+// plain writes a number without an exponent.
+func plain(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
 
 // WantOf is what a server that does not exist yet would need.
 func WantOf(project string, f compute.Flavor, imageID string, props map[string]string, hints map[string]any) flow.Want {
