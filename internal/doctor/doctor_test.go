@@ -2,11 +2,16 @@ package doctor
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"kilonova/internal/clock"
 	"kilonova/internal/compute"
@@ -298,5 +303,30 @@ func TestOnlyWhatStaysCounts(t *testing.T) {
 	}
 	if r := p.look(); !r.Healthy() || looks != 4 {
 		t.Errorf("after %d questions:\n%s", looks, r.Text())
+	}
+}
+
+// TestPageSaysWhatIsChecked: findings name guarantees by their numbers, so each must stand in the page, marked as checked, and no other.
+func TestPageSaysWhatIsChecked(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "guarantees.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	marked := map[Invariant]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| (\d+) \| ([^|]*) \|`).FindAllStringSubmatch(string(page), -1) {
+		n, err := strconv.Atoi(row[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(row[2], "(d)") {
+			marked[Invariant(n)] = true
+		}
+	}
+	want := map[Invariant]bool{}
+	for i := range names {
+		want[i] = true
+	}
+	if d := cmp.Diff(want, marked); d != "" {
+		t.Errorf("docs/guarantees.md marks other guarantees than those that are checked (-want +got):\n%s", d)
 	}
 }
