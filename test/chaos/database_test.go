@@ -2,7 +2,6 @@ package chaos_test
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,20 +15,23 @@ import (
 	"kilonova/test/process"
 )
 
-// server is a PostgreSQL server of a test's own.
+// server is a database server of a test's own.
 type server struct {
-	bin, dir string
-	port     int
-	user     *syscall.Credential // nil: whoever runs the test
-	cmd      *exec.Cmd
+	url    string
+	end    syscall.Signal      // what ends it at once
+	user   *syscall.Credential // nil: whoever runs the test
+	dir    string
+	daemon []string
+	cmd    *exec.Cmd
 }
 
-// newServer makes a server and starts it. It is stopped and removed with the test.
-func newServer(t *testing.T) *server {
+// newServer makes a server in a directory of its own and starts it. It is stopped and removed with the test.
+func newServer(t *testing.T, kind db.Dialect) *server {
 	t.Helper()
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	programs := map[db.Dialect]string{db.Postgres: "/usr/lib/postgresql/*/bin/initdb", db.MySQL: "/usr/bin/mariadb-install-db"}
+	found, err := filepath.Glob(programs[kind])
 	if err != nil || len(found) == 0 {
-		t.Skip("PostgreSQL's server is not installed")
+		t.Skipf("there is no %s", programs[kind])
 	}
 	dir, err := os.MkdirTemp("", "kd")
 	if err != nil {
@@ -40,15 +42,28 @@ func newServer(t *testing.T) *server {
 			t.Error(err)
 		}
 	})
-	p := &server{bin: filepath.Dir(found[len(found)-1]), dir: dir, port: freePort(t)}
-	if os.Geteuid() == 0 { // it refuses to run as root
+	p := &server{dir: dir}
+	if os.Geteuid() == 0 { // they refuse to run as root
 		const nobody = 65534
 		p.user = &syscall.Credential{Uid: nobody, Gid: nobody}
 		if err := os.Chown(dir, nobody, nobody); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if out, err := p.command("initdb", "-D", filepath.Join(dir, "data"), "-U", "k", "--auth=trust", "-E", "UTF8", "--no-locale").CombinedOutput(); err != nil {
+	initial, data, port := found[len(found)-1], filepath.Join(dir, "data"), strconv.Itoa(freePort(t))
+	var install []string
+	switch kind {
+	case db.Postgres:
+		p.url, p.end = "postgres://k@127.0.0.1:"+port+"/postgres?sslmode=disable", syscall.SIGQUIT // its helpers end with it
+		install = []string{initial, "-D", data, "-U", "k", "--auth=trust", "-E", "UTF8", "--no-locale"}
+		p.daemon = []string{filepath.Join(filepath.Dir(initial), "postgres"), "-D", data, "-h", "127.0.0.1", "-p", port, "-k", dir}
+	case db.MySQL:
+		p.url, p.end = "mysql://k:@127.0.0.1:"+port+"/test", syscall.SIGKILL
+		install = []string{initial, "--no-defaults", "--datadir=" + data, "--auth-root-authentication-method=normal"}
+		p.daemon = []string{"/usr/sbin/mariadbd", "--no-defaults", "--skip-grant-tables", "--datadir=" + data, "--socket=" + filepath.Join(dir, "s"), "--pid-file=" + filepath.Join(dir, "pid"),
+			"--bind-address=127.0.0.1", "--port=" + port, "--max-connections=500"}
+	}
+	if out, err := p.command(install).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Cleanup(func() { p.crash(t) })
@@ -56,26 +71,22 @@ func newServer(t *testing.T) *server {
 	return p
 }
 
-func (p *server) url() string {
-	return fmt.Sprintf("postgres://k@127.0.0.1:%d/postgres?sslmode=disable", p.port)
-}
-
-func (p *server) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(p.bin, name), args...)
-	cmd.Dir = p.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.user, Pdeathsig: syscall.SIGQUIT}
+func (p *server) command(args []string) *exec.Cmd {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), "HOME="+p.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.user, Pdeathsig: p.end}
 	return cmd
 }
 
 // start waits until the server answers: after a crash it first makes good its own log.
 func (p *server) start(t *testing.T) {
 	t.Helper()
-	p.cmd = p.command("postgres", "-D", filepath.Join(p.dir, "data"), "-h", "127.0.0.1", "-p", strconv.Itoa(p.port), "-k", p.dir)
+	p.cmd = p.command(p.daemon)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	for {
-		d, err := db.Open(t.Context(), p.url())
+		d, err := db.Open(t.Context(), p.url)
 		if err == nil {
 			_ = d.Close()
 			return
@@ -92,7 +103,7 @@ func (p *server) crash(t *testing.T) {
 	if p.cmd == nil {
 		return
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+	if err := p.cmd.Process.Signal(p.end); err != nil {
 		t.Error(err)
 	}
 	_ = p.cmd.Wait() // it tells of its end by an error
@@ -102,13 +113,20 @@ func (p *server) crash(t *testing.T) {
 // TestDatabaseServerKilled crashes the database's server again and again while clients work on a cloud that lives on. It is away for a while, and what was being committed when it
 // went is there or not. (RELIABILITY: every accepted request finished, every invariant kept.)
 func TestDatabaseServerKilled(t *testing.T) {
+	for _, kind := range []db.Dialect{db.Postgres, db.MySQL} {
+		t.Run(string(kind), func(t *testing.T) { serverStorm(t, kind) })
+	}
+}
+
+func serverStorm(t *testing.T, kind db.Dialect) {
+	t.Helper()
 	kills := times(t, 5, 40)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(kills)*30*time.Second+20*time.Minute)
 	defer cancel()
 	seed := seeded(t)
 	rnd := rand.New(rand.NewPCG(seed, 1<<32))
-	store := newServer(t)
-	p, where := program(t), []string{"--set", "database.connection=" + store.url()}
+	store := newServer(t, kind)
+	p, where := program(t), []string{"--set", "database.connection=" + store.url}
 	x, err := p.Start(ctx, append([]string{"up", "--listen", "127.0.0.1:0", "--compute-driver", "fake", "--fake-hosts", "4", "--set", "compute.host=fake", "--set", "identity.bcrypt_cost=4",
 		"--set", "quota.instances=60", "--set", "quota.cores=-1", "--set", "quota.ram=-1", "--set", "compute.shutdown_timeout=1s"}, where...)...)
 	if err != nil {
