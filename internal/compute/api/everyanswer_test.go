@@ -72,6 +72,7 @@ func (projects) ProjectExists(_ context.Context, project string) (bool, error) {
 // cloudOf is a whole compute API over real stores, with one of each thing in it.
 type cloudOf struct {
 	h                            http.Handler
+	handlers                     map[string]api.Handler
 	log                          bytes.Buffer // of internal errors
 	server, broken, flavor, port string
 	image, node, group, request  string
@@ -127,7 +128,7 @@ func newCloud(t testing.TB) *cloudOf {
 	handlers, err := api.Handlers(b, proxy.Options{Network: proxy.InProcess(nh)})
 	check(err)
 	c := &cloudOf{node: id.UUID(), server: id.UUID(), broken: id.UUID(), group: id.UUID(), token: id.UUID(), volume: id.UUID(), store: s, engine: engine, hosts: agents, nets: nh, images: images}
-	c.h = apitest.LoggedHandler(t, handlers, &c.log)
+	c.h, c.handlers = apitest.LoggedHandler(t, handlers, &c.log), handlers
 	owner := &auth.Caller{UserID: "admin", ProjectID: apitest.Project, Roles: []string{"admin", "member", "reader"}, RequestID: id.Request()}
 	img, err := images.Create(ctx, owner, image.Image{Name: "img", Owner: apitest.Project, Visibility: "private", DiskFormat: "raw", ContainerFormat: "bare",
 		Properties: map[string]string{"os": "x", "kernel_id": "nokernel", "auto_disk_config": "True"}})

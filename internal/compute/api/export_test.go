@@ -57,7 +57,7 @@ type Facts struct {
 	Path           string
 	Borders        []int // versions at which something of it changes, from its first to its last
 	Status         func(minor int) int
-	Rule           string // text of its policy rule
+	Rule, RuleName string // text of its policy rule, and its name
 	Object, Public bool   // see entry
 	Answers        bool   // its answer is described
 }
@@ -92,7 +92,7 @@ func FactsOf(t testing.TB, key string) Facts {
 		last = Newest().Minor
 	}
 	same := source(t, e)
-	f := Facts{Same: same.key(), Path: e.Path, Borders: []int{e.Since, last}, Status: e.status, Object: e.Object, Public: e.Public}
+	f := Facts{Same: same.key(), Path: e.Path, Borders: []int{e.Since, last}, Status: e.status, Object: e.Object, Public: e.Public, RuleName: e.Rule}
 	for _, r := range Rules() {
 		if r.Name == e.Rule {
 			f.Rule = r.Check

@@ -59,7 +59,13 @@ func Handler(t testing.TB, handlers map[string]api.Handler) http.Handler {
 // LoggedHandler is Handler with the service's log written to w.
 func LoggedHandler(t testing.TB, handlers map[string]api.Handler, w io.Writer) http.Handler {
 	t.Helper()
-	p, err := policy.New(api.Rules(), nil)
+	return RuledHandler(t, handlers, w, nil)
+}
+
+// RuledHandler is LoggedHandler with rules of an operator's policy file: checks by the names of rules.
+func RuledHandler(t testing.TB, handlers map[string]api.Handler, w io.Writer, rules map[string]string) http.Handler {
+	t.Helper()
+	p, err := policy.New(api.Rules(), rules)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -163,7 +163,7 @@ func (a api) visibleNetwork(ctx context.Context, r *httpapi.Request, network str
 	if err != nil {
 		return nil, asInvalid(err, "Network %s could not be found.", network)
 	}
-	if n.External && !n.Shared && n.ProjectID != r.Caller.ProjectID && !r.Allowed("network:attach_external_network", r.Own()) {
+	if n.External && !n.Shared && !r.Allowed("network:attach_external_network", r.Own()) {
 		return nil, fault.New(fault.Forbidden, "It is not allowed to create an interface on external network %s", n.ID)
 	}
 	return n, nil
