@@ -2,6 +2,7 @@ package chaos_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -23,6 +24,7 @@ type server struct {
 	dir    string
 	daemon []string
 	cmd    *exec.Cmd
+	gone   chan struct{}
 }
 
 // newServer makes a server in a directory of its own and starts it. It is stopped and removed with the test.
@@ -81,18 +83,44 @@ func (p *server) command(args []string) *exec.Cmd {
 // start waits until the server answers: after a crash it first makes good its own log.
 func (p *server) start(t *testing.T) {
 	t.Helper()
-	p.cmd = p.command(p.daemon)
-	if err := p.cmd.Start(); err != nil {
+	for try := 0; !p.started(t); try++ { // what it left may still be in the way
+		if try == 100 {
+			log, _ := os.ReadFile(p.log())
+			t.Fatalf("the database's server does not start: %s", log)
+		}
+		wait(t.Context(), 200*time.Millisecond)
+	}
+}
+
+func (p *server) log() string { return filepath.Join(p.dir, "log") }
+
+// started starts the server once; false when it ended before it answered.
+func (p *server) started(t *testing.T) bool {
+	t.Helper()
+	log, err := os.OpenFile(p.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = log.Close() }()
+	cmd, gone := p.command(p.daemon), make(chan struct{})
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { defer close(gone); _ = cmd.Wait() }() // it tells of its end by an error
+	p.cmd, p.gone = cmd, gone
 	for {
 		d, err := db.Open(t.Context(), p.url)
 		if err == nil {
 			_ = d.Close()
-			return
+			return true
 		}
-		if wait(t.Context(), 20*time.Millisecond); t.Context().Err() != nil {
+		select {
+		case <-gone:
+			return false
+		case <-t.Context().Done():
 			t.Fatal(err)
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
@@ -103,11 +131,10 @@ func (p *server) crash(t *testing.T) {
 	if p.cmd == nil {
 		return
 	}
-	if err := p.cmd.Process.Signal(p.end); err != nil {
+	if err := p.cmd.Process.Signal(p.end); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Error(err)
 	}
-	_ = p.cmd.Wait() // it tells of its end by an error
-	p.cmd = nil
+	<-p.gone
 }
 
 // TestDatabaseServerKilled crashes the database's server again and again while clients work on a cloud that lives on. It is away for a while, and what was being committed when it
