@@ -136,7 +136,7 @@ func loopbackOnly(h http.HandlerFunc) http.HandlerFunc {
 }
 
 func (w *web) start(name string, l net.Listener, h http.Handler) {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
+	s := &http.Server{Handler: httpapi.MergeSlashes(h), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(w.app.log.Handler(), slog.LevelDebug)}
 	w.servers = append(w.servers, s)
 	cfg := w.app.cfg.API

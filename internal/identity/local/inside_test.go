@@ -66,7 +66,7 @@ func TestReadsUseIndexes(t *testing.T) {
 	for _, q := range []string{
 		s.Users.selects + " WHERE domain_id = ? AND name = ?", s.Users.selects + ` WHERE "name" = ? ORDER BY id`, s.Users.selects + " WHERE id = ?",
 		s.Projects.selects + " WHERE domain_id = ? AND name = ?", s.Projects.selects + ` WHERE "name" = ? ORDER BY id`, s.Projects.selects + " WHERE parent_id IN (?,?) ORDER BY id",
-		s.Groups.selects + ` WHERE "name" = ? ORDER BY id`, s.Roles.selects + ` WHERE "name" = ? ORDER BY id`, s.Services.selects + ` WHERE "type" = ? ORDER BY id`,
+		s.Projects.selects + " WHERE domain_id = '' AND lower(name) = ?", s.Groups.selects + ` WHERE "name" = ? ORDER BY id`, s.Roles.selects + ` WHERE "name" = ? ORDER BY id`, s.Services.selects + ` WHERE "type" = ? ORDER BY id`,
 		s.Endpoints.selects + ` WHERE "service_id" = ? ORDER BY id`, s.Credentials.selects + ` WHERE "user_id" = ? ORDER BY id`, s.AppCreds.selects + ` WHERE "user_id" = ? ORDER BY id`,
 		s.Trusts.selects + ` WHERE "trustor_user_id" = ? ORDER BY id`, s.Limits.selects + ` WHERE "project_id" = ? ORDER BY id`,
 		s.Users.selects + " WHERE id IN (SELECT user_id FROM identity_members WHERE group_id = ?) ORDER BY id",

@@ -502,6 +502,27 @@ func TestCatalogFollowsChanges(t *testing.T) {
 	}
 }
 
+// A domain is found by its name in any case as long as one only is meant; who writes it as it is means that one.
+func TestDomainNamesInAnyCase(t *testing.T) {
+	c := newCloud(t, local.Config{})
+	login := func(user, project string) error {
+		_, err := c.Login(t.Context(), identity.Login{Methods: []string{"password"}, Password: "demo-secret", User: identity.Selector{Name: "demo", DomainName: user},
+			Scope: identity.Scope{Project: identity.Selector{Name: "demo", DomainName: project}}})
+		return err
+	}
+	domain := func(name string) {
+		check(t, c.Projects.Create(t.Context(), &identity.Project{ID: id.Hex(), Name: name, IsDomain: true, Enabled: true}))
+	}
+	check(t, login("default", "DEFAULT"))
+	domain("DEFAULT")
+	check(t, login("Default", "Default"))
+	wantKind(t, login("default", "Default"), fault.Unauthorized) // which of the two?
+	wantKind(t, login("Default", "default"), fault.Unauthorized)
+	domain("default")
+	wantKind(t, login("default", "Default"), fault.Unauthorized) // now it is the third one, where no demo is
+	check(t, login("Default", "Default"))
+}
+
 func TestProjectRules(t *testing.T) {
 	c := newCloud(t, local.Config{MaxProjectDepth: 2})
 	ctx := t.Context()

@@ -270,6 +270,14 @@ func (s *Service) findProject(ctx context.Context, sel identity.Selector, domain
 	if err != nil {
 		return nil, err
 	}
+	if domains && len(found) == 0 && sel.Name != "" { // Keystone's usual database does not tell case apart, and many scripts log in to the domain "default", which is named Default
+		if found, err = s.Projects.query(ctx, s.db, "WHERE domain_id = '' AND lower(name) = ?", strings.ToLower(sel.Name)); err != nil {
+			return nil, err
+		}
+		if len(found) > 1 {
+			found = nil // it is not for us to choose
+		}
+	}
 	if len(found) == 0 || strings.TrimSpace(sel.Name) == "" {
 		return nil, fault.New(fault.NotFound, "Could not find project: %s.", sel.Name)
 	}
