@@ -181,6 +181,9 @@ func serverStorm(t *testing.T, kind db.Dialect) {
 		at = append(at, time.Now())
 		store.crash(t)
 		wait(ctx, time.Duration(rnd.IntN(700))*time.Millisecond)
+		if slow() && len(at) == (kills+1)/2 { // once for longer than leases last
+			wait(ctx, 20*time.Second)
+		}
 		store.start(t)
 	}
 	s.works(ctx, t, 3)
