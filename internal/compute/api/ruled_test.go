@@ -163,3 +163,53 @@ func (c *cloudOf) external() string {
 	r := apitest.Call(c.nets, "admin", "GET", "/v2.0/networks?name=public", "", 0)
 	return uuids.FindString(r.Body.String())
 }
+
+// TestEveryRouteUnderEachRoot asks every route with the project in its path, and those of 2.1 under the older root: the status is the same, and a project of others is refused.
+func TestEveryRouteUnderEachRoot(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	c.prepare(t)
+	var answers apitest.Answers
+	asks := map[string]int{}
+	for _, key := range api.Keys() {
+		f := api.FactsOf(t, key)
+		if f.Public {
+			continue
+		}
+		for _, minor := range slices.Compact([]int{f.Borders[0], f.Borders[len(f.Borders)-1]}) {
+			for _, root := range []string{"/v2.1", "/v2.1/" + apitest.Project, "/v2.1/" + apitest.Other, "/v2", "/v2/" + apitest.Project} {
+				if strings.HasPrefix(root, "/v2/") || root == "/v2" {
+					if minor > 1 {
+						continue
+					}
+				}
+				method, path, body, ok := asked{c, t, minor, "admin"}.request(key)
+				if !ok {
+					t.Fatalf("%s at 2.%d: nothing tells how to ask it", key, minor)
+				}
+				r := apitest.Call(c.h, "admin", method, root+path, body, minor)
+				want := f.Status(minor)
+				if no, ok := refusedHere[key]; ok && (no.until == 0 || minor <= no.until) {
+					want = no.status
+				}
+				if strings.HasSuffix(root, apitest.Other) {
+					want = 400
+				}
+				if r.Code != want {
+					t.Errorf("%s at 2.%d as %s%s: %d %.300s, want %d", key, minor, root, path, r.Code, r.Body, want)
+					continue
+				}
+				asks[root]++
+				if want < 300 && f.Answers && r.Body.Len() > 0 && notInDescription[key] == "" {
+					if err := answers.Judge(key, minor, r.Body.Bytes()); err != nil {
+						t.Errorf("%s at 2.%d under %s: %v", key, minor, root, err)
+					}
+				}
+			}
+		}
+	}
+	t.Log(asks)
+	if asks["/v2"] < 100 || asks["/v2.1/"+apitest.Project] < 300 {
+		t.Errorf("only %v", asks)
+	}
+}
