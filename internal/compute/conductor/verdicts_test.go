@@ -261,6 +261,7 @@ func TestUnshelveWithoutItsImage(t *testing.T) {
 
 // TestAServerThatLostItsAllocationsMoves: it moves with what it gets, and has nothing on a host that it comes back from.
 func TestAServerThatLostItsAllocationsMoves(t *testing.T) {
+	larger := compute.Flavor{ID: 2, FlavorID: "2", Name: "larger", VCPUs: 2, RAMMB: 1024, RootGB: 2}
 	for name, end := range map[string]func(c *cloud, server string){
 		"reverted": func(c *cloud, server string) {
 			c.ends(c.accept(compute.OpResize, server, compute.ResizeInput{Migrate: true}), operation.Done)
@@ -269,6 +270,15 @@ func TestAServerThatLostItsAllocationsMoves(t *testing.T) {
 		"failed": func(c *cloud, server string) {
 			c.fault("h2", "finish-resize", fault.New(fault.Internal, "it broke"))
 			c.ends(c.accept(compute.OpResize, server, compute.ResizeInput{Migrate: true}), operation.Undone)
+		},
+		"reverted on its host": func(c *cloud, server string) {
+			c.ends(c.accept(compute.OpResize, server, compute.ResizeInput{Flavor: larger, Host: "h1"}), operation.Done)
+			c.holds(server, "h1")
+			c.ends(c.accept(compute.OpRevertResize, server, nil), operation.Done)
+		},
+		"failed on its host": func(c *cloud, server string) {
+			c.fault("h1", "finish-resize", fault.New(fault.Internal, "it broke"))
+			c.ends(c.accept(compute.OpResize, server, compute.ResizeInput{Flavor: larger, Host: "h1"}), operation.Undone)
 		},
 		"confirmed": func(c *cloud, server string) {
 			c.ends(c.accept(compute.OpResize, server, compute.ResizeInput{Migrate: true}), operation.Done)

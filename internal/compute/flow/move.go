@@ -21,6 +21,7 @@ type origin struct {
 	Power     int    `json:"power"`
 	Off       bool   `json:"off"`
 	Migration string `json:"migration,omitempty"`
+	Lost      bool   `json:"lost,omitempty"` // it had no allocations that could come back to it
 }
 
 func originOf(s *compute.Server) origin {
@@ -52,6 +53,11 @@ func (f *flows) beginMove(ctx context.Context, r *operation.Run) error {
 	}
 	o := originOf(s)
 	o.Migration = migrationID(r)
+	held, _, err := f.Placement.Of(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	o.Lost = len(held) == 0
 	r.Set(varFrom, o)
 	return nil
 }
@@ -145,12 +151,12 @@ func notCancelled(m *compute.Migration) error {
 
 // takeBack gives what the operation's migration holds back to the server; a server that never gave it away keeps what it has.
 func (f *flows) takeBack(ctx context.Context, r *operation.Run) error {
-	return f.returnAllocations(ctx, r.Object, migrationID(r), from(r).Place, placeOf(r))
+	return f.returnAllocations(ctx, r.Object, migrationID(r), from(r).Place, placeOf(r), from(r).Lost)
 }
 
 // returnAllocations gives what a migration holds back to its server, which is at home and had been given a place away. A server that had lost its allocations before it moved has
-// nothing to get back: it lets go of what it has away.
-func (f *flows) returnAllocations(ctx context.Context, server, migration string, home, away Place) error {
+// nothing to get back: it lets go of what it has away, which is known by its host or, on one host, by what was seen before (lost).
+func (f *flows) returnAllocations(ctx context.Context, server, migration string, home, away Place, lost bool) error {
 	if err := f.Store.DB.Write(ctx, func(tx *db.Tx) error { return f.Store.ReturnClaim(ctx, tx, server, migration) }); err != nil {
 		return err
 	}
@@ -164,7 +170,7 @@ func (f *flows) returnAllocations(ctx context.Context, server, migration string,
 			return err
 		}
 		if len(held) == 0 {
-			if has[away.Provider] != nil && away.Provider != home.Provider {
+			if has[away.Provider] != nil && (away.Provider != home.Provider || lost) {
 				return f.Placement.Release(ctx, server)
 			}
 			return nil

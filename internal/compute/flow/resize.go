@@ -301,6 +301,11 @@ func (f *flows) revertStop(ctx context.Context, r *operation.Run) error {
 	}
 	o := originOf(s)
 	o.Migration = m.UUID
+	held, _, err := f.Placement.Of(ctx, m.UUID)
+	if err != nil {
+		return err
+	}
+	o.Lost = len(held) == 0
 	r.Set(varFrom, o)
 	src, err := f.sourcePlace(ctx, m)
 	if err != nil {
@@ -415,7 +420,7 @@ func (f *flows) revertClean(ctx context.Context, r *operation.Run) error {
 			return err
 		}
 	}
-	return f.returnAllocations(ctx, r.Object, o.Migration, placeOf(r), o.Place)
+	return f.returnAllocations(ctx, r.Object, o.Migration, placeOf(r), o.Place, o.Lost)
 }
 
 func (f *flows) revertDone(ctx context.Context, tx *db.Tx, r *operation.Run) error {
