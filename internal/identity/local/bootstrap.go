@@ -11,6 +11,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/identity"
+	"kilonova/internal/identity/password"
 )
 
 // DefaultDomain is the id of the domain that Bootstrap makes.
@@ -95,7 +96,7 @@ func (s *Service) bootstrapHashes(ctx context.Context, cfg BootstrapConfig) (map
 		}
 		if u.Generated {
 			mu.Lock()
-			out[u.Name] = digestPrefix + digestOf(u.Password)
+			out[u.Name] = password.Digest(u.Password)
 			mu.Unlock()
 			continue
 		}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha1" //nolint:gosec // what RFC 6238 and the authenticator apps use
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/identity"
+	"kilonova/internal/identity/password"
 )
 
 // EC2 keys are credentials of type ec2, TOTP seeds of type totp.
@@ -34,7 +37,10 @@ type EC2Blob struct {
 }
 
 // EC2CredentialID is the id of the EC2 credential with an access key: its SHA-256 digest.
-func EC2CredentialID(access string) string { return digestOf(access) }
+func EC2CredentialID(access string) string {
+	sum := sha256.Sum256([]byte(access))
+	return hex.EncodeToString(sum[:])
+}
 
 // SealBlob encrypts a credential's blob for the database.
 func (s *Service) SealBlob(c *identity.Credential) error {
@@ -137,7 +143,7 @@ func (s *Service) CreateAppCred(ctx context.Context, a *identity.AppCred, roles 
 	a.RoleIDs = ids
 	if secret == "" {
 		secret = id.Secret(43)
-		a.SecretHash = digestPrefix + digestOf(secret)
+		a.SecretHash = password.Digest(secret)
 	} else if a.SecretHash, err = s.HashPassword(ctx, secret); err != nil {
 		return "", nil, err
 	}

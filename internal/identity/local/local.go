@@ -16,17 +16,14 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"runtime"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"kilonova/internal/auth"
 	"kilonova/internal/db"
-	"kilonova/internal/fault"
 	"kilonova/internal/identity"
 	"kilonova/internal/identity/keyring"
+	"kilonova/internal/identity/password"
 )
 
 //go:embed migrations/*.sql
@@ -72,14 +69,13 @@ type Service struct {
 	Consumers        *Collection[identity.Consumer, *identity.Consumer]
 	EndpointGroups   *Collection[identity.EndpointGroup, *identity.EndpointGroup]
 
-	keys    *keyring.Ring // tokens
-	sealing *keyring.Ring // credentials
-	hashing chan struct{}
-	decoy   []byte // compared with when there is no such user, so that both answers take as long
-	tokens  *cache
-	changes *changes
-	roles   atomic.Pointer[roleTable]
-	catalog atomic.Pointer[catalogTable]
+	keys      *keyring.Ring // tokens
+	sealing   *keyring.Ring // credentials
+	passwords *password.Hasher
+	tokens    *cache
+	changes   *changes
+	roles     atomic.Pointer[roleTable]
+	catalog   atomic.Pointer[catalogTable]
 }
 
 var (
@@ -90,8 +86,9 @@ var (
 // New brings the tables up to date, makes missing keys and gives the service.
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	cfg = cfg.withDefaults()
-	if cfg.BcryptCost < bcrypt.MinCost || cfg.BcryptCost > bcrypt.MaxCost {
-		return nil, fault.New(fault.Invalid, "The bcrypt cost %d is not between %d and %d.", cfg.BcryptCost, bcrypt.MinCost, bcrypt.MaxCost)
+	passwords, err := password.New(cfg.BcryptCost)
+	if err != nil {
+		return nil, err
 	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -100,14 +97,13 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := cfg.DB.Migrate(ctx, "identity", files); err != nil {
 		return nil, err
 	}
-	s := &Service{db: cfg.DB, cfg: cfg, hashing: make(chan struct{}, runtime.GOMAXPROCS(0)), tokens: newCache(cfg.CacheSize, cfg.CacheTTL)}
+	s := &Service{db: cfg.DB, cfg: cfg, passwords: passwords, tokens: newCache(cfg.CacheSize, cfg.CacheTTL)}
 	if s.keys, err = keyring.Open(cfg.KeyDir); err != nil {
 		return nil, err
 	}
 	if s.sealing, err = keyring.Open(filepath.Join(cfg.KeyDir, "credential")); err != nil {
 		return nil, err
 	}
-	s.decoy = decoyHash(cfg.BcryptCost)
 	s.collections()
 	if s.changes, err = newChanges(ctx, s); err != nil {
 		return nil, err
@@ -195,4 +191,18 @@ func texts(ctx context.Context, q db.Querier, query string, args ...any) ([]stri
 		out = append(out, t)
 	}
 	return out, rows.Err()
+}
+
+// HashPassword gives the bcrypt hash of a password, waiting for a free processor.
+func (s *Service) HashPassword(ctx context.Context, password string) (string, error) {
+	return s.passwords.Hash(ctx, password)
+}
+
+// RotateKeys rotates the token keys and keeps at most keep of them (Keystone's max_active_keys; 3 when 0). Tokens of a dropped key become
+// invalid, so rotations should be further apart than TokenTTL divided by keep-2.
+func (s *Service) RotateKeys(_ context.Context, keep int) error {
+	if keep == 0 {
+		keep = 3
+	}
+	return s.keys.Rotate(keep)
 }

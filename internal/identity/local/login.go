@@ -12,6 +12,7 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/identity"
+	"kilonova/internal/identity/sealed"
 )
 
 // claim is what the authentication methods of one login have shown.
@@ -126,7 +127,7 @@ func (s *Service) byPassword(ctx context.Context, sel identity.Selector, passwor
 		return nil, err
 	}
 	if u == nil {
-		if _, err := s.verify(ctx, "", password); err != nil {
+		if _, err := s.passwords.Fits(ctx, "", password); err != nil {
 			return nil, err
 		}
 		return nil, refusedFor("there is no such user")
@@ -142,7 +143,7 @@ func (s *Service) byPassword(ctx context.Context, sel identity.Selector, passwor
 
 // CheckPassword fails with fault.Unauthorized unless the password is the user's and the user is not locked out.
 func (s *Service) CheckPassword(ctx context.Context, u *identity.User, password string) error {
-	return s.guarded(ctx, u, "password", func() (bool, error) { return s.verify(ctx, u.PasswordHash, password) })
+	return s.guarded(ctx, u, "password", func() (bool, error) { return s.passwords.Fits(ctx, u.PasswordHash, password) })
 }
 
 // guarded runs a check of something secret, unless the user is locked out, and keeps count of failures.
@@ -196,7 +197,7 @@ func (s *Service) byToken(ctx context.Context, token string, c *claim) (*identit
 	if c.chain, err = base64.RawURLEncoding.DecodeString(t.AuditIDs[len(t.AuditIDs)-1]); err != nil {
 		return nil, refused(err)
 	}
-	old, err := s.unseal(token)
+	old, err := sealed.Open(s.keys, token)
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -237,7 +238,7 @@ func (s *Service) byAppCred(ctx context.Context, l identity.AppCredLogin, c *cla
 	if a != nil {
 		hash = a.SecretHash
 	}
-	ok, err := s.verify(ctx, hash, l.Secret)
+	ok, err := s.passwords.Fits(ctx, hash, l.Secret)
 	if err != nil {
 		return nil, err
 	}
@@ -253,8 +254,8 @@ func (s *Service) byAppCred(ctx context.Context, l identity.AppCredLogin, c *cla
 }
 
 // claimScope resolves what the token is asked for.
-func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim) (*payload, error) {
-	p := &payload{User: packID(c.user.ID), Epoch: c.user.TokenEpoch}
+func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim) (*sealed.Token, error) {
+	p := &sealed.Token{User: sealed.Pack(c.user.ID), Epoch: c.user.TokenEpoch}
 	if c.appCred != nil {
 		if !want.IsZero() {
 			return nil, refusedFor("application credentials cannot request a scope")
@@ -263,7 +264,7 @@ func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim)
 		if err != nil {
 			return nil, notThere(err, "project", c.appCred.ProjectID)
 		}
-		p.Kind, p.Scope, p.ScopeEpoch, p.AppCred = kindProject, packID(project.ID), project.TokenEpoch, packID(c.appCred.ID)
+		p.Kind, p.Scope, p.ScopeEpoch, p.AppCred = sealed.Project, sealed.Pack(project.ID), project.TokenEpoch, sealed.Pack(c.appCred.ID)
 		return p, nil
 	}
 	switch {
@@ -271,18 +272,18 @@ func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim)
 		return p, s.claimTrust(ctx, want.TrustID, c, p)
 	case want.Unscoped:
 	case want.System:
-		p.Kind = kindSystem
+		p.Kind = sealed.System
 	case !want.Project.IsZero(), !want.Domain.IsZero():
 		sel, domains := want.Project, false
-		p.Kind = kindProject
+		p.Kind = sealed.Project
 		if want.Project.IsZero() {
-			sel, domains, p.Kind = want.Domain, true, kindDomain
+			sel, domains, p.Kind = want.Domain, true, sealed.Domain
 		}
 		found, err := s.findProject(ctx, sel, domains)
 		if err != nil {
 			return nil, notThere(err, "the scope", sel.ID+sel.Name)
 		}
-		p.Scope, p.ScopeEpoch = packID(found.ID), found.TokenEpoch
+		p.Scope, p.ScopeEpoch = sealed.Pack(found.ID), found.TokenEpoch
 	case c.from == nil && c.user.DefaultProjectID != "":
 		project, err := s.Projects.Get(ctx, c.user.DefaultProjectID)
 		if errors.Is(err, fault.NotFound) {
@@ -292,8 +293,8 @@ func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim)
 			return nil, err
 		}
 		q := *p
-		q.Kind, q.Scope, q.ScopeEpoch = kindProject, packID(project.ID), project.TokenEpoch
-		q.Audits, q.Issued, q.Expires = [][]byte{newAudit()}, clock.Micros(clock.Now()), clock.Micros(clock.Now().Add(s.cfg.TokenTTL))
+		q.Kind, q.Scope, q.ScopeEpoch = sealed.Project, sealed.Pack(project.ID), project.TokenEpoch
+		q.Audits, q.Issued, q.Expires = [][]byte{sealed.NewAudit()}, clock.Micros(clock.Now()), clock.Micros(clock.Now().Add(s.cfg.TokenTTL))
 		_, err = s.resolve(ctx, &q)
 		if err == nil {
 			p.Kind, p.Scope, p.ScopeEpoch = q.Kind, q.Scope, q.ScopeEpoch
@@ -304,7 +305,7 @@ func (s *Service) claimScope(ctx context.Context, want identity.Scope, c *claim)
 	return p, nil
 }
 
-func (s *Service) claimTrust(ctx context.Context, id string, c *claim, p *payload) error {
+func (s *Service) claimTrust(ctx context.Context, id string, c *claim, p *sealed.Token) error {
 	t, err := s.liveTrust(ctx, id)
 	if err != nil {
 		return err
@@ -323,20 +324,20 @@ func (s *Service) claimTrust(ctx context.Context, id string, c *claim, p *payloa
 			return err
 		}
 	}
-	p.Trust, p.TrusteeEpoch = packID(t.ID), c.user.TokenEpoch
+	p.Trust, p.TrusteeEpoch = sealed.Pack(t.ID), c.user.TokenEpoch
 	if t.ProjectID != "" {
 		project, err := s.Projects.Get(ctx, t.ProjectID)
 		if err != nil {
 			return notThere(err, "project", t.ProjectID)
 		}
-		p.Kind, p.Scope, p.ScopeEpoch = kindProject, packID(project.ID), project.TokenEpoch
+		p.Kind, p.Scope, p.ScopeEpoch = sealed.Project, sealed.Pack(project.ID), project.TokenEpoch
 	}
 	if t.Impersonation {
 		trustor, err := s.Users.Get(ctx, t.TrustorID)
 		if err != nil {
 			return notThere(err, "user", t.TrustorID)
 		}
-		p.User, p.Epoch = packID(trustor.ID), trustor.TokenEpoch
+		p.User, p.Epoch = sealed.Pack(trustor.ID), trustor.TokenEpoch
 	}
 	if !t.ExpiresAt.IsZero() && (c.expires.IsZero() || t.ExpiresAt.Before(c.expires)) && t.ExpiresAt.Before(clock.Now().Add(s.cfg.TokenTTL)) {
 		c.expires = t.ExpiresAt
@@ -344,13 +345,13 @@ func (s *Service) claimTrust(ctx context.Context, id string, c *claim, p *payloa
 	return nil
 }
 
-func (s *Service) issue(ctx context.Context, p *payload, c *claim) (*identity.Token, error) {
+func (s *Service) issue(ctx context.Context, p *sealed.Token, c *claim) (*identity.Token, error) {
 	now := clock.Now()
-	p.Methods, p.Issued, p.Expires = methodMask(c.methods), clock.Micros(now), clock.Micros(now.Add(s.cfg.TokenTTL))
+	p.Methods, p.Issued, p.Expires = sealed.Methods(c.methods), clock.Micros(now), clock.Micros(now.Add(s.cfg.TokenTTL))
 	if !c.expires.IsZero() {
 		p.Expires = clock.Micros(c.expires)
 	}
-	p.Audits = [][]byte{newAudit()}
+	p.Audits = [][]byte{sealed.NewAudit()}
 	if c.chain != nil {
 		p.Audits = append(p.Audits, c.chain)
 	}
@@ -359,7 +360,7 @@ func (s *Service) issue(ctx context.Context, p *payload, c *claim) (*identity.To
 	if err != nil {
 		return nil, err
 	}
-	if t.ID, err = s.seal(p); err != nil {
+	if t.ID, err = p.Seal(s.keys); err != nil {
 		return nil, err
 	}
 	s.tokens.put(tokenKey(sha256.Sum256([]byte(t.ID))), t, version)
@@ -378,7 +379,7 @@ func (s *Service) SetPassword(ctx context.Context, userID, password string, own 
 	if own && s.cfg.PasswordHistory > 0 {
 		last := append([]string{u.PasswordHash}, u.PasswordHistory...)
 		for _, h := range last[:min(len(last), s.cfg.PasswordHistory)] {
-			same, err := s.verify(ctx, h, password)
+			same, err := s.passwords.Fits(ctx, h, password)
 			if err != nil {
 				return err
 			}

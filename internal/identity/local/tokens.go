@@ -12,6 +12,7 @@ import (
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/identity"
+	"kilonova/internal/identity/sealed"
 )
 
 // refused is the one answer to every login and token that does not hold; the cause says why to the log alone.
@@ -49,7 +50,7 @@ func (s *Service) verified(ctx context.Context, token string) (*verified, error)
 		return v, nil
 	}
 	version := s.tokens.begin()
-	p, err := s.unseal(token)
+	p, err := sealed.Open(s.keys, token)
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -62,12 +63,12 @@ func (s *Service) verified(ctx context.Context, token string) (*verified, error)
 }
 
 // resolve looks up everything that a token stands for and judges whether it holds.
-func (s *Service) resolve(ctx context.Context, p *payload) (*identity.Token, error) {
-	if !clock.Now().Before(p.expires()) {
+func (s *Service) resolve(ctx context.Context, p *sealed.Token) (*identity.Token, error) {
+	if !clock.Now().Before(p.ExpiresAt()) {
 		return nil, refusedFor("the token expired")
 	}
-	t := &identity.Token{Methods: methodNames(p.Methods), AuditIDs: p.audits(), IssuedAt: p.issued(), ExpiresAt: p.expires()}
-	user, ref, err := s.activeUser(ctx, unpackID(p.User))
+	t := &identity.Token{Methods: p.MethodNames(), AuditIDs: p.AuditIDs(), IssuedAt: p.IssuedAt(), ExpiresAt: p.ExpiresAt()}
+	user, ref, err := s.activeUser(ctx, sealed.Unpack(p.User))
 	if err != nil {
 		return nil, err
 	}
@@ -76,16 +77,16 @@ func (s *Service) resolve(ctx context.Context, p *payload) (*identity.Token, err
 	}
 	t.User, t.PasswordExpiresAt = ref, user.PasswordExpiresAt
 	var project *identity.Project
-	scope := unpackID(p.Scope)
+	scope := sealed.Unpack(p.Scope)
 	switch p.Kind {
-	case kindProject:
+	case sealed.Project:
 		if project, err = s.activeProject(ctx, t, scope); err != nil {
 			return nil, err
 		}
 		if project.TokenEpoch != p.ScopeEpoch {
 			return nil, refusedFor("the project's tokens were revoked")
 		}
-	case kindDomain:
+	case sealed.Domain:
 		d, err := s.activeDomain(ctx, scope)
 		if err != nil {
 			return nil, err
@@ -94,7 +95,7 @@ func (s *Service) resolve(ctx context.Context, p *payload) (*identity.Token, err
 			return nil, refusedFor("the domain's tokens were revoked")
 		}
 		t.Domain = &identity.Ref{ID: d.ID, Name: d.Name}
-	case kindSystem:
+	case sealed.System:
 		t.System = true
 	}
 	revoked, err := s.exists(ctx, "SELECT COUNT(*) FROM identity_revocations WHERE object_id = ?", t.AuditIDs[0])
@@ -109,7 +110,7 @@ func (s *Service) resolve(ctx context.Context, p *payload) (*identity.Token, err
 			return nil, err
 		}
 	}
-	if p.Kind != kindUnscoped {
+	if p.Kind != sealed.Unscoped {
 		if err := s.roleRefs(ctx, p, t, project); err != nil {
 			return nil, err
 		}
@@ -174,14 +175,14 @@ func (s *Service) activeProject(ctx context.Context, t *identity.Token, id strin
 }
 
 // roleRefs puts the roles into a scoped token: those of its user now, cut down to what its application credential or trust delegates.
-func (s *Service) roleRefs(ctx context.Context, p *payload, t *identity.Token, project *identity.Project) error {
+func (s *Service) roleRefs(ctx context.Context, p *sealed.Token, t *identity.Token, project *identity.Project) error {
 	holder := t.User.ID
 	var delegated []string
 	switch {
 	case t.Trust != nil:
 		holder, delegated = t.Trust.TrustorID, t.Trust.RoleIDs
 	case len(p.AppCred) > 0:
-		if err := s.loadAppCred(ctx, t, unpackID(p.AppCred)); err != nil {
+		if err := s.loadAppCred(ctx, t, sealed.Unpack(p.AppCred)); err != nil {
 			return err
 		}
 		delegated = t.AppCred.RoleIDs
@@ -210,9 +211,9 @@ func (s *Service) roleRefs(ctx context.Context, p *payload, t *identity.Token, p
 }
 
 // loadTrust puts the trust into a token made from it; both of its users must be there.
-func (s *Service) loadTrust(ctx context.Context, p *payload, t *identity.Token) error {
+func (s *Service) loadTrust(ctx context.Context, p *sealed.Token, t *identity.Token) error {
 	var err error
-	if t.Trust, err = s.liveTrust(ctx, unpackID(p.Trust)); err != nil {
+	if t.Trust, err = s.liveTrust(ctx, sealed.Unpack(p.Trust)); err != nil {
 		return err
 	}
 	if _, _, err := s.activeUser(ctx, t.Trust.TrustorID); err != nil {

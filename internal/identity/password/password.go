@@ -1,4 +1,5 @@
-package local
+// Package password hashes passwords with bcrypt, as many at a time as there are processors, and digests secrets that are random enough.
+package password
 
 import (
 	"context"
@@ -9,10 +10,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"golang.org/x/crypto/bcrypt"
 
+	"kilonova/internal/fault"
 	"kilonova/internal/id"
 )
 
@@ -22,30 +25,45 @@ const bcryptMax = 72
 // digestPrefix marks the hash of a secret that was made here: it is random enough that a plain digest cannot be guessed.
 const digestPrefix = "{sha256}"
 
-// HashPassword gives the bcrypt hash of a password, waiting for a free processor.
-func (s *Service) HashPassword(ctx context.Context, password string) (string, error) {
-	if err := s.takeHashing(ctx); err != nil {
+// Hasher hashes with one cost.
+type Hasher struct {
+	cost  int
+	slots chan struct{} // one for each processor
+	decoy []byte        // compared with when there is no such user, so that both answers take as long
+}
+
+// New gives a hasher of a bcrypt cost (4 to 31). Invalid: there is no such cost.
+func New(cost int) (*Hasher, error) {
+	if cost < bcrypt.MinCost || cost > bcrypt.MaxCost {
+		return nil, fault.New(fault.Invalid, "The bcrypt cost %d is not between %d and %d.", cost, bcrypt.MinCost, bcrypt.MaxCost)
+	}
+	return &Hasher{cost: cost, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), decoy: decoyHash(cost)}, nil
+}
+
+// Hash gives the bcrypt hash of a password, waiting for a free processor.
+func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
+	if err := h.take(ctx); err != nil {
 		return "", err
 	}
-	defer func() { <-s.hashing }()
-	h, err := bcrypt.GenerateFromPassword(fold(password), s.cfg.BcryptCost)
+	defer func() { <-h.slots }()
+	hash, err := bcrypt.GenerateFromPassword(fold(password), h.cost)
 	if err != nil {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
-	return string(h), nil
+	return string(hash), nil
 }
 
-// verify tells whether the password fits the hash. An empty hash fits nothing, after the usual time.
-func (s *Service) verify(ctx context.Context, hash, password string) (bool, error) {
+// Fits tells whether the password fits the hash. An empty hash fits nothing, after the usual time.
+func (h *Hasher) Fits(ctx context.Context, hash, password string) (bool, error) {
 	if digest, ok := strings.CutPrefix(hash, digestPrefix); ok {
 		return subtle.ConstantTimeCompare([]byte(digest), []byte(digestOf(password))) == 1, nil
 	}
-	if err := s.takeHashing(ctx); err != nil {
+	if err := h.take(ctx); err != nil {
 		return false, err
 	}
-	defer func() { <-s.hashing }()
+	defer func() { <-h.slots }()
 	if hash == "" {
-		_ = bcrypt.CompareHashAndPassword(s.decoy, fold(password)) // only for the time it takes
+		_ = bcrypt.CompareHashAndPassword(h.decoy, fold(password)) // only for the time it takes
 		return false, nil
 	}
 	err := bcrypt.CompareHashAndPassword([]byte(hash), fold(password))
@@ -58,9 +76,9 @@ func (s *Service) verify(ctx context.Context, hash, password string) (bool, erro
 	return true, nil
 }
 
-func (s *Service) takeHashing(ctx context.Context) error {
+func (h *Hasher) take(ctx context.Context) error {
 	select {
-	case s.hashing <- struct{}{}:
+	case h.slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -75,6 +93,9 @@ func fold(password string) []byte {
 	sum := sha512.Sum384([]byte(password))
 	return []byte(base64.StdEncoding.EncodeToString(sum[:]))
 }
+
+// Digest is the hash of a secret that was made here from at least 128 random bits.
+func Digest(secret string) string { return digestPrefix + digestOf(secret) }
 
 func digestOf(secret string) string {
 	sum := sha256.Sum256([]byte(secret))
