@@ -34,6 +34,7 @@ func (a *App) startStore(ctx context.Context) error {
 		}
 	}
 	e, err := operation.New(ctx, operation.Config{DB: a.db, Bus: a.bus, Owner: fmt.Sprintf("%s/%d", a.cfg.Compute.Host, os.Getpid()), Sole: sole,
+		Private: sole && a.cfg.Bus.URL == "" && a.cfg.Bus.Listen == "", // otherwise another conductor may come
 		Workers: a.cfg.Compute.Workers})
 	if err != nil {
 		return err

@@ -38,8 +38,10 @@ type Config struct {
 	Sweep time.Duration
 	// Workers bounds how many operations run at once; 0: 512.
 	Workers int
-	// Sole promises that no other engine lives on this database: leases of former owners are taken at once at start.
+	// Sole promises that no other engine lives on this database when this one starts: leases of former owners are taken at once.
 	Sole bool
+	// Private promises that none lives there as long as this one does: what steps write needs no guard against who has taken over meanwhile.
+	Private bool
 	// UndoLimit is how long an undo is retried before the operation needs attention; 0: 10 min.
 	UndoLimit time.Duration
 	// Unknown is how long an operation of a kind that no engine carries out may wait for one that does, an upgrade for instance; 0: 1 min.

@@ -125,10 +125,10 @@ func (e *Engine) attempt(ctx context.Context, o *row, s *Step, r *Run) error {
 	}
 }
 
-// fenced makes what a step of o writes to the database fail once somebody else has o's lease. A sole engine needs no such guard: whoever takes over from it
-// is itself, and cancels the step first.
+// fenced makes what a step of o writes to the database fail once somebody else has o's lease. A private engine needs no such guard: whoever takes over from
+// it is itself, and cancels the step first.
 func (e *Engine) fenced(ctx context.Context, o *row) context.Context {
-	if e.cfg.Sole {
+	if e.cfg.Private {
 		return ctx
 	}
 	if o.under != nil {

@@ -122,11 +122,19 @@ func TestTakeOverYields(t *testing.T) {
 	}
 }
 
-// A step whose engine lost the lease without knowing writes nothing to the database any more.
+// A step whose engine lost the lease without knowing writes nothing to the database any more, also when that engine was the only one at its start.
 func TestStepsAreFencedInTheDatabase(t *testing.T) {
+	for name, sole := range map[string]bool{"one of several": false, "the first of several": true} {
+		t.Run(name, func(t *testing.T) { stepIsFenced(t, sole) })
+	}
+}
+
+func stepIsFenced(t *testing.T, sole bool) {
+	t.Helper()
 	begun, taken := make(chan struct{}), make(chan struct{})
 	wrote := make(chan error, 1)
 	r := newRig(t, nil)
+	r.sole = sole
 	r.flows = func(w *world) []operation.Flow {
 		f := w.flow("make")
 		times := 0

@@ -109,7 +109,7 @@ func (c *cloud) control(o options) (stop func()) {
 // conductor starts a conductor on the cloud.
 func (c *cloud) conductor(o options) (*operation.Engine, *conductor.Conductor, func()) {
 	c.t.Helper()
-	engine, err := operation.New(c.ctx, operation.Config{DB: c.db, Bus: c.bus, Owner: "test", Sole: !o.several, Lease: o.lease, Sweep: 50 * time.Millisecond,
+	engine, err := operation.New(c.ctx, operation.Config{DB: c.db, Bus: c.bus, Owner: "test", Sole: !o.several, Private: !o.several, Lease: o.lease, Sweep: 50 * time.Millisecond,
 		Pause: 5 * time.Millisecond, Inject: o.inject, Log: o.logger()})
 	c.must(err)
 	cfg := scheduler.Defaults()

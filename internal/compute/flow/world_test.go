@@ -122,7 +122,7 @@ func (w *world) change(server string, change func(s *compute.Server)) {
 // engine starts an engine with all flows on the world.
 func (w *world) engine(inject func(ctx context.Context, p operation.Point, step string, r *operation.Run) error) (*operation.Engine, func()) {
 	w.t.Helper()
-	e, err := operation.New(w.t.Context(), operation.Config{DB: w.db, Owner: "test", Sole: true, Sweep: 5 * time.Millisecond, Pause: time.Millisecond, UndoLimit: 10 * time.Minute, Inject: inject, Log: quiet()})
+	e, err := operation.New(w.t.Context(), operation.Config{DB: w.db, Owner: "test", Sole: true, Private: true, Sweep: 5 * time.Millisecond, Pause: time.Millisecond, UndoLimit: 10 * time.Minute, Inject: inject, Log: quiet()})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -177,7 +177,7 @@ type engine struct {
 // engine runs operations with a flow of one step, as a process of its own would.
 func (w *world) engine(inject func(context.Context, operation.Point, string, *operation.Run) error) engine {
 	w.t.Helper()
-	e, err := operation.New(w.t.Context(), operation.Config{DB: w.db, Owner: "test", Sole: true, Sweep: 5 * time.Millisecond, Inject: inject, Log: quiet()})
+	e, err := operation.New(w.t.Context(), operation.Config{DB: w.db, Owner: "test", Sole: true, Private: true, Sweep: 5 * time.Millisecond, Inject: inject, Log: quiet()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
