@@ -69,6 +69,7 @@ var notRefusedSo = map[string]string{
 
 // alsoRefusedSo are codes that are not in the description, each with the reason.
 var alsoRefusedSo = map[string]string{
+	"POST /servers/{id}/action os-resetState 409":     "an operation that is under way ends by itself; to forget it would leave its effects behind",
 	"POST /servers/{id}/action addFixedIp 409":        "the server is busy; Nova has an internal error for it",
 	"POST /servers/{id}/action removeFixedIp 409":     "the same",
 	"POST /servers/{id}/action injectNetworkInfo 501": "Nova asks the host later and tells nobody what it said",
@@ -269,7 +270,7 @@ func troubles() []trouble {
 				return nil
 			}
 			a.write(func(tx *db.Tx) error {
-				_, err := a.engine.Accept(a.t.Context(), tx, operation.Spec{Kind: compute.OpStop, ObjectType: "server", Object: server, Action: "stop", Project: apitest.Project, User: "member", RequestID: id.Request()})
+				_, err := a.engine.Accept(a.t.Context(), tx, operation.Spec{Kind: compute.OpStop, ObjectType: "server", Object: server, Action: "stop", TaskState: compute.TaskPoweringOff, Project: apitest.Project, User: "member", RequestID: id.Request()})
 				if errors.Is(err, fault.Conflict) { // it is held already
 					return nil
 				}
