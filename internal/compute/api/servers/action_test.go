@@ -33,27 +33,29 @@ func TestActions(t *testing.T) {
 		task   string
 		input  any
 	}{
-		"start":        {"stopped", `{"os-start":null}`, 1, "member", 202, compute.OpStart, "start", "powering-on", nil},
-		"stop":         {"active", `{"os-stop":null}`, 1, "member", 202, compute.OpStop, "stop", "powering-off", nil},
-		"soft":         {"active", `{"reboot":{"type":"soft"}}`, 1, "member", 202, compute.OpReboot, "reboot", "rebooting", compute.RebootInput{}},
-		"hard":         {"stopped", `{"reboot":{"type":"HARD"}}`, 1, "member", 202, compute.OpReboot, "reboot", "rebooting_hard", compute.RebootInput{Hard: true}},
-		"pause":        {"active", `{"pause":null}`, 1, "member", 202, compute.OpPause, "pause", "pausing", nil},
-		"unpause":      {"paused", `{"unpause":null}`, 1, "member", 202, compute.OpUnpause, "unpause", "unpausing", nil},
-		"suspend":      {"active", `{"suspend":null}`, 1, "member", 202, compute.OpSuspend, "suspend", "suspending", nil},
-		"resume":       {"suspended", `{"resume":null}`, 1, "member", 202, compute.OpResume, "resume", "resuming", nil},
-		"confirm":      {"resized", `{"confirmResize":null}`, 1, "member", 204, compute.OpConfirmResize, "confirmResize", "", nil},
-		"revert":       {"resized", `{"revertResize":null}`, 1, "member", 202, compute.OpRevertResize, "revertResize", "resize_reverting", nil},
-		"unrescue":     {"rescued", `{"unrescue":null}`, 1, "member", 202, compute.OpUnrescue, "unrescue", "unrescuing", nil},
-		"offload":      {"shelved", `{"shelveOffload":null}`, 1, "admin", 202, compute.OpShelveOffload, "shelveOffload", "shelving_offloading", nil},
-		"crash dump":   {"active", `{"trigger_crash_dump":null}`, 17, "member", 202, compute.OpCrashDump, "trigger_crash_dump", "", nil},
-		"password":     {"active", `{"changePassword":{"adminPass":"x"}}`, 1, "member", 202, compute.OpPassword, "changePassword", "updating_password", compute.PasswordInput{Password: "x"}},
-		"migrate":      {"active", `{"migrate":null}`, 1, "manager", 202, compute.OpResize, "migrate", "resize_prep", compute.ResizeInput{Flavor: flavorOf(w), Migrate: true}},
-		"migrate to":   {"active", `{"migrate":{"host":"c2"}}`, 56, "admin", 202, compute.OpResize, "migrate", "resize_prep", compute.ResizeInput{Flavor: flavorOf(w), Migrate: true, Host: "c2"}},
-		"live, old":    {"active", `{"os-migrateLive":{"host":"c2","block_migration":true,"disk_over_commit":"True"}}`, 1, "admin", 202, compute.OpLiveMigrate, "live-migration", "migrating", compute.LiveMigrateInput{Host: "c2", Block: &yes, OverCommit: true}},
-		"live, auto":   {"paused", `{"os-migrateLive":{"host":null,"block_migration":"auto"}}`, 25, "manager", 202, compute.OpLiveMigrate, "live-migration", "migrating", compute.LiveMigrateInput{}},
-		"unshelve":     {"shelved", `{"unshelve":null}`, 1, "member", 202, compute.OpUnshelve, "unshelve", "unshelving", compute.UnshelveInput{}},
-		"unshelve, az": {"shelved_offloaded", `{"unshelve":{"availability_zone":"nova"}}`, 77, "member", 202, compute.OpUnshelve, "unshelve", "unshelving", compute.UnshelveInput{Zone: ptr("nova")}},
-		"unpin":        {"shelved_offloaded", `{"unshelve":{"availability_zone":null,"host":"c1"}}`, 91, "admin", 202, compute.OpUnshelve, "unshelve", "unshelving", compute.UnshelveInput{Unpin: true, Host: "c1"}},
+		"start":          {"stopped", `{"os-start":null}`, 1, "member", 202, compute.OpStart, "start", "powering-on", nil},
+		"stop":           {"active", `{"os-stop":null}`, 1, "member", 202, compute.OpStop, "stop", "powering-off", nil},
+		"soft":           {"active", `{"reboot":{"type":"soft"}}`, 1, "member", 202, compute.OpReboot, "reboot", "rebooting", compute.RebootInput{}},
+		"hard":           {"stopped", `{"reboot":{"type":"HARD"}}`, 1, "member", 202, compute.OpReboot, "reboot", "rebooting_hard", compute.RebootInput{Hard: true}},
+		"pause":          {"active", `{"pause":null}`, 1, "member", 202, compute.OpPause, "pause", "pausing", nil},
+		"unpause":        {"paused", `{"unpause":null}`, 1, "member", 202, compute.OpUnpause, "unpause", "unpausing", nil},
+		"suspend":        {"active", `{"suspend":null}`, 1, "member", 202, compute.OpSuspend, "suspend", "suspending", nil},
+		"resume":         {"suspended", `{"resume":null}`, 1, "member", 202, compute.OpResume, "resume", "resuming", nil},
+		"confirm":        {"resized", `{"confirmResize":null}`, 1, "member", 204, compute.OpConfirmResize, "confirmResize", "", nil},
+		"revert":         {"resized", `{"revertResize":null}`, 1, "member", 202, compute.OpRevertResize, "revertResize", "resize_reverting", nil},
+		"unrescue":       {"rescued", `{"unrescue":null}`, 1, "member", 202, compute.OpUnrescue, "unrescue", "unrescuing", nil},
+		"offload":        {"shelved", `{"shelveOffload":null}`, 1, "admin", 202, compute.OpShelveOffload, "shelveOffload", "shelving_offloading", nil},
+		"crash dump":     {"active", `{"trigger_crash_dump":null}`, 17, "member", 202, compute.OpCrashDump, "trigger_crash_dump", "", nil},
+		"password":       {"active", `{"changePassword":{"adminPass":"x"}}`, 1, "member", 202, compute.OpPassword, "changePassword", "updating_password", compute.PasswordInput{Password: "x"}},
+		"migrate":        {"active", `{"migrate":null}`, 1, "manager", 202, compute.OpResize, "migrate", "resize_prep", compute.ResizeInput{Flavor: flavorOf(w), Migrate: true}},
+		"migrate to":     {"active", `{"migrate":{"host":"c2"}}`, 56, "admin", 202, compute.OpResize, "migrate", "resize_prep", compute.ResizeInput{Flavor: flavorOf(w), Migrate: true, Host: "c2"}},
+		"live, old":      {"active", `{"os-migrateLive":{"host":"c2","block_migration":true,"disk_over_commit":"True"}}`, 1, "admin", 202, compute.OpLiveMigrate, "live-migration", "migrating", compute.LiveMigrateInput{Host: "c2", Block: &yes, OverCommit: true, Force: true}},
+		"live, unjudged": {"active", `{"os-migrateLive":{"host":"c2","block_migration":"auto"}}`, 29, "admin", 202, compute.OpLiveMigrate, "live-migration", "migrating", compute.LiveMigrateInput{Host: "c2", Force: true}},
+		"live, judged":   {"active", `{"os-migrateLive":{"host":"c2","block_migration":"auto"}}`, 30, "admin", 202, compute.OpLiveMigrate, "live-migration", "migrating", compute.LiveMigrateInput{Host: "c2"}},
+		"live, auto":     {"paused", `{"os-migrateLive":{"host":null,"block_migration":"auto"}}`, 25, "manager", 202, compute.OpLiveMigrate, "live-migration", "migrating", compute.LiveMigrateInput{}},
+		"unshelve":       {"shelved", `{"unshelve":null}`, 1, "member", 202, compute.OpUnshelve, "unshelve", "unshelving", compute.UnshelveInput{}},
+		"unshelve, az":   {"shelved_offloaded", `{"unshelve":{"availability_zone":"nova"}}`, 77, "member", 202, compute.OpUnshelve, "unshelve", "unshelving", compute.UnshelveInput{Zone: ptr("nova")}},
+		"unpin":          {"shelved_offloaded", `{"unshelve":{"availability_zone":null,"host":"c1"}}`, 91, "admin", 202, compute.OpUnshelve, "unshelve", "unshelving", compute.UnshelveInput{Unpin: true, Host: "c1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := w.boot(in(c.state))
@@ -271,8 +273,15 @@ func TestEvacuate(t *testing.T) {
 	if doc["adminPass"] != "p" {
 		t.Fatal(doc)
 	}
-	if diff := cmp.Diff(compute.EvacuateInput{Host: "c1", AdminPass: "p"}, w.last().Input); diff != "" || w.last().TaskState != "rebuilding" {
+	if diff := cmp.Diff(compute.EvacuateInput{Host: "c1", AdminPass: "p", Force: true}, w.last().Input); diff != "" || w.last().TaskState != "rebuilding" {
 		t.Fatal(diff)
+	}
+	for minor, forced := range map[int]bool{28: true, 29: false, 68: false, 104: false} {
+		s = w.boot(func(s *compute.Server) { s.Host = "c3" })
+		w.call("admin", "POST", "/servers/"+s.ID+"/action", `{"evacuate":{"host":"c1"}}`, minor, 200)
+		if in := w.last().Input.(compute.EvacuateInput); in.Force != forced || in.Stop != (minor >= 95) {
+			t.Errorf("at 2.%d: %+v", minor, in)
+		}
 	}
 	s = w.boot(func(s *compute.Server) { s.Host = "c3" })
 	if doc := w.ask("admin", "POST", "/servers/"+s.ID+"/action", `{"evacuate":{"onSharedStorage":"True"}}`, 1, 200); doc["adminPass"] != nil || len(doc) != 1 {

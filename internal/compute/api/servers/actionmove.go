@@ -220,6 +220,9 @@ func (a api) liveMigrate(r *httpapi.Request) (*httpapi.Reply, error) {
 		if err := a.destination(r, s, input.Host); err != nil {
 			return nil, err
 		}
+		if backend.Minor(r) < 30 { // the scheduler is asked about a named destination from 2.30 on
+			input.Force = true
+		}
 	} else if input.Force {
 		return nil, fault.New(fault.Invalid, "Can't force to a non-provided destination")
 	}
@@ -288,7 +291,8 @@ func (a api) evacuate(r *httpapi.Request) (*httpapi.Reply, error) {
 	if v.Pass == "" && !bool(v.Shared) {
 		v.Pass = newPassword()
 	}
-	input := compute.EvacuateInput{Host: v.Host, AdminPass: v.Pass, Force: bool(v.Force), Shared: bool(v.Shared), Stop: backend.Minor(r) >= 95}
+	forced := bool(v.Force) || v.Host != "" && backend.Minor(r) < 29 // the scheduler is asked about a named destination from 2.29 on
+	input := compute.EvacuateInput{Host: v.Host, AdminPass: v.Pass, Force: forced, Shared: bool(v.Shared), Stop: backend.Minor(r) >= 95}
 	if err := a.Accept(r, s, backend.Request{Op: compute.OpEvacuate, Action: "evacuate", TaskState: compute.TaskRebuilding, Input: input}); err != nil {
 		return nil, err
 	}

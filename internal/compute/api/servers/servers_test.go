@@ -92,6 +92,29 @@ func TestFieldsAppear(t *testing.T) {
 	}
 }
 
+// TestBehaviourByVersion: what changed at a version without a change of any schema.
+func TestBehaviourByVersion(t *testing.T) {
+	w := newWorld(t)
+	w.boot()
+	for _, c := range []struct {
+		token, query string
+		minor, code  int
+		found        bool
+	}{
+		{"reader", "?ip6=2001:db8:ffff", 4, 200, true}, {"reader", "?ip6=2001:db8:ffff", 5, 200, false}, {"admin", "?ip6=2001:db8:ffff", 4, 200, false}, // read for everybody from 2.5 on
+		{"reader", "?status=nonsense", 37, 200, false}, {"reader", "?status=nonsense", 38, 400, false}, {"reader", "?status=ACTIVE", 38, 200, true},
+		{"reader", "?locked=true", 72, 200, true}, {"reader", "?locked=true", 73, 200, false}, {"reader", "?locked=false", 73, 200, true},
+		{"reader", "?changes-before=2020-01-01T00:00:00Z", 65, 200, true}, {"reader", "?changes-before=2020-01-01T00:00:00Z", 66, 200, false},
+		{"reader", "?no_such_filter=1", 74, 200, true}, {"reader", "?no_such_filter=1", 75, 400, false},
+		{"reader", "?tags=none", 25, 200, true}, {"reader", "?tags=none", 26, 200, false},
+	} {
+		doc := w.ask(c.token, "GET", "/servers"+c.query, "", c.minor, c.code)
+		if list, _ := doc["servers"].([]any); (len(list) > 0) != c.found {
+			t.Errorf("%s at 2.%d for %s: %d servers", c.query, c.minor, c.token, len(list))
+		}
+	}
+}
+
 // TestOthersDoNotExist: a server of another project is not found, whatever is asked of it.
 func TestOthersDoNotExist(t *testing.T) {
 	w := newWorld(t)
