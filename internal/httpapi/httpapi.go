@@ -212,6 +212,9 @@ type Service struct {
 	// to the usual 404.
 	Fallback func(*Request) (*Reply, error)
 
+	// JSONSuffix lets every path also be asked for with ".json" at its end, as older clients of the network service do ("/v2.0/routers/ID.json"). The
+	// last element of a path with /tags/ in it is a name of the caller's and stays whole.
+	JSONSuffix bool
 	// StrictSlash makes a trailing slash after anything but the service's root, an entry of ProjectSegment or LegacyRoots, or a
 	// project segment a 404: "/servers/" is a server without id. Without it trailing slashes are dropped.
 	StrictSlash bool

@@ -249,6 +249,9 @@ func (v *server) locate(req *Request, u *url.URL) *url.URL {
 	if path == "" {
 		path = "/"
 	}
+	if v.JSONSuffix && !strings.Contains(path, "/tags/") {
+		path = strings.TrimSuffix(path, ".json")
+	}
 	if old, rest, ok := underRoot(path, v.LegacyRoots); ok && rest != "" {
 		req.Legacy, req.Root = true, old
 		path = v.LegacyRoots[old] + rest

@@ -228,6 +228,25 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// Only a service that says so cuts .json off, and not from a tag.
+func TestJSONSuffix(t *testing.T) {
+	for _, cut := range []bool{true, false} {
+		s := service()
+		s.JSONSuffix = cut
+		name := func(r *httpapi.Request) (*httpapi.Reply, error) {
+			return httpapi.OK(map[string]string{"id": r.Path("id")}), nil
+		}
+		s.Routes = []httpapi.Route{{Method: "GET", Path: "/v2.0/routers/{id}", Public: true, Handle: name}, {Method: "GET", Path: "/v2.0/routers/1/tags/{id}", Public: true, Handle: name}}
+		h := handler(t, s)
+		short := map[bool]string{true: "7", false: "7.json"}[cut]
+		for path, want := range map[string]string{"/v2.0/routers/7": "7", "/v2.0/routers/7.json": short, "/v2.0/routers/1/tags/7.json": "7.json"} {
+			if w := call(h, "GET", path, ""); w.Code != 200 || !strings.Contains(w.Body.String(), `"id":"`+want+`"`) {
+				t.Errorf("JSONSuffix %v: %s: %d %s, want id %s", cut, path, w.Code, w.Body, want)
+			}
+		}
+	}
+}
+
 func TestStrictSlash(t *testing.T) {
 	s := service()
 	s.StrictSlash = true

@@ -152,7 +152,8 @@ func authorize(r *httpapi.Request, rule string, t policy.Target) error {
 	return fault.New(fault.Forbidden, "You are not authorized to complete %s action.", rule)
 }
 
-// versions is the list of API versions; its status is 300 as in the field.
+// versions is the list of API versions. Its status is 300 as in the field, but 200 for who asks for /versions by name: the glance command does so, and
+// takes 300 for an error where the service is not at the root of its host.
 func (a *api) versions(r *httpapi.Request) (*httpapi.Reply, error) {
 	type link struct {
 		Rel  string `json:"rel"`
@@ -171,5 +172,9 @@ func (a *api) versions(r *httpapi.Request) (*httpapi.Reply, error) {
 		}
 		list = append(list, v)
 	}
-	return &httpapi.Reply{Status: http.StatusMultipleChoices, Body: map[string]any{"versions": list}}, nil
+	status := http.StatusMultipleChoices
+	if r.HTTP.URL.Path == "/versions" {
+		status = http.StatusOK
+	}
+	return &httpapi.Reply{Status: status, Body: map[string]any{"versions": list}}, nil
 }

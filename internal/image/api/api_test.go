@@ -226,8 +226,8 @@ func random(n int) []byte {
 
 func TestVersions(t *testing.T) {
 	c := start(t, nil)
-	for _, path := range []string{"", "/", "/versions"} {
-		doc := c.want(300, c.do("", "GET", path, nil)).doc(t)
+	for path, status := range map[string]int{"": 300, "/": 300, "/versions": 200, "/versions/": 200} {
+		doc := c.want(status, c.do("", "GET", path, nil)).doc(t)
 		list, _ := doc["versions"].([]any)
 		want := map[string]any{"id": "v2.18", "status": "CURRENT", "links": []any{map[string]any{"rel": "self", "href": c.url + "/v2/"}}}
 		if len(list) < 10 || cmp.Diff(want, list[0]) != "" {

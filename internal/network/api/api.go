@@ -39,7 +39,7 @@ func New(cfg Config) *httpapi.Service {
 	}
 	a.resources = []*resource{networks(a), subnets(a), ports(a), groups(a), rules(a), routers(a), floatingIPs(a), subnetPools(a),
 		addressScopes(a), rbacPolicies(a), agents(a), parts(a)}
-	return &httpapi.Service{Name: "network", Auth: cfg.Auth, Policy: cfg.Policy, WriteError: httpapi.NetworkErrors, Routes: a.routes()}
+	return &httpapi.Service{Name: "network", Auth: cfg.Auth, Policy: cfg.Policy, WriteError: httpapi.NetworkErrors, Routes: a.routes(), JSONSuffix: true}
 }
 
 func (a *API) routes() []httpapi.Route {
