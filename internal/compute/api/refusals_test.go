@@ -162,6 +162,9 @@ func TestErrorCodes(t *testing.T) {
 		borders := api.FactsOf(t, key).Borders
 		for _, minor := range slices.Compact([]int{borders[0], borders[len(borders)-1]}) {
 			for _, w := range troubles() {
+				if w.mould != nil && minor != borders[len(borders)-1] {
+					continue // states are judged alike at all versions
+				}
 				c.hosts.trouble = nil
 				if w.set != nil {
 					w.set(c)
