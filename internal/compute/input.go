@@ -165,11 +165,3 @@ type NICInput struct {
 	NICRequest
 	NewPortID string `json:"new_port_id,omitempty"` // id of the port to make, derived at acceptance
 }
-
-// VolumeInput of OpAttachVolume and OpDetachVolume.
-type VolumeInput struct {
-	VolumeID            string `json:"volume_id"`
-	Device              string `json:"device,omitempty"`
-	Tag                 string `json:"tag,omitempty"`
-	DeleteOnTermination bool   `json:"delete_on_termination,omitempty"`
-}

@@ -141,9 +141,6 @@ func (e *Engine) Register(flows ...Flow) {
 	}
 }
 
-// Flows gives the registered flows; tests enumerate their steps.
-func (e *Engine) Flows() map[string]*Flow { return e.flows }
-
 // Accept implements Acceptor.
 func (e *Engine) Accept(ctx context.Context, tx *db.Tx, s Spec) (string, error) {
 	input, err := json.Marshal(s.Input)

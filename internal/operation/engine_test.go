@@ -59,14 +59,13 @@ func (w *world) flow(kind string) operation.Flow {
 }
 
 type rig struct {
-	t      *testing.T
-	db     *db.DB
-	w      *world
-	flows  func(*world) []operation.Flow
-	stops  []func()
-	inject func(context.Context, operation.Point, string, *operation.Run) error
-	sole   bool
-	limit  time.Duration // of undos, and of what can only go forward; 0: an hour, which no pause of the machine uses up
+	t     *testing.T
+	db    *db.DB
+	w     *world
+	flows func(*world) []operation.Flow
+	stops []func()
+	sole  bool
+	limit time.Duration // of undos, and of what can only go forward; 0: an hour, which no pause of the machine uses up
 }
 
 func newRig(t *testing.T, flows func(*world) []operation.Flow) *rig {

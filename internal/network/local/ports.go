@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -21,19 +20,6 @@ import (
 // Ports lists ports. A project sees its own and those on its networks.
 func (s *Service) Ports(ctx context.Context, f Filter) ([]network.Port, error) {
 	return s.ports.Find(ctx, s.db, f, "network_id IN (SELECT id FROM network_networks WHERE project_id = ?)", f.Project)
-}
-
-// PortsByAddress lists the ids of ports that have one of the addresses.
-func (s *Service) PortsByAddress(ctx context.Context, addrs []string) ([]string, error) {
-	var found []string
-	for _, text := range addrs {
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			continue // nothing has it
-		}
-		found = append(found, ipam.Key(a.Unmap()))
-	}
-	return documents.Strings(ctx, s.db, "SELECT port_id FROM network_addresses WHERE addr IN (%)", found)
 }
 
 // PortInput is what a new port is made of besides the fields of Port.

@@ -58,7 +58,6 @@ type search struct {
 	used                        map[*slot]bool
 	alike                       []*node // providers that are alone in their trees and have all of a candidate
 	seen                        map[string]bool
-	spread                      bool // more than one provider may stand in a candidate
 }
 
 // group is a request group with its names looked up.

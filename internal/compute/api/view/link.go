@@ -22,9 +22,6 @@ func (l Links) To(collection, id string) []Link {
 	return []Link{{Rel: "self", Href: l.Self + "/" + collection + "/" + id}, {Rel: "bookmark", Href: l.Bookmark + "/" + collection + "/" + id}}
 }
 
-// Bookmarked gives the bookmark link alone.
-func (l Links) Bookmarked(collection, id string) []Link { return l.To(collection, id)[1:] }
-
 // Next gives the link to the page after the marker; the other query parameters are kept, sorted by name.
 func (l Links) Next(path string, query url.Values, marker string) []Link {
 	q := url.Values{}

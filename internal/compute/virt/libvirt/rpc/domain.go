@@ -32,12 +32,6 @@ type DomainInfo struct {
 	MaxMemory, Memory, CPUTime uint64
 }
 
-// DomainInfo gives size and use.
-func (c *Client) DomainInfo(ctx context.Context, d Domain) (i DomainInfo, err error) {
-	err = c.call(ctx, procDomainGetInfo, []any{d}, &i.State, &i.MaxMemory, &i.Memory, &i.VCPUs, &i.CPUTime)
-	return i, err
-}
-
 // VCPU is the state of one virtual CPU.
 type VCPU struct {
 	Number uint32
@@ -88,16 +82,6 @@ func (c *Client) Shutdown(ctx context.Context, d Domain, flags uint32) error {
 	return c.call(ctx, procDomainShutdown, []any{d, flags})
 }
 
-// Reboot asks the guest to restart.
-func (c *Client) Reboot(ctx context.Context, d Domain, flags uint32) error {
-	return c.call(ctx, procDomainReboot, []any{d, flags})
-}
-
-// Reset presses the reset button.
-func (c *Client) Reset(ctx context.Context, d Domain) error {
-	return c.call(ctx, procDomainReset, []any{d, uint32(0)})
-}
-
 // Suspend freezes a domain in memory.
 func (c *Client) Suspend(ctx context.Context, d Domain) error {
 	return c.call(ctx, procDomainSuspend, []any{d})
@@ -125,11 +109,6 @@ func (c *Client) RemoveManagedSave(ctx context.Context, d Domain) error {
 	return c.call(ctx, procDomainManagedSaveRemove, []any{d, uint32(0)})
 }
 
-// SetAutostart tells whether the daemon starts the domain when it starts.
-func (c *Client) SetAutostart(ctx context.Context, d Domain, on bool) error {
-	return c.call(ctx, procDomainSetAutostart, []any{d, on})
-}
-
 // IsActive tells whether the domain runs.
 func (c *Client) IsActive(ctx context.Context, d Domain) (on bool, err error) {
 	err = c.call(ctx, procDomainIsActive, []any{d}, &on)
@@ -152,47 +131,10 @@ func (c *Client) Detach(ctx context.Context, d Domain, xml string, flags uint32)
 	return c.call(ctx, procDomainDetachDevice, []any{d, xml, flags})
 }
 
-// Update changes a device.
-func (c *Client) Update(ctx context.Context, d Domain, xml string, flags uint32) error {
-	return c.call(ctx, procDomainUpdateDevice, []any{d, xml, flags})
-}
-
-// BlockResize tells a running guest the new size of its disk.
-func (c *Client) BlockResize(ctx context.Context, d Domain, disk string, bytes uint64) error {
-	return c.call(ctx, procDomainBlockResize, []any{d, disk, bytes, ResizeBytes})
-}
-
-// BlockCommit writes the layers from top down to base back into base. Name the base: without it libvirt takes the bottom of the chain.
-func (c *Client) BlockCommit(ctx context.Context, d Domain, disk, base, top string, flags uint32) error {
-	return c.call(ctx, procDomainBlockCommit, []any{d, disk, opt(base), opt(top), uint64(0), flags})
-}
-
-// BlockJobAbort ends a block job; with BlockJobPivot the guest goes on with the result.
-func (c *Client) BlockJobAbort(ctx context.Context, d Domain, disk string, flags uint32) error {
-	return c.call(ctx, procDomainBlockJobAbort, []any{d, disk, flags})
-}
-
 // BlockJobInfo is the progress of a block job; Type 0 when there is none.
 type BlockJobInfo struct {
 	Type                int32
 	Bandwidth, Cur, End uint64
-}
-
-// BlockJobInfo gives the disk's job.
-func (c *Client) BlockJobInfo(ctx context.Context, d Domain, disk string) (i BlockJobInfo, err error) {
-	var found int32
-	err = c.call(ctx, procDomainGetBlockJobInfo, []any{d, disk, uint32(0)}, &found, &i.Type, &i.Bandwidth, &i.Cur, &i.End)
-	if found == 0 {
-		i = BlockJobInfo{}
-	}
-	return i, err
-}
-
-// SnapshotCreate makes a snapshot.
-func (c *Client) SnapshotCreate(ctx context.Context, d Domain, xml string, flags uint32) error {
-	var name string
-	var dom Domain
-	return c.call(ctx, procDomainSnapshotCreateXML, []any{d, xml, flags}, &name, &dom)
 }
 
 // Freeze asks the guest agent to freeze the file systems; it gives how many.
@@ -220,28 +162,9 @@ func (c *Client) InjectNMI(ctx context.Context, d Domain) error {
 // BlockStats are counters of a disk.
 type BlockStats struct{ ReadReqs, ReadBytes, WriteReqs, WriteBytes, Errors int64 }
 
-// BlockStats of a running domain's disk (target or path).
-func (c *Client) BlockStats(ctx context.Context, d Domain, disk string) (s BlockStats, err error) {
-	err = c.call(ctx, procDomainBlockStats, []any{d, disk}, &s.ReadReqs, &s.ReadBytes, &s.WriteReqs, &s.WriteBytes, &s.Errors)
-	return s, err
-}
-
-// BlockInfo gives the virtual size and the bytes that a disk takes.
-func (c *Client) BlockInfo(ctx context.Context, d Domain, disk string) (allocation, capacity, physical uint64, err error) {
-	err = c.call(ctx, procDomainGetBlockInfo, []any{d, disk, uint32(0)}, &allocation, &capacity, &physical)
-	return
-}
-
 // InterfaceStats are counters of an interface, as the host sees it.
 type InterfaceStats struct {
 	RxBytes, RxPackets, RxErrors, RxDrop, TxBytes, TxPackets, TxErrors, TxDrop int64
-}
-
-// InterfaceStats of a running domain's interface (tap device or MAC).
-func (c *Client) InterfaceStats(ctx context.Context, d Domain, device string) (s InterfaceStats, err error) {
-	err = c.call(ctx, procDomainInterfaceStats, []any{d, device}, &s.RxBytes, &s.RxPackets, &s.RxErrors, &s.RxDrop,
-		&s.TxBytes, &s.TxPackets, &s.TxErrors, &s.TxDrop)
-	return s, err
 }
 
 // MemoryStats gives memory counters by libvirt's tag (4 unused, 5 available, 6 balloon, 7 resident, 8 usable), in KiB.
@@ -256,32 +179,10 @@ func (c *Client) MemoryStats(ctx context.Context, d Domain) (map[int32]uint64, e
 	return out, err
 }
 
-// SetStatsPeriod sets how often the balloon collects counters, in seconds.
-func (c *Client) SetStatsPeriod(ctx context.Context, d Domain, seconds int32, flags uint32) error {
-	return c.call(ctx, procDomainSetStatsPeriod, []any{d, seconds, flags})
-}
-
-// SetMetadata sets the element of namespace uri.
-func (c *Client) SetMetadata(ctx context.Context, d Domain, xml, key, uri string, flags uint32) error {
-	return c.call(ctx, procDomainSetMetadata, []any{d, int32(2), opt(xml), opt(key), opt(uri), flags})
-}
-
 // Metadata gives the element of namespace uri.
 func (c *Client) Metadata(ctx context.Context, d Domain, uri string, flags uint32) (xml string, err error) {
 	err = c.call(ctx, procDomainGetMetadata, []any{d, int32(2), opt(uri), flags}, &xml)
 	return xml, err
-}
-
-// GuestInfo asks the guest agent for the kinds of information in types.
-func (c *Client) GuestInfo(ctx context.Context, d Domain, types uint32) (all []Param, err error) {
-	err = c.call(ctx, procDomainGetGuestInfo, []any{d, types, uint32(0)}, &all)
-	return all, err
-}
-
-// SetAgentTimeout bounds the answers of the guest agent, in seconds.
-func (c *Client) SetAgentTimeout(ctx context.Context, d Domain, seconds int32) error {
-	var n int32
-	return c.call(ctx, procAgentSetResponseTimeout, []any{d, seconds, uint32(0)}, &n)
 }
 
 // AgentCommand sends the guest agent a JSON command; timeout in seconds.
@@ -289,12 +190,6 @@ func (c *Client) AgentCommand(ctx context.Context, d Domain, command string, tim
 	var out opt
 	err := c.call(ctx, procQEMUAgentCommand, []any{d, command, timeout, uint32(0)}, &out)
 	return string(out), err
-}
-
-// MonitorCommand sends QEMU's monitor a JSON command.
-func (c *Client) MonitorCommand(ctx context.Context, d Domain, command string) (out string, err error) {
-	err = c.call(ctx, procQEMUMonitorCommand, []any{d, command, uint32(0)}, &out)
-	return out, err
 }
 
 // MigrateToURI moves a running domain to the daemon at dest; the two daemons arrange it between them (peer to peer). It returns when it is over.
@@ -306,16 +201,6 @@ func (c *Client) MigrateToURI(ctx context.Context, d Domain, dest string, params
 // StartPostCopy ends the copying phase of a migration that was started with MigratePostCopy.
 func (c *Client) StartPostCopy(ctx context.Context, d Domain) error {
 	return c.call(ctx, procMigrateStartPostCopy, []any{d, uint32(0)})
-}
-
-// SetMigrateDowntime bounds the pause at the end of a migration, in milliseconds.
-func (c *Client) SetMigrateDowntime(ctx context.Context, d Domain, ms uint64) error {
-	return c.call(ctx, procMigrateSetMaxDowntime, []any{d, ms, uint32(0)})
-}
-
-// SetMigrateSpeed bounds a migration, in MiB/s.
-func (c *Client) SetMigrateSpeed(ctx context.Context, d Domain, mib uint64) error {
-	return c.call(ctx, procMigrateSetMaxSpeed, []any{d, mib, uint32(0)})
 }
 
 // JobStats gives the type and the counters of the domain's job; with JobStatsCompleted of the one that ended last.

@@ -53,13 +53,6 @@ func (c *Client) BaselineCPU(ctx context.Context, cpus []string, flags uint32) (
 	return xml, err
 }
 
-// CPUModels lists the CPU models that libvirt knows of an architecture.
-func (c *Client) CPUModels(ctx context.Context, arch string) (all []string, err error) {
-	var n int32
-	err = c.call(ctx, procConnectGetCPUModelNames, []any{arch, int32(1), uint32(0)}, &all, &n)
-	return all, err
-}
-
 // NodeInfo is the host's size.
 type NodeInfo struct {
 	Model                                     string
@@ -81,20 +74,9 @@ func (c *Client) NodeInfo(ctx context.Context) (n NodeInfo, err error) {
 	return n, err
 }
 
-// FreeMemory gives the host's free memory in bytes.
-func (c *Client) FreeMemory(ctx context.Context) (v uint64, err error) {
-	err = c.call(ctx, procNodeGetFreeMemory, nil, &v)
-	return v, err
-}
-
 // NodeMemory gives the host's memory counters ("total", "free", "buffers", "cached") in KiB.
 func (c *Client) NodeMemory(ctx context.Context) (map[string]uint64, error) {
 	return c.counters(ctx, procNodeGetMemoryStats, func(n int32) []any { return []any{n, int32(-1), uint32(0)} })
-}
-
-// NodeCPU gives the host's CPU time counters ("kernel", "user", "idle", "iowait") in nanoseconds.
-func (c *Client) NodeCPU(ctx context.Context) (map[string]uint64, error) {
-	return c.counters(ctx, procNodeGetCPUStats, func(n int32) []any { return []any{int32(-1), n, uint32(0)} })
 }
 
 // counters asks first how many there are, then for them.
@@ -111,13 +93,6 @@ func (c *Client) counters(ctx context.Context, p proc, args func(n int32) []any)
 		return out, err
 	}
 	return out, c.call(ctx, p, args(n), read, &n)
-}
-
-// CPUMap tells which of the host's CPUs are online: bit i of the map, n CPUs in all.
-func (c *Client) CPUMap(ctx context.Context) (online []byte, n int32, err error) {
-	var up uint32
-	err = c.call(ctx, procNodeGetCPUMap, []any{int32(1), int32(1), uint32(0)}, &online, &up, &n)
-	return online, n, err
 }
 
 // Stats are counters of one domain.
@@ -150,12 +125,6 @@ func (c *Client) SetSecret(ctx context.Context, s Secret, value []byte) error {
 // SecretByUUID finds a secret.
 func (c *Client) SecretByUUID(ctx context.Context, u UUID) (s Secret, err error) {
 	err = c.call(ctx, procSecretLookupByUUID, []any{u}, &s)
-	return s, err
-}
-
-// SecretByUsage finds a secret by what it is for.
-func (c *Client) SecretByUsage(ctx context.Context, usage int32, id string) (s Secret, err error) {
-	err = c.call(ctx, procSecretLookupByUsage, []any{usage, id}, &s)
 	return s, err
 }
 
