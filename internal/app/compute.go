@@ -26,15 +26,15 @@ import (
 
 // startStore opens compute's tables and the operation engine, which API roles accept with and conductors run.
 func (a *App) startStore(ctx context.Context) error {
-	sole := false
+	sole, private := false, a.cfg.Bus.URL == "" && a.cfg.Bus.Listen == ""
 	if a.has(Conductor) {
 		var err error
-		if sole, err = a.alone(); err != nil {
+		if sole, err = a.alone(private); err != nil {
 			return err
 		}
 	}
 	e, err := operation.New(ctx, operation.Config{DB: a.db, Bus: a.bus, Owner: fmt.Sprintf("%s/%d", a.cfg.Compute.Host, os.Getpid()), Sole: sole,
-		Private: sole && a.cfg.Bus.URL == "" && a.cfg.Bus.Listen == "", // otherwise another conductor may come
+		Private: sole && private, // otherwise another conductor may come
 		Workers: a.cfg.Compute.Workers})
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"kilonova/internal/config"
+	"kilonova/internal/fault"
 	"kilonova/internal/id"
 )
 
@@ -111,8 +112,9 @@ func (a *App) writeFile(name, text string) error {
 }
 
 // alone tells whether no other process of this host carries out operations on the same state directory. The lock is shared afterwards, so that the
-// next one to ask learns that it is not alone. Conductors on other hosts are only possible with a server database, and then nobody is alone.
-func (a *App) alone() (bool, error) {
+// next one to ask learns that it is not alone. Conductors on other hosts are only possible with a server database, and then nobody is alone. It fails with
+// fault.Conflict for a second one whose bus is private: it could not reach what the first one has started.
+func (a *App) alone(private bool) (bool, error) {
 	if !strings.HasPrefix(a.cfg.Database.Connection, "sqlite") {
 		return false, nil
 	}
@@ -126,5 +128,8 @@ func (a *App) alone() (bool, error) {
 		return false, fmt.Errorf("conductor lock: %w", err)
 	}
 	a.onStop("conductor lock", func(context.Context) error { return f.Close() })
+	if private && !sole {
+		return false, fault.New(fault.Conflict, "Another kilonova runs on the state directory %s. Stop it, or give both the same [bus] url if they are to share the work.", a.cfg.Default.StateDir)
+	}
 	return sole, nil
 }
