@@ -112,33 +112,40 @@ func theirs(ctx context.Context, d *DB) func() (int64, error) {
 	return func() (v int64, err error) { return v, d.QueryRow(ctx, "SELECT v FROM theirs WHERE id = 1").Scan(&v) }
 }
 
+// keepWriting writes ours until the test is done.
+func keepWriting(t *testing.T, d *DB, done *atomic.Bool) {
+	ctx := t.Context()
+	for !done.Load() {
+		if err := patiently(ctx, d, func(tx *Tx) error { _, err := tx.Exec(ctx, "UPDATE ours SET v = v + 1"); return err }); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+// keepLooking reads theirs, remembering it, until the test is done: it must not be less than what they have said to have written.
+func keepLooking(t *testing.T, d *DB, written *atomic.Int64, done *atomic.Bool) {
+	ctx, m := t.Context(), NewMemo[int, int64](d, 10, "theirs")
+	for !done.Load() {
+		least := written.Load()
+		if v, err := m.Get(d, 1, theirs(ctx, d)); err != nil || v < least {
+			t.Errorf("the other one has written %d, but it is %d: %v", least, v, err)
+			return
+		}
+	}
+}
+
 // Another process writes, truncates the log, is killed at any moment and comes again, while this one writes too: what it said to have written is never missing.
 func TestMemoBesideAnotherProcess(t *testing.T) {
 	const lives, least = 6, 50
 	ctx := t.Context()
 	d, path := openBeside(t)
-	m := NewMemo[int, int64](d, 10, "theirs")
 	var written atomic.Int64 // by the other process, which has said so
 	var done atomic.Bool
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		for !done.Load() {
-			if err := patiently(ctx, d, func(tx *Tx) error { _, err := tx.Exec(ctx, "UPDATE ours SET v = v + 1"); return err }); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
+	wg.Go(func() { keepWriting(t, d, &done) })
 	for range 2 {
-		wg.Go(func() {
-			for !done.Load() {
-				l := written.Load()
-				if v, err := m.Get(d, 1, theirs(ctx, d)); err != nil || v < l {
-					t.Errorf("the other process has written %d, but it is %d: %v", l, v, err)
-					return
-				}
-			}
-		})
+		wg.Go(func() { keepLooking(t, d, &written, &done) })
 	}
 	live := func() error {
 		c := startBeside(t, "count", path)
@@ -232,27 +239,11 @@ func TestCommitsOfOthersAreNotTakenForOnesOwn(t *testing.T) {
 	if _, err := d.writer.conn.ExecContext(ctx, "PRAGMA wal_autocheckpoint = 1"); err != nil {
 		t.Fatal(err)
 	}
-	m := NewMemo[int, int64](d, 10, "theirs")
 	var written atomic.Int64 // by the other one
 	var done atomic.Bool
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		for !done.Load() {
-			if err := patiently(ctx, d, func(tx *Tx) error { _, err := tx.Exec(ctx, "UPDATE ours SET v = v + 1"); return err }); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
-	wg.Go(func() {
-		for !done.Load() {
-			l := written.Load()
-			if v, err := m.Get(d, 1, theirs(ctx, d)); err != nil || v < l {
-				t.Errorf("the other one has written %d, but it is %d: %v", l, v, err)
-				return
-			}
-		}
-	})
+	wg.Go(func() { keepWriting(t, d, &done) })
+	wg.Go(func() { keepLooking(t, d, &written, &done) })
 	for n := range int64(500) {
 		if err := patiently(ctx, other, func(tx *Tx) error { _, err := tx.Exec(ctx, "UPDATE theirs SET v = ?", n+1); return err }); err != nil {
 			t.Error(err)
