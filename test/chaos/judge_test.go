@@ -283,8 +283,10 @@ func statusAfter(ops []operation) string {
 		if o.Kind == "create" && o.State == "undone" {
 			status = "ERROR"
 		}
-		if o.Kind == "rebuild" && o.State == "undone" {
-			status = "" // in ERROR if its disks were being made anew already, and as it was before if not
+		if o.State == "undone" && slices.Contains([]string{"rebuild", "shelve", "shelve-offload", "unshelve"}, o.Kind) {
+			// A rebuilt server is in ERROR if its disks were being made anew already, and as it was before if not. One that was paused or suspended and was not shelved after all
+			// has been started anew; one that had left its host has no way back.
+			status = ""
 		}
 		if o.State != "done" {
 			continue

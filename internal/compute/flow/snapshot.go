@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/command"
@@ -51,15 +52,28 @@ func (f *flows) takeSnapshot(ctx context.Context, r *operation.Run, img string) 
 	if err != nil {
 		return err
 	}
-	got, err := f.Image.Get(ctx, caller(r), img)
-	if err != nil {
+	got, err := f.filled(ctx, r, img)
+	if err != nil || got.Status == image.Active {
 		return err
 	}
-	if got.Status == image.Active {
-		return nil
-	}
 	return f.ask(ctx, r, s.Host, command.Snapshot, command.SnapshotArgs{ImageID: img, Format: got.DiskFormat,
-		Quiesce: s.VMState == compute.VMActive && scheduler.True(s.ImageProps["hw_qemu_guest_agent"]), QuiesceRequired: scheduler.True(s.ImageProps["os_require_quiesce"])}, nil)
+		Quiesce: s.VMState == compute.VMActive && scheduler.True(s.ImageProps["hw_qemu_guest_agent"]), QuiesceRequired: scheduler.True(s.ImageProps["os_require_quiesce"])}, nil,
+		func(ctx context.Context, r *operation.Run) error { _, err := f.filled(ctx, r, img); return err })
+}
+
+// filled reads the image that a snapshot fills, once no earlier try fills it any more: what was cut off is queued again as soon as the image service has noticed.
+func (f *flows) filled(ctx context.Context, r *operation.Run, img string) (*image.Image, error) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		got, err := f.Image.Get(ctx, caller(r), img)
+		if err != nil || got.Status != image.Saving {
+			return got, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }
 
 func (f *flows) removeSnapshot(ctx context.Context, r *operation.Run) error {

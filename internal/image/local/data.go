@@ -10,7 +10,6 @@ import (
 	"hash"
 	"io"
 	"slices"
-	"time"
 
 	"kilonova/internal/auth"
 	"kilonova/internal/fault"
@@ -20,10 +19,7 @@ import (
 	"kilonova/internal/image/store"
 )
 
-const (
-	hashAlgo  = "sha512"
-	settleFor = 30 * time.Second // to write down how an upload ended after its caller has gone
-)
+const hashAlgo = "sha512"
 
 // intake reads the data of an image on its way into a store: it counts, hashes, inspects and stops what must not come in.
 type intake struct {
@@ -158,6 +154,9 @@ func (s *Service) begin(ctx context.Context, c *auth.Caller, imageID, status str
 		r.Status, r.node, r.token = status, s.node, token
 		return nil
 	})
+	if unsure(err) {
+		s.abandon(&Record{Image: image.Image{ID: imageID}, token: token})
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -187,22 +186,6 @@ func (r *Record) holds(now *Record) error {
 		return fault.New(fault.Gone, "The image %s was changed by another request during the upload; the data is dropped.", r.ID)
 	}
 	return nil
-}
-
-// abandon makes the image queued again after an upload that failed. Should that fail too, the next start does it.
-func (s *Service) abandon(r *Record) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), settleFor)
-	defer cancel()
-	_, err := s.Change(ctx, r.ID, func(now *Record) error {
-		if err := r.holds(now); err != nil {
-			return err
-		}
-		now.Status, now.node, now.token = image.Queued, "", ""
-		return nil
-	})
-	if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Gone) {
-		s.log.Warn("image stays in its state after a failed upload", "image_id", r.ID, "error", err)
-	}
 }
 
 // Save stores the data of a queued image, which becomes active. It fails with fault.Conflict for another status, fault.Invalid
@@ -236,27 +219,29 @@ func (s *Service) Save(ctx context.Context, c *auth.Caller, imageID string, data
 }
 
 // activate writes down that the data is there. The caller may have gone: what is stored is kept all the same.
-func (s *Service) activate(r *Record, got content) (*Record, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), settleFor)
-	defer cancel()
-	done, err := s.Change(ctx, r.ID, func(now *Record) error {
-		if err := r.holds(now); err != nil {
-			return err
-		}
-		now.Status, now.node, now.token = image.Active, "", ""
-		now.take(got)
-		now.Locations = []Location{got.location}
-		return nil
-	})
-	if err != nil {
+func (s *Service) activate(r *Record, got content) (done *Record, err error) {
+	err = s.settle(func(ctx context.Context) (err error) {
+		done, err = s.Change(ctx, r.ID, func(now *Record) error {
+			if now.names(got.location) {
+				return nil // an earlier try was committed
+			}
+			if err := r.holds(now); err != nil {
+				return err
+			}
+			now.Status, now.node, now.token = image.Active, "", ""
+			now.take(got)
+			now.Locations = []Location{got.location}
+			return nil
+		})
+		return err
+	}, func() {
 		s.discard("", got.location)
 		s.abandon(r)
-		if errors.Is(err, fault.NotFound) {
-			err = fault.New(fault.Gone, "The image %s was deleted during the upload; the data is dropped.", r.ID)
-		}
-		return nil, err
+	})
+	if errors.Is(err, fault.NotFound) {
+		err = fault.New(fault.Gone, "The image %s was deleted during the upload; the data is dropped.", r.ID)
 	}
-	return done, nil
+	return done, err
 }
 
 func (r *Record) take(got content) {
@@ -292,20 +277,21 @@ func (s *Service) fillStage(ctx context.Context, r *Record, data io.Reader, room
 	if err != nil {
 		return err
 	}
-	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleFor)
-	defer cancel()
-	_, err = s.Change(settle, r.ID, func(now *Record) error {
-		if err := r.holds(now); err != nil {
-			return err
-		}
-		now.staged, now.stagedSize, now.token = key, n, "" // the node stays: only it can reach the file
-		return nil
-	})
-	if err != nil {
-		s.discard(key)
-		if errors.Is(err, fault.NotFound) {
-			err = fault.New(fault.Gone, "The image %s was deleted during the upload; the data is dropped.", r.ID)
-		}
+	err = s.settle(func(ctx context.Context) error {
+		_, err := s.Change(ctx, r.ID, func(now *Record) error {
+			if now.staged == key {
+				return nil // an earlier try was committed
+			}
+			if err := r.holds(now); err != nil {
+				return err
+			}
+			now.staged, now.stagedSize, now.token = key, n, "" // the node stays: only it can reach the file
+			return nil
+		})
+		return err
+	}, func() { s.discard(key) })
+	if errors.Is(err, fault.NotFound) {
+		err = fault.New(fault.Gone, "The image %s was deleted during the upload; the data is dropped.", r.ID)
 	}
 	return err
 }
@@ -389,6 +375,9 @@ func (s *Service) RemoveLocation(ctx context.Context, c *auth.Caller, imageID, s
 		r.Locations = keep
 		return nil
 	})
+	if unsure(err) {
+		s.unclaimed(imageID, "", gone, func() {})
+	}
 	if err != nil {
 		return err
 	}

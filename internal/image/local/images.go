@@ -299,12 +299,18 @@ func (s *Service) Remove(ctx context.Context, c *auth.Caller, imageID string) er
 		}
 		return nil
 	})
+	deleted := func() {
+		r.Status = image.Deleted
+		s.event("image.delete", c, r)
+	}
+	if unsure(err) && r != nil {
+		s.unclaimed(imageID, r.staged, r.Locations, deleted)
+	}
 	if err != nil {
 		return err
 	}
 	s.discard(r.staged, r.Locations...)
-	r.Status = image.Deleted
-	s.event("image.delete", c, r)
+	deleted()
 	return nil
 }
 

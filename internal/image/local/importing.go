@@ -73,6 +73,9 @@ func (s *Service) accept(ctx context.Context, c *auth.Caller, kind, imageID stri
 		}
 		return s.insertTask(ctx, tx, t)
 	})
+	if unsure(err) {
+		s.launch(t.ID) // it may be there
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -163,9 +166,13 @@ func absent(r *Record, targets []string) []string {
 // errStop is the end of the service in the middle of a task: the next start goes on.
 var errStop = errors.New("the service is stopping")
 
-// run does a task to its end. Every step may be repeated: what an earlier run stored without writing it down is swept.
+// run does a task to its end. Every step may be repeated: what an earlier run stored without writing it down is swept. While the database is away the task waits.
 func (s *Service) run(ctx context.Context, taskID string) error {
-	t, err := s.Task(ctx, taskID)
+	var t *Task
+	err := s.insist(ctx, func(ctx context.Context) (err error) { t, err = s.Task(ctx, taskID); return err })
+	if errors.Is(err, fault.NotFound) || err == nil && (t.Status == TaskSuccess || t.Status == TaskFailure) {
+		return nil // it was never accepted, or ended
+	}
 	if err != nil {
 		return err
 	}
@@ -173,10 +180,13 @@ func (s *Service) run(ctx context.Context, taskID string) error {
 	if err := json.Unmarshal(t.Input, &in); err != nil {
 		return fmt.Errorf("task input: %w", err)
 	}
-	if err := s.db.Write(ctx, func(tx *db.Tx) error { return setTask(ctx, tx, t.ID, TaskProcessing, "", nil) }); err != nil {
+	var r *Record
+	err = s.insist(ctx, func(ctx context.Context) (err error) {
+		if err = s.db.Write(ctx, func(tx *db.Tx) error { return setTask(ctx, tx, t.ID, TaskProcessing, "", nil) }); err == nil {
+			r, err = s.Find(ctx, in.ImageID)
+		}
 		return err
-	}
-	r, err := s.Find(ctx, in.ImageID)
+	})
 	if err == nil && r.token != t.ID {
 		err = fault.New(fault.Conflict, "The image was changed by another request.")
 	}
@@ -198,7 +208,8 @@ func (s *Service) run(ctx context.Context, taskID string) error {
 
 // importTo brings staged or downloaded data into the stores and makes the image active.
 func (s *Service) importTo(ctx context.Context, t *Task, r *Record, in taskInput) error {
-	room, err := s.room(ctx, r.Owner)
+	var room int64
+	err := s.insist(ctx, func(ctx context.Context) (err error) { room, err = s.room(ctx, r.Owner); return err })
 	if err != nil {
 		return err
 	}
@@ -259,14 +270,18 @@ func (s *Service) download(ctx context.Context, r *Record, uri string, room int6
 	if err != nil {
 		return nil, err
 	}
-	now, err := s.Change(ctx, r.ID, func(now *Record) error {
-		if err := r.holds(now); err != nil {
-			return err
-		}
-		now.staged, now.stagedSize = key, n
-		return nil
+	var now *Record
+	err = s.insist(ctx, func(ctx context.Context) (err error) {
+		now, err = s.Change(ctx, r.ID, func(now *Record) error {
+			if err := r.holds(now); err != nil {
+				return err
+			}
+			now.staged, now.stagedSize = key, n
+			return nil
+		})
+		return err
 	})
-	if err != nil {
+	if err != nil && !unsure(err) {
 		s.discard(key)
 	}
 	return now, err
@@ -275,24 +290,31 @@ func (s *Service) download(ctx context.Context, r *Record, uri string, room int6
 // finishImport writes image and task down together.
 func (s *Service) finishImport(ctx context.Context, t *Task, r *Record, got content, done []Location, failed []string) error {
 	var now *Record
-	err := s.db.Write(ctx, func(tx *db.Tx) (err error) {
-		now, err = change(ctx, tx, r.ID, func(now *Record) error {
-			if err := r.holds(now); err != nil {
+	err := s.insist(ctx, func(ctx context.Context) error {
+		return s.db.Write(ctx, func(tx *db.Tx) (err error) {
+			now, err = change(ctx, tx, r.ID, func(now *Record) error {
+				if now.names(done[0]) {
+					return nil // an earlier try was committed
+				}
+				if err := r.holds(now); err != nil {
+					return err
+				}
+				now.Status, now.node, now.token, now.staged, now.stagedSize = image.Active, "", "", "", 0
+				now.take(got)
+				now.Locations = done
+				now.Properties[propImporting], now.Properties[propFailed] = "", strings.Join(failed, ",")
+				return nil
+			})
+			if err != nil {
 				return err
 			}
-			now.Status, now.node, now.token, now.staged, now.stagedSize = image.Active, "", "", "", 0
-			now.take(got)
-			now.Locations = done
-			now.Properties[propImporting], now.Properties[propFailed] = "", strings.Join(failed, ",")
-			return nil
+			return setTask(ctx, tx, t.ID, TaskSuccess, "", map[string]string{"image_id": r.ID})
 		})
-		if err != nil {
-			return err
-		}
-		return setTask(ctx, tx, t.ID, TaskSuccess, "", map[string]string{"image_id": r.ID})
 	})
 	if err != nil {
-		s.discard("", done...)
+		if !unsure(err) {
+			s.discard("", done...)
+		}
 		return err
 	}
 	s.discard(r.staged)
@@ -316,40 +338,48 @@ func (s *Service) copyTo(ctx context.Context, t *Task, r *Record, in taskInput) 
 				return err
 			}
 		}
-		_, err = s.Change(ctx, r.ID, func(now *Record) error {
-			if err := r.holds(now); err != nil {
-				return err
-			}
-			if loc.Key != "" {
-				now.Locations = append(now.Locations, loc)
-			}
-			left := slices.DeleteFunc(strings.Split(now.Properties[propImporting], ","), func(n string) bool { return n == name })
-			now.Properties[propImporting], now.Properties[propFailed] = strings.Join(left, ","), strings.Join(failed, ",")
-			return nil
+		err = s.insist(ctx, func(ctx context.Context) error {
+			_, err := s.Change(ctx, r.ID, func(now *Record) error {
+				if err := r.holds(now); err != nil {
+					return err
+				}
+				if loc.Key != "" && !now.names(loc) {
+					now.Locations = append(now.Locations, loc)
+				}
+				left := slices.DeleteFunc(strings.Split(now.Properties[propImporting], ","), func(n string) bool { return n == name })
+				now.Properties[propImporting], now.Properties[propFailed] = strings.Join(left, ","), strings.Join(failed, ",")
+				return nil
+			})
+			return err
 		})
 		if err != nil {
-			if loc.Key != "" {
+			if loc.Key != "" && !unsure(err) {
 				s.discard("", loc)
 			}
 			return err
 		}
 	}
-	return s.db.Write(ctx, func(tx *db.Tx) error {
-		if _, err := change(ctx, tx, r.ID, func(now *Record) error {
-			if err := r.holds(now); err != nil {
+	return s.insist(ctx, func(ctx context.Context) error {
+		return s.db.Write(ctx, func(tx *db.Tx) error {
+			if _, err := change(ctx, tx, r.ID, func(now *Record) error {
+				if now.token == "" {
+					return nil // an earlier try was committed
+				}
+				if err := r.holds(now); err != nil {
+					return err
+				}
+				now.node, now.token = "", ""
+				now.Properties[propImporting] = ""
+				return nil
+			}); err != nil {
 				return err
 			}
-			now.node, now.token = "", ""
-			now.Properties[propImporting] = ""
-			return nil
-		}); err != nil {
-			return err
-		}
-		message := ""
-		if why != nil {
-			message = fault.PublicText(why)
-		}
-		return setTask(ctx, tx, t.ID, TaskSuccess, message, map[string]string{"image_id": r.ID})
+			message := ""
+			if why != nil {
+				message = fault.PublicText(why)
+			}
+			return setTask(ctx, tx, t.ID, TaskSuccess, message, map[string]string{"image_id": r.ID})
+		})
 	})
 }
 
@@ -374,24 +404,26 @@ func (s *Service) copyOne(ctx context.Context, r *Record, name string) (Location
 // active as before.
 func (s *Service) failImport(ctx context.Context, t *Task, in taskInput, why error) error {
 	var staged string
-	err := s.db.Write(ctx, func(tx *db.Tx) error {
-		_, err := change(ctx, tx, in.ImageID, func(now *Record) error {
-			if now.token != t.ID {
-				return fault.New(fault.Gone, "The image belongs to another request.")
+	err := s.insist(ctx, func(ctx context.Context) error {
+		return s.db.Write(ctx, func(tx *db.Tx) error {
+			_, err := change(ctx, tx, in.ImageID, func(now *Record) error {
+				if now.token != t.ID {
+					return fault.New(fault.Gone, "The image belongs to another request.")
+				}
+				staged = now.staged
+				if in.Method != CopyImage {
+					now.Status = image.Queued
+				}
+				now.node, now.token, now.staged, now.stagedSize = "", "", "", 0
+				now.Properties[propFailed] = strings.Join(absent(now, in.Backend), ",")
+				now.Properties[propImporting] = ""
+				return nil
+			})
+			if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Gone) {
+				return err
 			}
-			staged = now.staged
-			if in.Method != CopyImage {
-				now.Status = image.Queued
-			}
-			now.node, now.token, now.staged, now.stagedSize = "", "", "", 0
-			now.Properties[propFailed] = strings.Join(absent(now, in.Backend), ",")
-			now.Properties[propImporting] = ""
-			return nil
+			return setTask(ctx, tx, t.ID, TaskFailure, fault.PublicText(why), nil)
 		})
-		if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Gone) {
-			return err
-		}
-		return setTask(ctx, tx, t.ID, TaskFailure, fault.PublicText(why), nil)
 	})
 	if err != nil {
 		return err

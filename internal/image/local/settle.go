@@ -1,0 +1,130 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"kilonova/internal/db"
+	"kilonova/internal/fault"
+	"kilonova/internal/image"
+)
+
+// settleFor is how long it is tried to write down how an upload ended while its caller waits.
+const settleFor = 30 * time.Second
+
+// unsure tells whether err leaves open what became of a transaction: it was lost on the way, and is committed or not. Data must then neither be removed nor be taken for kept
+// until the database has been asked again.
+func unsure(err error) bool {
+	return db.IsAway(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// insist repeats try until the database has answered it, or ctx ends. What an earlier try wrote may be there: try has to know its own work again.
+func (s *Service) insist(ctx context.Context, try func(ctx context.Context) error) error {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		err := try(ctx)
+		if !unsure(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// settle has try write down how an upload ended, also when its caller has gone. While the database is away the caller waits for a while, and the service goes on trying behind the
+// scenes; failed is called when the answer is that it cannot be. Without an answer until the service stops, the next start decides by what the database says.
+func (s *Service) settle(try func(ctx context.Context) error, failed func()) error {
+	once := func(context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), settleFor)
+		defer cancel()
+		return try(ctx)
+	}
+	err := once(s.ctx)
+	switch {
+	case err == nil:
+		return nil
+	case !unsure(err):
+		failed()
+		return err
+	}
+	s.log.Warn("the database is away at the end of an upload, trying again", "error", err)
+	answer := make(chan error, 1)
+	s.work.Go(func() {
+		err := s.insist(s.ctx, once)
+		if err != nil && !unsure(err) {
+			failed()
+		}
+		answer <- err
+	})
+	select {
+	case err = <-answer:
+		return err
+	case <-time.After(settleFor):
+		return fault.Wrap(err, fault.Unavailable, "The database does not answer. What became of the image's data is written down when it does: look at the image's status then.")
+	}
+}
+
+// abandon makes the image queued again after an upload that failed. While the database is away this goes on behind the scenes; should it come to nothing, the next start does it.
+func (s *Service) abandon(r *Record) {
+	try := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleFor)
+		defer cancel()
+		_, err := s.Change(ctx, r.ID, func(now *Record) error {
+			if err := r.holds(now); err != nil {
+				return err
+			}
+			now.Status, now.node, now.token = image.Queued, "", ""
+			return nil
+		})
+		return err
+	}
+	told := func(err error) {
+		if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Gone) {
+			s.log.Warn("image stays in its state after a failed upload", "image_id", r.ID, "error", err)
+		}
+	}
+	err := try(s.ctx)
+	if !unsure(err) {
+		told(err)
+		return
+	}
+	s.work.Go(func() { told(s.insist(s.ctx, try)) })
+}
+
+// unclaimed removes data of an image that its record stopped naming in a transaction of unknown outcome, once the database has told that it did. deleted is called when the whole
+// record is gone.
+func (s *Service) unclaimed(imageID, staged string, locations []Location, deleted func()) {
+	s.work.Go(func() {
+		var now *Record
+		err := s.insist(s.ctx, func(ctx context.Context) (err error) {
+			now, err = read(ctx, s.db, imageID, "")
+			return err
+		})
+		switch {
+		case errors.Is(err, fault.NotFound):
+			s.discard(staged, locations...)
+			deleted()
+		case err != nil: // the next start sweeps
+			s.log.Warn("data of an image may be left until the next start", "image_id", imageID, "error", err)
+		default:
+			for _, l := range locations {
+				if !now.names(l) {
+					s.discard("", l)
+				}
+			}
+		}
+	})
+}
+
+// names tells whether the record has its data at l.
+func (r *Record) names(l Location) bool {
+	for _, have := range r.Locations {
+		if have.Store == l.Store && have.Key == l.Key {
+			return true
+		}
+	}
+	return false
+}
