@@ -86,10 +86,11 @@ type Service struct {
 	web    *store.Web
 	stores []store.Store // default first
 
-	ctx   context.Context // of background work
-	stop  context.CancelFunc
-	work  sync.WaitGroup
-	slots chan struct{} // of background tasks
+	ctx     context.Context // of background work
+	stop    context.CancelFunc
+	closing sync.Mutex // held to begin background work, and to end the context
+	work    sync.WaitGroup
+	slots   chan struct{} // of background tasks
 }
 
 var _ image.Service = (*Service)(nil)
@@ -173,7 +174,9 @@ func nodeID(dir string) (string, error) {
 
 // Close stops background work and leaves the directory. Imports that are under way go on at the next start.
 func (s *Service) Close() error {
+	s.closing.Lock()
 	s.stop()
+	s.closing.Unlock()
 	s.work.Wait()
 	return errors.Join(s.file.Close(), s.stage.Close())
 }

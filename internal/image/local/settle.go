@@ -19,6 +19,17 @@ func unsure(err error) bool {
 	return db.IsAway(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
+// behind runs f behind the scenes, and Close waits for it; false once the service closes.
+func (s *Service) behind(f func()) bool {
+	s.closing.Lock()
+	defer s.closing.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.work.Go(f)
+	return true
+}
+
 // insist repeats try until the database has answered it, or ctx ends. What an earlier try wrote may be there: try has to know its own work again.
 func (s *Service) insist(ctx context.Context, try func(ctx context.Context) error) error {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
@@ -52,13 +63,15 @@ func (s *Service) settle(try func(ctx context.Context) error, failed func()) err
 	}
 	s.log.Warn("the database is away at the end of an upload, trying again", "error", err)
 	answer := make(chan error, 1)
-	s.work.Go(func() {
+	if !s.behind(func() {
 		err := s.insist(s.ctx, once)
 		if err != nil && !unsure(err) {
 			failed()
 		}
 		answer <- err
-	})
+	}) {
+		return err
+	}
 	select {
 	case err = <-answer:
 		return err
@@ -91,13 +104,13 @@ func (s *Service) abandon(r *Record) {
 		told(err)
 		return
 	}
-	s.work.Go(func() { told(s.insist(s.ctx, try)) })
+	s.behind(func() { told(s.insist(s.ctx, try)) })
 }
 
 // unclaimed removes data of an image that its record stopped naming in a transaction of unknown outcome, once the database has told that it did. deleted is called when the whole
 // record is gone.
 func (s *Service) unclaimed(imageID, staged string, locations []Location, deleted func()) {
-	s.work.Go(func() {
+	s.behind(func() {
 		var now *Record
 		err := s.insist(s.ctx, func(ctx context.Context) (err error) {
 			now, err = read(ctx, s.db, imageID, "")

@@ -139,7 +139,7 @@ func setTask(ctx context.Context, tx *db.Tx, taskID, status, message string, res
 
 // launch runs a task in the background; at most a few at once.
 func (s *Service) launch(taskID string) {
-	s.work.Go(func() {
+	s.behind(func() {
 		select {
 		case s.slots <- struct{}{}:
 			defer func() { <-s.slots }()
