@@ -234,6 +234,25 @@ func TestBackupRotates(t *testing.T) {
 	}
 }
 
+func TestASnapshotThatWasCutOffIsTakenAgain(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.engine(nil)
+	s := w.active(e)
+	w.imgs.add("cut", image.Queued, nil)
+	w.imgs.cut = map[string]int{"cut": 5}
+	w.ended(w.do(e, compute.OpSnapshot, s.ID, compute.SnapshotInput{ImageID: "cut"}), operation.Done)
+	if got := w.imgs.m["cut"]; got == nil || got.Status != image.Active {
+		t.Errorf("the image is %+v", got)
+	}
+	w.imgs.add("left", image.Saving, nil) // by somebody who was killed
+	w.imgs.cut["left"] = 3
+	w.ended(w.do(e, compute.OpSnapshot, s.ID, compute.SnapshotInput{ImageID: "left"}), operation.Done)
+	if got := w.imgs.m["left"]; got == nil || got.Status != image.Active {
+		t.Errorf("the image is %+v", got)
+	}
+	w.mustBeWhole()
+}
+
 func TestUnsupportedVerbLeavesTheServerAsItIs(t *testing.T) {
 	w := newWorld(t)
 	e, _ := w.engine(nil)

@@ -195,8 +195,9 @@ func (n *modelNetwork) VIFs(_ context.Context, ports ...string) ([]network.VIF, 
 // modelImages keeps images without data.
 type modelImages struct {
 	image.Service
-	mu sync.Mutex
-	m  map[string]*image.Image
+	mu  sync.Mutex
+	m   map[string]*image.Image
+	cut map[string]int // uploads that are cut off once: after so many looks the image is queued again
 }
 
 func (m *modelImages) add(id, status string, props map[string]string) {
@@ -210,6 +211,13 @@ func (m *modelImages) fill(id string) error {
 	defer m.mu.Unlock()
 	if m.m[id] == nil {
 		return fault.New(fault.NotFound, "image %s", id)
+	}
+	if m.m[id].Status == image.Saving {
+		return fault.New(fault.Conflict, "image %s is saving", id)
+	}
+	if m.cut[id] > 0 {
+		m.m[id].Status = image.Saving
+		return fault.New(fault.Unavailable, "the upload was cut off")
 	}
 	m.m[id].Status = image.Active
 	return nil
@@ -228,6 +236,11 @@ func (m *modelImages) Get(_ context.Context, _ *auth.Caller, id string) (*image.
 	defer m.mu.Unlock()
 	if i := m.m[id]; i != nil {
 		c := *i
+		if i.Status == image.Saving {
+			if m.cut[id]--; m.cut[id] == 0 {
+				i.Status = image.Queued
+			}
+		}
 		return &c, nil
 	}
 	return nil, fault.New(fault.NotFound, "image %s", id)
