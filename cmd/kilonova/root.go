@@ -65,7 +65,7 @@ func root() *cobra.Command {
 	f.StringVar(&s.file, "config", "", "configuration file")
 	f.StringVar(&s.stateDir, "state-dir", "", "directory of the cloud's state (default ./state)")
 	f.StringArrayVar(&s.set, "set", nil, "set one option: section.option=value (repeatable)")
-	cmd.AddCommand(upCommand(s), runCommand(s), configCommand(s), operationCommand(s), explainCommand(s), hostCommand(s), doctorCommand(s), healCommand(s))
+	cmd.AddCommand(upCommand(s), runCommand(s), configCommand(s), operationCommand(s), explainCommand(s), hostCommand(s), doctorCommand(s), healCommand(s), keyCommand(s))
 	for _, r := range app.AllRoles() {
 		cmd.AddCommand(roleCommand(s, r))
 	}

@@ -61,7 +61,7 @@ func (a *App) startIdentity(ctx context.Context) error {
 	if a.cfg.API.Identity != "" && !a.has(Identity) {
 		return a.remoteIdentity()
 	}
-	s, err := identitylocal.New(ctx, identitylocal.Config{DB: a.db, KeyDir: filepath.Join(a.cfg.Default.StateDir, "fernet-keys"),
+	s, err := identitylocal.New(ctx, identitylocal.Config{DB: a.db, KeyDir: keyDir(a.cfg),
 		BcryptCost: a.cfg.Identity.BcryptCost, TokenTTL: a.cfg.Identity.TokenTTL, CacheTTL: a.cfg.Identity.CacheTTL})
 	if err != nil {
 		return err
@@ -72,6 +72,9 @@ func (a *App) startIdentity(ctx context.Context) error {
 	}
 	if err := a.bootstrap(ctx, s); err != nil {
 		return err
+	}
+	if a.cfg.Identity.KeyRotation > 0 {
+		a.background("rotation of the token keys", a.rotateKeys)
 	}
 	e, err := a.enforcer("identity", identityapi.Rules())
 	if err != nil {

@@ -37,11 +37,12 @@ type Config struct {
 		Token  string `opt:"token" default:"" secret:"yes" help:"Shared secret of all processes on the bus; empty: the one in STATE/secrets/bus_token, made at the first start."`
 	} `section:"bus"`
 	Identity struct {
-		BcryptCost int           `opt:"bcrypt_cost" default:"12" help:"Cost of password hashes, 4 to 31."`
-		TokenTTL   time.Duration `opt:"token_ttl" default:"1h" help:"Life of a token."`
-		Username   string        `opt:"service_username" default:"kilonova" help:"User as which roles speak to identity, image and placement services in other processes; it needs the roles admin and service on the project service."`
-		Password   string        `opt:"service_password" default:"" secret:"yes" help:"Password of the user kilonova, as which roles on other hosts speak to the image service; empty: the one in STATE/secrets/service_password."`
-		CacheTTL   time.Duration `opt:"cache_ttl" default:"60s" help:"How long a verified token is believed at most; revocations count at once."`
+		BcryptCost  int           `opt:"bcrypt_cost" default:"12" help:"Cost of password hashes, 4 to 31."`
+		TokenTTL    time.Duration `opt:"token_ttl" default:"1h" help:"Life of a token."`
+		KeyRotation time.Duration `opt:"key_rotation_interval" default:"0" help:"How often the keys of tokens are rotated; 0: when you do it (kilonova key rotate). Where hosts have copies of the keys, leave it at 0."`
+		Username    string        `opt:"service_username" default:"kilonova" help:"User as which roles speak to identity, image and placement services in other processes; it needs the roles admin and service on the project service."`
+		Password    string        `opt:"service_password" default:"" secret:"yes" help:"Password of the user kilonova, as which roles on other hosts speak to the image service; empty: the one in STATE/secrets/service_password."`
+		CacheTTL    time.Duration `opt:"cache_ttl" default:"60s" help:"How long a verified token is believed at most; revocations count at once."`
 	} `section:"identity"`
 	Image struct {
 		Dir        string   `opt:"dir" default:"" help:"Directory of the file store; empty: STATE/images."`

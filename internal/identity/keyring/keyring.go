@@ -1,7 +1,8 @@
 // Package keyring keeps Fernet keys in a directory, in the layout of a Keystone key repository: files named by numbers, each with one
 // key, readable by their owner alone. 0 is staged (the next primary key), the highest number is the primary key that seals, and every
 // key opens. What a process seals, each process that shares the directory can open, also across a rotation: the staged key is there
-// before it seals anything, and a ring reads its directory again when no key of it fits.
+// before it seals anything. A ring looks whether its directory has changed before it seals or opens, so that a rotation holds in every
+// process at once, without a restart.
 package keyring
 
 import (
@@ -29,11 +30,25 @@ type Ring struct {
 
 	mu     sync.RWMutex
 	keys   []*fernet.Key // primary first, staged last
-	looked time.Time     // when the directory was last read
+	looked time.Time     // when the directory began to be read
+	stamp  time.Time     // when the directory had been changed by then
 }
 
-// rereadKeys is how soon the directory is read again after a token that no key verifies.
-const rereadKeys = time.Second
+const (
+	rereadKeys = time.Second           // how soon the directory is read again although it looks as it did
+	tick       = 50 * time.Millisecond // more than the steps in which file systems tell when a directory was changed
+)
+
+// stale tells whether the directory may hold other keys than those that are known.
+func (r *Ring) stale() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if clock.Now().Sub(r.looked) >= rereadKeys || r.looked.Sub(r.stamp) < tick { // what was changed just before may have been changed again just after
+		return true
+	}
+	info, err := os.Stat(r.dir)
+	return err != nil || !info.ModTime().Equal(r.stamp)
+}
 
 // Open reads the repository, making it with two keys when it is empty. Several processes may do so at once.
 func Open(dir string) (*Ring, error) {
@@ -60,28 +75,53 @@ func Open(dir string) (*Ring, error) {
 
 // makeKey writes a new key file, whole or not at all. It fails with fs.ErrExist when the name is taken.
 func makeKey(dir, name string) error {
+	path, err := writeKey(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(path) }()
+	if err := os.Link(path, filepath.Join(dir, name)); err != nil {
+		return fmt.Errorf("name key: %w", err)
+	}
+	return syncDir(dir)
+}
+
+// writeKey writes a new key under a name that is no key's, and gives its path.
+func writeKey(dir string) (path string, err error) {
 	var k fernet.Key
 	if err := k.Generate(); err != nil {
-		return fmt.Errorf("make key: %w", err)
+		return "", fmt.Errorf("make key: %w", err)
 	}
-	f, err := os.CreateTemp(dir, ".new-")
+	f, err := os.CreateTemp(dir, unfinished)
 	if err != nil {
-		return fmt.Errorf("make key: %w", err)
+		return "", fmt.Errorf("make key: %w", err)
 	}
-	defer func() { _ = os.Remove(f.Name()) }()
 	_, err = f.WriteString(k.Encode())
 	if err := errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write key: %w", err)
+		_ = os.Remove(f.Name())
+		return "", fmt.Errorf("write key: %w", err)
 	}
-	if err := os.Link(f.Name(), filepath.Join(dir, name)); err != nil {
-		return fmt.Errorf("name key: %w", err)
+	return f.Name(), nil
+}
+
+// unfinished begins the names of files that become keys.
+const unfinished = ".new-"
+
+// syncDir makes the names in a directory outlive a crash of the machine.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync keys: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync keys: %w", err)
 	}
 	return nil
 }
 
-// numbers lists the key files, ascending.
-func (r *Ring) numbers() ([]int, error) {
-	entries, err := os.ReadDir(r.dir)
+// numbers lists the key files of a directory, ascending.
+func numbers(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read keys: %w", err)
 	}
@@ -95,35 +135,67 @@ func (r *Ring) numbers() ([]int, error) {
 	return out, nil
 }
 
+// load reads the directory. A directory without keys (one that is being put in place anew) does not make a ring forget those that it has.
 func (r *Ring) load() error {
-	numbers, err := r.numbers()
-	if err != nil {
-		return err
+	for {
+		now := clock.Now()
+		info, err := os.Stat(r.dir)
+		if err != nil {
+			return fmt.Errorf("read keys: %w", err)
+		}
+		all, err := numbers(r.dir)
+		if err != nil {
+			return err
+		}
+		keys, err := read(r.dir, all)
+		if err != nil {
+			return err
+		}
+		after, err := numbers(r.dir)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(all, after) { // a rotation went on meanwhile: a name may have changed its key
+			continue
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.looked, r.stamp = now, info.ModTime()
+		if len(keys) > 0 {
+			r.keys = keys
+		}
+		return nil
 	}
-	slices.Reverse(numbers)
+}
+
+// read gives the keys of some numbers, the highest first, without those that are gone meanwhile.
+func read(dir string, all []int) ([]*fernet.Key, error) {
 	var keys []*fernet.Key
-	for _, n := range numbers {
-		b, err := os.ReadFile(filepath.Join(r.dir, strconv.Itoa(n)))
-		if errors.Is(err, fs.ErrNotExist) { // rotated away meanwhile
+	for _, n := range slices.Backward(all) {
+		b, err := os.ReadFile(filepath.Join(dir, strconv.Itoa(n)))
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("read key: %w", err)
+			return nil, fmt.Errorf("read key: %w", err)
 		}
 		k, err := fernet.DecodeKey(strings.TrimSpace(string(b)))
 		if err != nil {
-			return fmt.Errorf("key %d in %s is malformed", n, r.dir)
+			return nil, fmt.Errorf("key %d in %s is malformed", n, dir)
 		}
 		keys = append(keys, k)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.keys, r.looked = keys, clock.Now()
-	return nil
+	return keys, nil
 }
 
-// Seal encrypts and signs with the primary key; the result has no padding.
+// Seal encrypts and signs with the primary key; the result has no padding. It fails when the directory cannot be read, since another
+// key may be the primary one by now and the one that is known be dropped soon.
 func (r *Ring) Seal(msg []byte) (string, error) {
+	if r.stale() {
+		if err := r.load(); err != nil {
+			return "", err
+		}
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if len(r.keys) == 0 {
@@ -146,48 +218,10 @@ func (r *Ring) Open(sealed string) []byte {
 	for len(padded)%4 != 0 {
 		padded = append(padded, '=')
 	}
-	r.mu.RLock()
-	keys, looked := r.keys, r.looked
-	r.mu.RUnlock()
-	if msg := fernet.VerifyAndDecrypt(padded, 0, keys); msg != nil || clock.Now().Sub(looked) < rereadKeys {
-		return msg
-	}
-	if r.load() != nil {
-		return nil
+	if r.stale() {
+		_ = r.load() // the keys that are known go on
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return fernet.VerifyAndDecrypt(padded, 0, r.keys)
-}
-
-// Rotate makes the staged key the primary one, stages a new key and drops the oldest beyond keep, which counts the staged key too.
-func (r *Ring) Rotate(keep int) error {
-	numbers, err := r.numbers()
-	if err != nil {
-		return err
-	}
-	if len(numbers) == 0 || numbers[0] != 0 { // a rotation was cut off after it had a new primary key: end it
-		if err := makeKey(r.dir, "0"); err != nil {
-			return err
-		}
-		return r.load()
-	}
-	next := strconv.Itoa(numbers[len(numbers)-1] + 1)
-	if err := os.Link(filepath.Join(r.dir, "0"), filepath.Join(r.dir, next)); err != nil {
-		return fmt.Errorf("rotate keys: %w", err)
-	}
-	if err := os.Remove(filepath.Join(r.dir, "0")); err != nil {
-		return fmt.Errorf("rotate keys: %w", err)
-	}
-	if err := makeKey(r.dir, "0"); err != nil {
-		return err
-	}
-	active := numbers[1:] // without the staged key; the new primary and the new staged key make two more
-	for len(active)+2 > max(keep, 2) {
-		if err := os.Remove(filepath.Join(r.dir, strconv.Itoa(active[0]))); err != nil {
-			return fmt.Errorf("rotate keys: %w", err)
-		}
-		active = active[1:]
-	}
-	return r.load()
 }

@@ -76,44 +76,6 @@ func TestStartTogether(t *testing.T) {
 	}
 }
 
-// A ring that was open before a rotation opens what is sealed after it, and what was sealed before is good for keep-2 more rotations.
-func TestRotate(t *testing.T) {
-	dir := t.TempDir()
-	r, other := open(t, dir), open(t, dir)
-	first := seal(t, r, "first")
-	for range 2 {
-		if err := r.Rotate(4); err != nil {
-			t.Fatal(err)
-		}
-		if r.Open(first) == nil {
-			t.Fatal("an old text was lost too soon")
-		}
-	}
-	if other.Open(first) == nil {
-		t.Error("the other ring lost the old key")
-	}
-	if err := r.Rotate(4); err != nil {
-		t.Fatal(err)
-	}
-	if r.Open(first) != nil {
-		t.Error("a dropped key still opens")
-	}
-	files, err := os.ReadDir(dir)
-	if err != nil || len(files) != 4 {
-		t.Errorf("files %v, error %v; want 4", files, err)
-	}
-	if err := os.Remove(filepath.Join(dir, "0")); err != nil {
-		t.Fatal(err)
-	}
-	last := seal(t, r, "last")
-	if err := r.Rotate(4); err != nil { // ends a rotation that was cut off
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "0")); err != nil || r.Open(last) == nil {
-		t.Errorf("no staged key, or the primary one was lost: %v", err)
-	}
-}
-
 func TestMalformedRepository(t *testing.T) {
 	if _, err := keyring.Open(""); err == nil {
 		t.Error("no directory")

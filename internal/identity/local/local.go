@@ -197,12 +197,3 @@ func texts(ctx context.Context, q db.Querier, query string, args ...any) ([]stri
 func (s *Service) HashPassword(ctx context.Context, password string) (string, error) {
 	return s.passwords.Hash(ctx, password)
 }
-
-// RotateKeys rotates the token keys and keeps at most keep of them (Keystone's max_active_keys; 3 when 0). Tokens of a dropped key become
-// invalid, so rotations should be further apart than TokenTTL divided by keep-2.
-func (s *Service) RotateKeys(_ context.Context, keep int) error {
-	if keep == 0 {
-		keep = 3
-	}
-	return s.keys.Rotate(keep)
-}
