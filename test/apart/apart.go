@@ -107,9 +107,11 @@ func outer(prefix string) (code int, err error) {
 	args := append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh", "-c", inside, "sh", self}, os.Args[1:]...)
 	cmd := exec.CommandContext(ctx, "unshare", args...)
 	cmd.Env = append(os.Environ(), EnvDir+"="+dir, EnvImage+"="+filepath.Join(images, "guest.qcow2"))
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
+	told := &retelling{out: os.Stdout}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, told, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	err = cmd.Run()
+	told.tell()
 	if cmd.ProcessState != nil && cmd.ProcessState.Exited() {
 		return cmd.ProcessState.ExitCode(), nil
 	}

@@ -62,7 +62,7 @@ func Eventually(t *testing.T, what string, ok func() (string, bool)) {
 			return
 		}
 		if time.Now().After(end) || t.Context().Err() != nil {
-			t.Fatalf("%s: not so; at last: %s", what, last)
+			t.Fatalf("%s: not so; at last: %s", what, Tail(last, 1500))
 		}
 	}
 }
@@ -82,7 +82,7 @@ func NewKey(t *testing.T) (key ssh.Signer, public string) {
 
 // Dial logs in to a guest; the connection ends after limit.
 func Dial(addr, user string, how ssh.AuthMethod, limit time.Duration) (*ssh.Client, error) {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort(addr, "22"), 3*time.Second)
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(addr, "22"), 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +94,9 @@ func Dial(addr, user string, how ssh.AuthMethod, limit time.Duration) (*ssh.Clie
 	return ssh.NewClient(c, chans, reqs), nil
 }
 
-// Shell runs a command in a guest once and gives its output without the last line end.
+// Shell runs a command in a guest once and gives its output without the last line end. The command has some minutes; the guest may be a slow one.
 func Shell(addr, user, command string, how ssh.AuthMethod) (string, error) {
-	c, err := Dial(addr, user, how, time.Minute)
+	c, err := Dial(addr, user, how, 3*time.Minute)
 	if err != nil {
 		return "", err
 	}

@@ -39,6 +39,6 @@ func TestOpenStackCommands(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
-		t.Fatalf("%v\nlog of the cloud:\n%s", err, x.Output())
+		t.Fatalf("%v\n%s\nwarnings of the cloud:\n%s", err, process.LastLines(string(out), 15), process.LastLines(process.Troubles(x.Output()), 20))
 	}
 }

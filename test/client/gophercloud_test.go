@@ -80,7 +80,7 @@ func newCloud(t *testing.T) *cloud {
 	ok(t, "start", err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("log of the cloud:\n%s", x.Output())
+			t.Logf("end of the cloud's log:\n%s\nits last warnings:\n%s", process.LastLines(x.Output(), 25), process.LastLines(process.Troubles(x.Output()), 15))
 		}
 		if err := x.Stop(); err != nil {
 			t.Error(err)

@@ -25,6 +25,8 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/external"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"golang.org/x/crypto/ssh"
+
+	"kilonova/test/process"
 )
 
 // The versions that are run: of Terraform the last one under the Mozilla Public License, of its OpenStack provider the last one that the Go module proxy serves whole.
@@ -110,10 +112,10 @@ func (w *workspace) apply(vars map[string]any) string {
 	ok(w.t, "variables", os.WriteFile(filepath.Join(w.dir, "terraform.tfvars.json"), raw, 0o600))
 	out, code := w.run("apply", "-no-color", "-auto-approve", "-parallelism=30")
 	if code != 0 {
-		w.t.Fatalf("terraform apply: %d\n%s", code, out)
+		w.t.Fatalf("terraform apply: %d\n%s", code, process.LastLines(out, 60))
 	}
 	if plan, code := w.run("plan", "-no-color", "-detailed-exitcode"); code != 0 {
-		w.t.Fatalf("terraform finds after it has applied the configuration, that the cloud is not like it: %d\n%s", code, plan)
+		w.t.Fatalf("terraform finds after it has applied the configuration, that the cloud is not like it: %d\n%s", code, process.LastLines(plan, 80))
 	}
 	result := regexp.MustCompile(`(?m)^Apply complete! (.*)$`).FindStringSubmatch(out)
 	if result == nil {
@@ -192,7 +194,7 @@ func configuration(t *testing.T, cli, bins string) {
 		t.Errorf("after terraform was made to forget: %s, want %s", got, want)
 	}
 	if out, code := w.run("destroy", "-no-color", "-auto-approve", "-parallelism=30"); code != 0 {
-		t.Fatalf("terraform destroy: %d\n%s", code, out)
+		t.Fatalf("terraform destroy: %d\n%s", code, process.LastLines(out, 60))
 	}
 	if diff := cmp.Diff(before, c.everything()); diff != "" {
 		t.Errorf("what is there after terraform destroy and was not before (-before +after):\n%s", diff)
@@ -332,7 +334,7 @@ func providerAcceptance(t *testing.T, cli, acceptance string) {
 				}
 			}
 			if seen != len(want) || passed == 0 {
-				t.Errorf("of %d tests %d ran and %d passed: %v\n%s", len(want), seen, passed, err, out)
+				t.Errorf("of %d tests %d ran and %d passed: %v\n%s", len(want), seen, passed, err, process.LastLines(string(out), 60))
 			}
 			t.Logf("%d of %d passed, the others are another user's", passed, len(want))
 		})

@@ -20,7 +20,11 @@ def outcomes(path):
         name = {"success": "passed", "fail": "failed", "skip": "skipped", "inprogress": "unfinished"}.get(test["status"])
         if name:
             reason = test["details"].get("reason") or test["details"].get("traceback")
-            rows[test["id"]] = (name, seconds, reason.as_text().strip() if reason else "")
+            text = reason.as_text().strip() if reason else ""
+            log = test["details"].get("pythonlogging:''")  # what Tempest asked and was answered
+            if log and name in ("failed", "unfinished"):
+                text = "\n".join([line[:400] for line in log.as_text().splitlines() if "Request (" in line][-15:] + [text])
+            rows[test["id"]] = (name, seconds, text)
 
     result = testtools.StreamToDict(one)
     result.startTestRun()
@@ -28,6 +32,26 @@ def outcomes(path):
         subunit.ByteStreamToStreamResult(f).run(result)
     result.stopTestRun()
     return rows
+
+
+TOLD = 5  # surprises that are told once more at the end: what is shown of a continuous integration's log is its end
+IDS = re.compile(r"req-[0-9a-f-]{36}|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+
+
+def essence(text):
+    """The last requests of the test, and the end of its traceback, where the assertion is."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    log = [line for line in lines if "Request (" in line]
+    trace = [line for line in lines if "Request (" not in line]
+    return "\n".join(line[:400] for line in log[-3:] + trace[-8:])
+
+
+def warnings(path, names):
+    """The last warnings and errors in a log: first those with one of the names, then any."""
+    with open(path, errors="replace") as f:
+        lines = [line.rstrip()[:500] for line in f if "level=WARN" in line or "level=ERROR" in line]
+    of = [line for line in lines if any(n in line for n in set(names))][-10:]
+    return of + [line for line in lines[-8:] if line not in of]
 
 
 def base(test):
@@ -73,6 +97,7 @@ def main():
     p.add_argument("--selection", required=True, help="file of the expressions that were run")
     p.add_argument("--seconds", type=int, default=0)
     p.add_argument("--out")
+    p.add_argument("--log", help="log of the cloud, of which surprises are told what it warns of")
     args = p.parse_args()
     rows, failures, skips = outcomes(args.stream), known_failures(args.known), known_skips(args.skips)
     with open(args.selection) as f:
@@ -82,17 +107,16 @@ def main():
             for test in sorted(rows):
                 f.write("%s %.1f %s\n" % (rows[test][0], rows[test][1], test))
     count = {k: sum(r[0] == k for r in rows.values()) for k in ("passed", "failed", "skipped", "unfinished")}
-    bad, reasons, seen = 0, {}, {base(t): r[0] for t, r in rows.items()}
+    bad, reasons, seen = [], {}, {base(t): r[0] for t, r in rows.items()}
 
-    def surprise(text):
-        nonlocal bad
-        bad += 1
+    def surprise(text, what=None):
+        bad.append(what or text)
         print("\n" + text)
 
     for test, (outcome, _, text) in sorted(rows.items()):
         name = base(test)
         if outcome in ("failed", "unfinished") and name not in failures:
-            surprise(f"{outcome.upper()} {test}\n{text[-3000:]}")
+            surprise(f"{outcome.upper()} {test}\n{text[-6000:]}", f"{outcome.upper()} {test}\n{essence(text)}")
         elif outcome == "passed" and name in failures:
             surprise(f"PASSES NOW, so it does not belong on the list of known failures: {test}")
         elif outcome == "skipped" and name not in skips:
@@ -109,6 +133,12 @@ def main():
     print(f"{count['passed']} passed, {count['failed'] + count['unfinished']} failed, {count['skipped']} skipped")
     if not rows:
         sys.exit("no test was run")
+    if bad:
+        told = bad[:TOLD]
+        print(f"\n######## {len(bad)} surprises; {len(told)} of them in short, and what the cloud warned of (more is above)")
+        print("\n".join(told))
+        if args.log:
+            print("\n".join(warnings(args.log, IDS.findall("\n".join(told)))))
     sys.exit(1 if bad else 0)
 
 

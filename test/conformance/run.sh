@@ -37,8 +37,13 @@ fi
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin
 unset PYTHONPATH
 
-cloud= web=
+cloud= web= judged=
 finish() {
+  if [ $? != 0 ] && [ -z "$judged" ] && [ -e "$work/kilonova.log" ]; then # it did not come to a judgement, which tells this too
+    echo "######## end of the cloud's log, and its last warnings" >&2
+    tail -n 20 "$work/kilonova.log" | cut -c1-500 >&2
+    grep -E 'level=(WARN|ERROR)' "$work/kilonova.log" | tail -n 20 | cut -c1-500 >&2 || true
+  fi
   if [ -n "$web" ]; then kill -TERM "$web" 2>/dev/null || true; fi
   if [ -n "$cloud" ]; then kill -TERM "$cloud" 2>/dev/null || true; wait "$cloud" 2>/dev/null || true; fi
   if [ -n "$guests" ]; then "$top/bin/kilonova" host down --state-dir "$work/state" >/dev/null 2>&1 || true; fi
@@ -93,4 +98,6 @@ grep -E -f alone.txt all.list >alone.list || true
 grep -v -E -f alone.txt all.list >rest.list || true
 part alone.list 1
 part rest.list "$concurrency"
-/usr/bin/python3 "$here/judge.py" run.subunit "$here/known-failures$list.txt" --skips "$here/known-skips$list.txt" --selection include.txt --seconds $(( $(date +%s) - began )) --out "${OUTCOMES:-outcomes.txt}"
+judged=1
+/usr/bin/python3 "$here/judge.py" run.subunit "$here/known-failures$list.txt" --skips "$here/known-skips$list.txt" --selection include.txt --seconds $(( $(date +%s) - began )) --out "${OUTCOMES:-outcomes.txt}" \
+  $([ ! -e "$work/kilonova.log" ] || echo "--log $work/kilonova.log")

@@ -141,7 +141,8 @@ cp "$work/extra/boot/vmlinuz-$version" "$work/vmlinuz"
 mib() { echo $((($(cat "$@" | wc -c) + 1048575) / 1048576)); }
 boot_mib=$(($(mib "$work/vmlinuz" "$work/initrd") + 4))
 root_mib=$(($(du -sm "$root" | cut -f1) * 5 / 4 + 10))
-# no_timer_check: on a busy machine an emulated timer may miss the beat by which the kernel would judge it broken, and panic.
+# no_timer_check: on a busy machine an emulated timer may miss the beat by which the kernel would judge it broken, and panic. nowatchdog and no reports of stalls: there
+# processors may stand still for many seconds, and what the kernel would say of that gets into what others read on the consoles.
 cat > "$work/syslinux.cfg" <<-'X'
 	DEFAULT guest
 	PROMPT 0
@@ -149,7 +150,7 @@ cat > "$work/syslinux.cfg" <<-'X'
 	LABEL guest
 	  LINUX /vmlinuz
 	  INITRD /initrd
-	  APPEND console=tty0 console=ttyS0,115200 quiet mitigations=off no_timer_check random.trust_cpu=on random.trust_bootloader=on
+	  APPEND console=tty0 console=ttyS0,115200 quiet mitigations=off no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=on random.trust_bootloader=on
 X
 truncate -s "${boot_mib}M" "$work/boot.fat"
 mkfs.vfat -F 16 -n KILOBOOT "$work/boot.fat" >/dev/null

@@ -135,26 +135,43 @@ func (b *browser) eval(t *testing.T, expression string) string {
 	return fmt.Sprint(r.Result.Value)
 }
 
-// open opens a page and waits until the expression is one of the values; it gives which.
-func (b *browser) open(t *testing.T, url, expression string, values ...string) (got string) {
+// consoleState tells how far a console page is.
+const consoleState = `document.getElementById("status") && document.getElementById("status").dataset.state`
+
+// open opens a console's page and waits until it is connected, or is not; it gives which.
+func (b *browser) open(t *testing.T, url string) (got string) {
 	t.Helper()
 	b.do(t, "Page.navigate", map[string]any{"url": "about:blank"}, nil)
 	b.do(t, "Page.navigate", map[string]any{"url": url}, nil)
 	asked := time.Now()
-	apart.Eventually(t, "the page "+expression, func() (string, bool) {
-		if time.Since(asked) > time.Minute { // browsers may drop what they fetch when an interface comes or goes, as those of other guests do
+	apart.Eventually(t, "the console's page says how it goes", func() (string, bool) {
+		if time.Since(asked) > time.Minute {
 			b.do(t, "Page.navigate", map[string]any{"url": url}, nil)
 			asked = time.Now()
 		}
-		got = b.eval(t, expression)
-		for _, v := range values {
-			if got == v {
-				return got, true
-			}
-		}
-		return got, false
+		got = b.eval(t, consoleState)
+		return got, got == "connected" || got == "failed" || got == "closed"
 	})
 	return got
+}
+
+// connect opens a console and gives its link, which is used up. It asks for another link when the browser has lost the connection: browsers drop what they fetch, and sockets, when
+// an interface of the host comes or goes, as those of other guests do.
+func (b *browser) connect(t *testing.T, g *guest, protocol, kind string) (url string) {
+	t.Helper()
+	var got string
+	for range 10 {
+		url = consoleURL(t, g, protocol, kind)
+		if protocol == "serial" {
+			url = "http" + strings.TrimPrefix(url, "ws")
+		}
+		if got = b.open(t, url); got == "connected" {
+			return url
+		}
+		t.Logf("the page is %s: %s", got, apart.Tail(b.eval(t, "document.body.innerText"), 300))
+	}
+	t.Fatalf("the page is %s", got)
+	return ""
 }
 
 // picture gives the page as PNG.

@@ -43,7 +43,7 @@ func (c *cloud) start(t *testing.T, more ...string) {
 	defer cancel()
 	var err error
 	args := append([]string{"up", "--listen", "127.0.0.1:8774", "--compute-driver", "libvirt", "--set", "compute.virt_type=qemu",
-		"--set", "identity.bcrypt_cost=4", "--set", "quota.instances=50", "--set", "quota.cores=50", "--set", "compute.report_interval=2", "--set", "compute.shutdown_timeout=20",
+		"--set", "identity.bcrypt_cost=4", "--set", "quota.instances=50", "--set", "quota.cores=50", "--set", "compute.report_interval=2", "--set", "compute.shutdown_timeout=300",
 		"--set", "compute.cpu_allocation_ratio=16", "--set", "compute.ram_allocation_ratio=4", "--set", "compute.disk_allocation_ratio=4", "--set", "console.spice=true"}, more...)
 	if c.proc, err = c.prog.Start(ctx, args...); err != nil {
 		t.Fatal(err)
@@ -75,7 +75,8 @@ func newCloud(t *testing.T) *cloud {
 				t.Error(err)
 			}
 			if t.Failed() {
-				t.Logf("--- the program said\n%s", apart.Tail(c.proc.Output(), 12000))
+				t.Logf("+++ the program said\n%s", apart.Tail(c.proc.Output(), 12000))
+				apart.Evidence(t, "the program's last warnings", process.Troubles(c.proc.Output()), 10)
 			}
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), apart.Patience)
@@ -181,13 +182,11 @@ func (c *cloud) boot(t *testing.T, name string, more map[string]any) *guest {
 
 // tell logs what helps to understand a failure.
 func (g *guest) tell(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	var out struct{ Output string }
-	_, _, err := g.demo.Do(ctx, "POST", "compute", "/servers/"+g.id+"/action", map[string]any{"os-getConsoleOutput": map[string]any{}}, &out)
-	t.Logf("--- console of %s (%s, %s) %v\n%s", g.name, g.id, g.addr, err, apart.Tail(out.Output, 3000))
+	apart.TellServer(ctx, t, g.demo, g.name+" "+g.addr, g.id, g.proc)
 	story, _ := exec.CommandContext(ctx, g.prog.Path, "explain", "server", g.id, "--state-dir", g.prog.Dir).CombinedOutput()
-	t.Logf("--- %s", apart.Tail(string(story), 6000))
+	t.Logf("+++ %s", apart.Tail(string(story), 6000))
 }
 
 // wait waits until the server has a status and learns its address.
@@ -264,20 +263,30 @@ func (g *guest) until(t *testing.T, command, want string) {
 	})
 }
 
-// run runs a command in the guest and gives its output without the last line end.
-func (g *guest) run(t *testing.T, command string) string {
+// run runs a command in the guest and gives its output without the last line end. While the guest is not reached, as on a busy machine, it is tried again; a command's own
+// failure is final.
+func (g *guest) run(t *testing.T, command string) (out string) {
 	t.Helper()
-	out, err := g.try(command, ssh.PublicKeys(g.signer))
 	var exit *ssh.ExitError
-	for range 5 { // a busy machine may let a connection starve; a command's own failure is final
-		if err == nil || errors.As(err, &exit) {
-			break
-		}
+	apart.Eventually(t, fmt.Sprintf("%s at %s runs %q", g.name, g.addr, command), func() (string, bool) {
+		var err error
 		out, err = g.try(command, ssh.PublicKeys(g.signer))
-	}
-	if err != nil {
-		t.Fatalf("%s: %s: %v\n%s", g.name, command, err, out)
-	}
+		if errors.As(err, &exit) {
+			t.Fatalf("%s: %s: %v\n%s", g.name, command, err, out)
+		}
+		return fmt.Sprint(out, err), err == nil
+	})
+	return out
+}
+
+// works runs a command in the guest until it ends well and gives its output: one that is lost on the way, such as a ping, may be sent again.
+func (g *guest) works(t *testing.T, command string) (out string) {
+	t.Helper()
+	apart.Eventually(t, fmt.Sprintf("%s at %s: %q works", g.name, g.addr, command), func() (string, bool) {
+		var err error
+		out, err = g.try(command, ssh.PublicKeys(g.signer))
+		return fmt.Sprint(out, err), err == nil
+	})
 	return out
 }
 

@@ -39,13 +39,12 @@ func screen(t *testing.T, g *guest) {
 		t.Skip("chromium is not installed")
 	}
 	b := newBrowser(t)
-	url := consoleURL(t, g, "vnc", "novnc")
-	const state = `document.getElementById("status") && document.getElementById("status").dataset.state`
-	if got := b.open(t, url, state, "connected", "failed", "closed"); got != "connected" {
-		t.Fatalf("the page is %s: %s", got, b.eval(t, "document.body.innerText"))
-	}
+	url := b.connect(t, g, "vnc", "novnc")
 	var picture []byte
 	apart.Eventually(t, "the picture shows a text screen", func() (string, bool) {
+		if b.eval(t, consoleState) != "connected" {
+			url = b.connect(t, g, "vnc", "novnc")
+		}
 		picture = b.picture(t)
 		img, err := png.Decode(bytes.NewReader(picture))
 		if err != nil {
@@ -59,12 +58,19 @@ func screen(t *testing.T, g *guest) {
 			t.Error(err)
 		}
 	}
-	typeOn(t, b, "kilo\r")
+	var typed time.Time
 	apart.Eventually(t, "the name typed on the screen reached the guest's login", func() (string, bool) {
+		if time.Since(typed) > 90*time.Second { // a login that waited too long for its password has ended
+			if b.eval(t, consoleState) != "connected" {
+				url = b.connect(t, g, "vnc", "novnc")
+			}
+			typeOn(t, b, "kilo\r")
+			typed = time.Now()
+		}
 		out, err := g.try("ps | grep '[l]ogin' ", ssh.PublicKeys(g.signer))
 		return fmt.Sprint(out, err), strings.Contains(out, "kilo")
 	})
-	if got := b.open(t, url, state, "connected", "failed", "closed"); got != "failed" {
+	if got := b.open(t, url); got != "failed" {
 		t.Errorf("the link works twice: the page is %s", got)
 	}
 }
@@ -78,11 +84,11 @@ func spiceScreen(t *testing.T, g *guest) {
 		t.Skip("chromium is not installed")
 	}
 	b := newBrowser(t)
-	const state = `document.getElementById("status") && document.getElementById("status").dataset.state`
-	if got := b.open(t, consoleURL(t, g, "spice", "spice-html5"), state, "connected", "failed", "closed"); got != "connected" {
-		t.Fatalf("the page is %s: %s", got, b.eval(t, "document.body.innerText"))
-	}
+	b.connect(t, g, "spice", "spice-html5")
 	apart.Eventually(t, "the picture shows a text screen", func() (string, bool) {
+		if b.eval(t, consoleState) != "connected" {
+			b.connect(t, g, "spice", "spice-html5")
+		}
 		img, err := png.Decode(bytes.NewReader(b.picture(t)))
 		if err != nil {
 			t.Fatal(err)
@@ -129,6 +135,7 @@ func text(img image.Image) (black float64, light int) {
 // line is a serial console over a websocket.
 type line struct {
 	ws   *websocket.Conn
+	came <-chan string
 	seen string
 }
 
@@ -139,38 +146,99 @@ func (l *line) send(t *testing.T, s string) {
 	}
 }
 
-// expect reads until the pattern has come and forgets what was before its end. nudge is sent whenever nothing comes.
-func (l *line) expect(t *testing.T, pattern, nudge string) string {
+// read gives what comes, or "" when nothing comes for a while.
+func (l *line) read(t *testing.T, ctx context.Context, while time.Duration) string {
 	t.Helper()
-	re := regexp.MustCompile(pattern)
-	ctx, cancel := context.WithTimeout(t.Context(), apart.Patience)
-	defer cancel()
-	if nudge != "" {
-		stop := make(chan struct{})
-		defer close(stop)
+	if l.came == nil { // a read that is given up would end the connection, so that another goroutine reads
+		came := make(chan string, 100)
 		go func() {
+			defer close(came)
 			for {
-				select {
-				case <-stop:
+				_, data, err := l.ws.Read(ctx)
+				if err != nil {
 					return
-				case <-time.After(5 * time.Second):
-					_ = l.ws.Write(ctx, websocket.MessageBinary, []byte(nudge)) // a line that has ended shows at the reader
+				}
+				select {
+				case came <- string(data):
+				case <-ctx.Done():
+					return
 				}
 			}
 		}()
+		l.came = came
 	}
-	for {
-		if m := re.FindStringIndex(l.seen); m != nil {
-			got := l.seen[:m[1]]
-			l.seen = l.seen[m[1]:]
-			return got
+	select {
+	case s, more := <-l.came:
+		if !more {
+			t.Fatalf("the line has ended; it said %q", apart.Tail(l.seen, 500))
 		}
-		_, data, err := l.ws.Read(ctx)
-		if err != nil {
-			t.Fatalf("waiting for %q: %v; the line said %q", pattern, err, l.seen)
-		}
-		l.seen += string(data)
+		return s
+	case <-time.After(while):
+		return ""
 	}
+}
+
+// expect reads until the pattern has come and forgets what was before its end.
+func (l *line) expect(t *testing.T, pattern string) {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	apart.Eventually(t, "the line says "+pattern, func() (string, bool) {
+		m := re.FindStringIndex(l.seen)
+		if m == nil {
+			l.seen += l.read(t, t.Context(), time.Second)
+			return l.seen, false
+		}
+		l.seen = l.seen[m[1]:]
+		return "", true
+	})
+}
+
+// login answers what the line asks until there is a shell.
+func (l *line) login(t *testing.T, user, password string) {
+	t.Helper()
+	d := dialogue{send: func(s string) { l.send(t, s) }, user: user, password: password}
+	apart.Eventually(t, "the line gives a shell", func() (string, bool) {
+		l.seen += l.read(t, t.Context(), time.Second)
+		return l.seen, d.answer(l.seen)
+	})
+	l.seen = ""
+}
+
+// dialogue logs in on a console: it answers what stands at its end. What the console says is read while it is being written, the kernel writes there as well, and a login that waits too
+// long begins anew: so it answers when what it sees has changed, or has stayed the same for long.
+type dialogue struct {
+	send           func(string)
+	user, password string
+	said           string
+	at             time.Time
+}
+
+var (
+	asksUser     = regexp.MustCompile(`login: ?$`)
+	asksPassword = regexp.MustCompile(`assword: ?$`)
+	isShell      = regexp.MustCompile(`[$#] ?$`)
+)
+
+// answer answers once, and tells whether there is a shell.
+func (d *dialogue) answer(seen string) bool {
+	late := time.Since(d.at) > 20*time.Second
+	if seen == d.said && !late {
+		return false
+	}
+	switch {
+	case isShell.MatchString(seen):
+		return true
+	case asksUser.MatchString(seen):
+		d.send(d.user + "\r")
+	case asksPassword.MatchString(seen):
+		d.send(d.password + "\r")
+	case late: // it may have asked before anybody listened, or been interrupted
+		d.send("\r")
+	default:
+		return false
+	}
+	d.said, d.at = seen, time.Now()
+	return false
 }
 
 func serial(t *testing.T, g *guest) {
@@ -189,14 +257,9 @@ func serial(t *testing.T, g *guest) {
 	}
 	defer func() { _ = ws.CloseNow() }()
 	l := &line{ws: ws}
-	l.send(t, "\n")
-	l.expect(t, `login: $`, "\n")
-	l.send(t, "kilo\n")
-	l.expect(t, `assword: ?$`, "")
-	l.send(t, "kilo\n")
-	l.expect(t, `[$#] `, "")
+	l.login(t, "kilo", "kilo")
 	l.send(t, "echo sum=$((6*7)) on $(hostname | cut -d. -f1) as $(id -un)\n")
-	l.expect(t, fmt.Sprintf(`sum=42 on %s as kilo`, g.name), "")
+	l.expect(t, fmt.Sprintf(`sum=42 on %s as kilo`, g.name))
 	l.send(t, "exit\n")
 	if _, code, err := dial(); err == nil || code != http.StatusForbidden {
 		t.Errorf("the link works twice: %d %v", code, err)
@@ -209,38 +272,45 @@ func terminal(t *testing.T, g *guest) {
 		t.Skip("chromium is not installed")
 	}
 	b := newBrowser(t)
-	url := "http" + strings.TrimPrefix(consoleURL(t, g, "serial", "serial"), "ws")
-	const state, shown = `document.getElementById("status") && document.getElementById("status").dataset.state`, `document.getElementById("screen").textContent`
-	if got := b.open(t, url, state, "connected", "failed", "closed"); got != "connected" {
-		t.Fatalf("the page is %s: %s", got, b.eval(t, "document.body.innerText"))
+	url := b.connect(t, g, "serial", "serial")
+	const shown = `document.getElementById("screen").textContent`
+	screen := func() string {
+		if got := b.eval(t, consoleState); got != "connected" {
+			t.Logf("the page is %s", got)
+			url = b.connect(t, g, "serial", "serial")
+		}
+		return strings.TrimRight(b.eval(t, shown), " \n")
 	}
-	says := func(pattern, nudge string) string {
-		re, last := regexp.MustCompile(pattern), time.Now()
-		var text string
-		apart.Eventually(t, "the terminal shows "+pattern, func() (string, bool) {
-			if nudge != "" && time.Since(last) > 3*time.Second {
-				last = time.Now()
-				typeOn(t, b, nudge)
-			}
-			text = strings.TrimRight(b.eval(t, shown), " \n")
-			return text, re.MatchString(text)
-		})
-		return text
-	}
-	typeOn(t, b, "\r")
-	says(`login:$`, "\r")
-	typeOn(t, b, "kilo\r")
-	says(`assword:$`, "")
-	typeOn(t, b, "kilo\r")
-	says(`[$#]$`, "")
+	d := dialogue{send: func(s string) { typeOn(t, b, s) }, user: "kilo", password: "kilo"}
+	apart.Eventually(t, "the terminal shows a shell", func() (string, bool) {
+		text := screen()
+		return text, d.answer(text)
+	})
 	// The cursor goes up and over what was written; colours and their ends are not shown.
-	typeOn(t, b, `printf 'one\ntwo\n\033[2A\033[31mONE\033[0m\n\n'; echo sum $((6*7))`+"\r")
-	if text := says(`(?m)^sum 42$`, ""); !regexp.MustCompile(`(?m)^ONE\ntwo\nsum 42$`).MatchString(text) {
-		t.Errorf("the terminal shows\n%s", text)
-	}
+	const command = `printf 'one\ntwo\n\033[2A\033[31mONE\033[0m\n\n'; echo sum $((6*7))` + "\r"
+	good, typed := regexp.MustCompile(`(?m)^ONE\ntwo\nsum 42$`), time.Time{}
+	apart.Eventually(t, "the terminal shows what the command writes", func() (string, bool) {
+		text := screen()
+		if good.MatchString(text) {
+			return text, true
+		}
+		if time.Since(typed) > time.Minute { // again, when the kernel's words came between
+			typeOn(t, b, command)
+			typed = time.Now()
+		}
+		return text, false
+	})
 	typeOn(t, b, "exit\r")
-	says(`login:$`, "")
-	if got := b.open(t, url, state, "connected", "failed", "closed"); got != "failed" {
+	typed = time.Now()
+	apart.Eventually(t, "the terminal asks for a name", func() (string, bool) {
+		if time.Since(typed) > time.Minute {
+			typeOn(t, b, "\r")
+			typed = time.Now()
+		}
+		text := screen()
+		return text, asksUser.MatchString(text)
+	})
+	if got := b.open(t, url); got != "failed" {
 		t.Errorf("the link works twice: the page is %s", got)
 	}
 }

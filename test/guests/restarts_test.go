@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kilonova/test/apart"
+	"kilonova/test/process"
 )
 
 // restarts: the program ends in good order and without, while guests are running, paused and suspended; then the whole host goes down and comes up again.
@@ -96,9 +97,7 @@ func untouched(t *testing.T, g *guest, pid int, boot, when string) {
 	if now := g.qemu(t); now != pid || pid == 0 {
 		t.Errorf("%s: QEMU was %d and is %d", when, pid, now)
 	}
-	if !pings(t, g.addr) {
-		t.Errorf("%s: the guest does not answer pings", when)
-	}
+	apart.Eventually(t, when+" the guest answers pings", func() (string, bool) { return g.addr, pings(t, g.addr) })
 	if now := g.bootID(t); now != boot {
 		t.Errorf("%s: another boot", when)
 	}
@@ -121,9 +120,10 @@ func (c *cloud) nothingLeft(t *testing.T) {
 	if d := cmp.Diff(strings.Split(c.before, "\n"), strings.Split(hostNetwork(t), "\n")); d != "" {
 		t.Errorf("the host's network is not as it was:\n%s", d)
 	}
-	if rest := processes(t); len(rest) > 0 {
-		t.Errorf("processes are left: %s", strings.Join(rest, "; "))
-	}
+	apart.Eventually(t, "no process is left", func() (string, bool) { // the last ones may be on their way out
+		rest := processes(t)
+		return strings.Join(rest, "; "), len(rest) == 0
+	})
 }
 
 // processes lists those in these namespaces that are neither the tests nor the first process; the dead that wait for it do not count.
@@ -153,6 +153,6 @@ func (c *cloud) commands(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
-		t.Error(err)
+		t.Errorf("%v\n%s", err, process.LastLines(string(out), 12))
 	}
 }

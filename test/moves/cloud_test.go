@@ -71,7 +71,8 @@ ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip li
 	t.Cleanup(func() {
 		for _, h := range c.hosts {
 			if t.Failed() && h.agent != nil {
-				t.Logf("--- agent of %s\n%s", h.name, apart.Tail(h.agent.Output(), 6000))
+				t.Logf("+++ agent of %s\n%s", h.name, apart.Tail(h.agent.Output(), 6000))
+				apart.Evidence(t, "the last warnings of the agent of "+h.name, process.Troubles(h.agent.Output()), 5)
 			}
 			h.kill(t)
 		}
@@ -80,14 +81,15 @@ ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip li
 				t.Error(err)
 			}
 			if t.Failed() {
-				t.Logf("--- control plane\n%s", apart.Tail(c.proc.Output(), 6000))
+				t.Logf("+++ control plane\n%s", apart.Tail(c.proc.Output(), 6000))
+				apart.Evidence(t, "the last warnings of the control plane", process.Troubles(c.proc.Output()), 10)
 			}
 		}
 	})
 	var err error
 	c.proc, err = process.Program{Path: c.binary, Dir: c.dir}.Start(ctx, "run", "identity", "image", "placement", "network", "compute-api", "conductor", "scheduler", "console", "metadata",
 		"--listen", control+":8774", "--set", "bus.listen="+control+":4222", "--set", "identity.bcrypt_cost=4", "--set", "quota.instances=50", "--set", "quota.cores=50",
-		"--set", "compute.report_interval=2", "--set", "compute.service_down_time=20", "--set", "compute.shutdown_timeout=20", "--set", "compute.allow_resize_to_same_host=false")
+		"--set", "compute.report_interval=2", "--set", "compute.service_down_time=20", "--set", "compute.shutdown_timeout=300", "--set", "compute.allow_resize_to_same_host=false")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +122,17 @@ ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip li
 	})
 	c.furnish(t)
 	return c
+}
+
+// procs are the processes that run.
+func (c *cloud) procs() []*process.Proc {
+	out := []*process.Proc{c.proc}
+	for _, h := range c.hosts {
+		if h.agent != nil {
+			out = append(out, h.agent)
+		}
+	}
+	return out
 }
 
 // boot gives the host its network and starts its agent, which starts libvirtd.

@@ -61,14 +61,19 @@ func live(t *testing.T, rover, home *guest, to string, block any) {
 	line := rover.session(t)
 	rover.write(t)
 	inside, six, outside := home.pings(t, rover.addr), home.pings(t, rover.six), rover.ping(t)
-	time.Sleep(3 * time.Second)
+	answered := func(when string) {
+		for _, p := range []*pinger{inside, six, outside} {
+			p.goesOn(t, when, 15)
+		}
+	}
+	answered("before the migration")
 	rover.act(t, "os-migrateLive", map[string]any{"host": to, "block_migration": block})
 	rover.at(t, to)
 	if s := rover.ended(t); s != "completed" {
 		t.Errorf("the migration is %s", s)
 	}
 	line.alive(t, "after the migration")
-	time.Sleep(3 * time.Second)
+	answered("after the migration")
 	t.Logf("longest silence: %v from a guest on another host, %v by IPv6, %v from outside through the floating address", inside.gap(t), six.gap(t), outside.gap(t))
 	if now := rover.bootID(t); now != boot {
 		t.Error("the guest was booted anew")

@@ -199,7 +199,7 @@ func (d *Driver) SetPassword(ctx context.Context, guest, user, password string) 
 	if err := d.waitAgent(ctx, f.dom); err != nil {
 		return err
 	}
-	err = d.rpc.SetUserPassword(ctx, f.dom, cmp.Or(user, "root"), password)
+	err = d.askAgent(ctx, f.dom, func() error { return d.rpc.SetUserPassword(ctx, f.dom, cmp.Or(user, "root"), password) })
 	if rpc.HasCode(err, rpc.AgentUnresponsive, rpc.ArgumentUnsupported, rpc.ConfigUnsupported) {
 		return fault.Wrap(err, fault.Conflict, "The server has no guest agent that answers.").WithHint("Install qemu-guest-agent in it.")
 	}
@@ -209,21 +209,46 @@ func (d *Driver) SetPassword(ctx context.Context, guest, user, password string) 
 // waitAgent waits until the guest's end of the agent's channel is open.
 func (d *Driver) waitAgent(ctx context.Context, dom rpc.Domain) error {
 	for end := time.Now().Add(d.c.AgentPatience); ; {
-		live, err := d.definition(ctx, dom, 0)
-		if err != nil {
+		there, open, err := d.agentChannel(ctx, dom)
+		if err != nil || open {
 			return err
 		}
-		at := slices.IndexFunc(live.Devices.Channels, func(c definition.Channel) bool { return c.Target.Name == "org.qemu.guest_agent.0" })
-		if at >= 0 && live.Devices.Channels[at].Target.State == "connected" {
-			return nil
-		}
-		if at < 0 || time.Now().After(end) {
+		if !there || time.Now().After(end) {
 			return fault.New(fault.Conflict, "The server has no guest agent that answers.").WithHint("Install qemu-guest-agent in it.")
 		}
 		select {
 		case <-time.After(500 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+// agentChannel tells whether the guest has a channel for an agent, and whether its end of it is open.
+func (d *Driver) agentChannel(ctx context.Context, dom rpc.Domain) (there, open bool, err error) {
+	live, err := d.definition(ctx, dom, 0)
+	if err != nil {
+		return false, false, err
+	}
+	at := slices.IndexFunc(live.Devices.Channels, func(c definition.Channel) bool { return c.Target.Name == "org.qemu.guest_agent.0" })
+	return at >= 0, at >= 0 && live.Devices.Channels[at].Target.State == "connected", nil
+}
+
+// askAgent asks the guest agent and, when it is silent though its end of the channel is open, asks again: libvirt gives it five seconds to wake up before it sends a command, which
+// is short for a guest on a busy host. A command that was sent is not sent again.
+func (d *Driver) askAgent(ctx context.Context, dom rpc.Domain, ask func() error) error {
+	for end := time.Now().Add(d.c.AgentPatience); ; {
+		err := ask()
+		if !rpc.HasCode(err, rpc.AgentUnresponsive, rpc.AgentUnsynced) || time.Now().After(end) {
+			return err
+		}
+		if _, open, err2 := d.agentChannel(ctx, dom); err2 != nil || !open {
+			return err
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return err
 		}
 	}
 }

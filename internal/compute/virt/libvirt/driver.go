@@ -60,7 +60,7 @@ type Config struct {
 	PCIePorts   int           // places for devices of guests on q35; 0: 16
 	RNGDevice   string        // "" /dev/urandom
 	MemoryStats time.Duration // how often guests tell what memory they use; 0: they do not
-	// AgentPatience is how long a guest that boots may take until its agent listens, when a password is to be set; 0: 1 min.
+	// AgentPatience is how long a guest that boots may take until its agent listens, when a password is to be set, and how long an agent that listens may take to answer; 0: 1 min.
 	AgentPatience time.Duration
 	UEFICode      string // firmware; "" Debian's OVMF
 	UEFIVars      string

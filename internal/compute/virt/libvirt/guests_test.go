@@ -394,6 +394,46 @@ func TestQuiesceNeedsAnAgent(t *testing.T) {
 	}
 }
 
+// TestLateAgent: an agent that is there and does not answer at once, as on a busy host, is waited for, and what it was asked for is done once.
+func TestLateAgent(t *testing.T) {
+	booting(t)
+	t.Parallel()
+	h := startHost(t, daemon.Config{})
+	h.cfg.AgentPatience = patience
+	x, c := h.harness(t), h.client(t)
+	d := h.open(t)
+	s := x.Spec(t)
+	spawned(t, d, x, s)
+	x.Ready(t, s.ID)
+	dom := domainOf(t, c, s.ID)
+	late := func() {
+		t.Helper()
+		shell(t, c, s.ID, "p=$(cat /run/qemu-ga.pid); (sleep 1; kill -STOP $p; sleep 25; kill -CONT $p) >/dev/null 2>&1 </dev/null & rm -f /run/fsfreeze")
+		for {
+			if _, err := tryShell(t.Context(), c, dom, "true"); errors.Is(err, fault.Unavailable) {
+				return
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	late()
+	f, err := d.Snapshot(t.Context(), s.ID, virt.SnapshotOptions{Format: "qcow2", Dir: t.TempDir(), QuiesceRequired: true})
+	if err != nil || !f.Quiesced {
+		t.Fatalf("snapshot: %+v, %v", f, err)
+	}
+	if got := shell(t, c, s.ID, "cat /run/fsfreeze; touch /root/thawed && echo writes"); got != "freeze\nthaw\nwrites\n" {
+		t.Errorf("after the snapshot: %q", got)
+	}
+	late()
+	if err := d.SetPassword(t.Context(), s.ID, "root", "correct horse"); err != nil {
+		t.Fatal(err)
+	}
+	if got := shell(t, c, s.ID, "grep -c '^root:.6' /etc/shadow"); got != "1\n" {
+		t.Errorf("the password was not set: %q", got)
+	}
+}
+
 func TestConsolePortsMove(t *testing.T) {
 	t.Parallel()
 	h := startHost(t, daemon.Config{})

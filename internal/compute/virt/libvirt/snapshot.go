@@ -107,11 +107,7 @@ func (d *Driver) copyLive(ctx context.Context, f found, root, to string, o virt.
 	}
 	err = d.rpc.BackupBegin(ctx, f.dom, text)
 	if quiesced {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		if _, err2 := d.rpc.Thaw(ctx, f.dom); err2 != nil {
-			d.log.Error("the guest's file systems stay frozen", "guest", f.dom.Name, "error", err2)
-		}
+		d.thawDisks(ctx, f)
 	}
 	if err != nil {
 		return false, err
@@ -124,11 +120,36 @@ func (d *Driver) freezeDisks(ctx context.Context, f found, required bool) (bool,
 	if f.power != virt.Running {
 		return false, nil // a paused guest writes nothing
 	}
-	_, err := d.rpc.Freeze(ctx, f.dom)
+	freeze := func() error {
+		_, err := d.rpc.Freeze(ctx, f.dom)
+		return err
+	}
+	var err error
+	if required {
+		err = d.askAgent(ctx, f.dom, freeze)
+	} else {
+		err = freeze()
+	}
+	if err != nil && !rpc.HasCode(err, rpc.AgentUnresponsive, rpc.ArgumentUnsupported, rpc.ConfigUnsupported) {
+		d.thawDisks(ctx, f) // nobody knows how far it came
+	}
 	if err == nil || !required {
 		return err == nil, nil
 	}
 	return false, fault.Wrap(err, fault.Conflict, "The server's file systems could not be brought to rest.").WithHint("It needs a guest agent that answers.")
+}
+
+// thawDisks lets the guest's file systems go on, also when the caller has given up: a guest whose file systems stay frozen is lost to its owner.
+func (d *Driver) thawDisks(ctx context.Context, f found) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.c.AgentPatience+time.Minute)
+	defer cancel()
+	err := d.askAgent(ctx, f.dom, func() error {
+		_, err := d.rpc.Thaw(ctx, f.dom)
+		return err
+	})
+	if err != nil {
+		d.log.Error("the guest's file systems stay frozen", "guest", f.dom.Name, "error", err)
+	}
 }
 
 // job gives the type of the domain's job, its operation and its error.
