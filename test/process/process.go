@@ -42,17 +42,32 @@ func Build(ctx context.Context, dir string) (string, error) {
 }
 
 // FreePort gives a port of the loopback interface that nobody uses. It is below those that the kernel gives to outgoing connections, and to listeners that do not
-// mind: on a busy machine such a connection would now and then take the port before the program does, or while it is down between two starts.
+// mind: on a busy machine such a connection would now and then take the port before the program does, or while it is down between two starts. The port is given to
+// nobody else as long as this process lives, neither by itself nor by the tests beside it: each holds an abstract socket with the port in its name.
 func FreePort() (int, error) {
 	var err error
 	for range 100 {
 		port := 10240 + rand.IntN(9700)
 		var l net.Listener
 		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			return port, l.Close()
+			if err = errors.Join(keepPort(port), l.Close()); err == nil {
+				return port, nil
+			}
 		}
 	}
 	return 0, fmt.Errorf("no free port was found: %w", err)
+}
+
+// keepPort takes the abstract socket of a port, which the kernel closes when the process ends.
+func keepPort(port int) error {
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: fmt.Sprintf("@kilonova-test-port-%d", port)}); err != nil {
+		return errors.Join(err, syscall.Close(fd))
+	}
+	return nil
 }
 
 // Proc is one running process.
