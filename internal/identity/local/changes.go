@@ -36,7 +36,7 @@ type changes struct {
 	mu     sync.Mutex // held while reading the table
 	last   int64
 	seen   map[int64]bool // ids in the window that were applied
-	readAt time.Time      // guarded by at
+	readAt time.Time      // guarded by at; its age is that of a clock which nobody sets back
 
 	at    sync.RWMutex
 	notes int
@@ -58,7 +58,7 @@ func newChanges(ctx context.Context, s *Service) (*changes, error) {
 		_, _ = fmt.Sscan(r, &n) // the column is an integer
 		c.seen[n] = true
 	}
-	c.readAt = clock.Now()
+	c.readAt = time.Now()
 	return c, nil
 }
 
@@ -145,11 +145,11 @@ func (s *Service) sync(ctx context.Context) error {
 func (c *changes) age() time.Duration {
 	c.at.RLock()
 	defer c.at.RUnlock()
-	return clock.Now().Sub(c.readAt)
+	return time.Since(c.readAt)
 }
 
 func (c *changes) read(ctx context.Context) error {
-	now := clock.Now()
+	now := time.Now()
 	rows, err := c.s.db.Query(ctx, "SELECT id, kind, object_id FROM identity_changes WHERE id > ? ORDER BY id", c.last-changesWindow)
 	if err != nil {
 		return fmt.Errorf("read changes: %w", err)

@@ -36,7 +36,8 @@ type snapshot struct {
 	dirty  map[string]struct{} // to be read again
 	fresh  []candidate.Record  // made by committed transactions, as they are in the tables
 	noted  atomic.Bool
-	polled atomic.Int64 // when other processes' changes were last looked for, microseconds
+	began  time.Time    // polled and compared are microseconds since then, by a clock that nobody sets back
+	polled atomic.Int64 // when other processes' changes were last looked for
 
 	refresh  sync.Mutex
 	newest   int64 // newest time stamp seen
@@ -50,8 +51,11 @@ type usage struct {
 }
 
 func newSnapshot(d *db.DB) *snapshot {
-	return &snapshot{db: d, usage: map[string]usage{}, dirty: map[string]struct{}{}}
+	return &snapshot{db: d, began: time.Now(), usage: map[string]usage{}, dirty: map[string]struct{}{}}
 }
+
+// age is how long this process has had the snapshot, in microseconds.
+func (s *snapshot) age() int64 { return time.Since(s.began).Microseconds() }
 
 // moved notes what a committed claim made of a provider's usage.
 func (s *snapshot) moved(uuid string, u usage) {
@@ -87,7 +91,7 @@ func (s *snapshot) made(records []candidate.Record) {
 // view gives the snapshot with every commit of this process in it. fresh looks for other processes' commits in any case, otherwise at most
 // once a second.
 func (s *snapshot) view(ctx context.Context, fresh bool) (*candidate.View, error) {
-	due := fresh || clock.Micros(clock.Now())-s.polled.Load() >= pollEvery.Microseconds()
+	due := fresh || s.age()-s.polled.Load() >= pollEvery.Microseconds()
 	if !due && !s.noted.Load() {
 		if v := s.now.Load(); v != nil {
 			return v, nil
@@ -151,7 +155,7 @@ func (s *snapshot) apply(ctx context.Context, v *candidate.View, dirty map[strin
 }
 
 func (s *snapshot) rebuild(ctx context.Context) error {
-	start := clock.Micros(clock.Now())
+	start := s.age()
 	records, err := load(ctx, s.db)
 	if err != nil {
 		return err
@@ -167,7 +171,7 @@ func (s *snapshot) rebuild(ctx context.Context) error {
 
 // look adds to dirty the providers that other processes changed.
 func (s *snapshot) look(ctx context.Context, v *candidate.View, dirty map[string]struct{}) error {
-	start := clock.Micros(clock.Now())
+	start := s.age()
 	since := s.newest - overlap.Microseconds()
 	all := start-s.compared >= compareEvery.Microseconds()
 	if all {
