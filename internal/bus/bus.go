@@ -11,7 +11,7 @@ import (
 var ErrNoResponder = errors.New("bus: nobody serves this subject")
 
 // Handler answers one message. For a Cast or Fanout the reply is dropped. The error's fault.Kind and public text
-// reach the caller of Call as a fault.Error; its cause does not.
+// reach the caller of Call as a fault.Error; of its cause nothing does but fault.ErrAway.
 type Handler func(ctx context.Context, subject string, msg []byte) ([]byte, error)
 
 // Bus is the message queue. Subjects are dot-separated tokens ("agent.HOST.command"); a token never holds dots or

@@ -55,18 +55,22 @@ func openMySQL(url string) (*sql.DB, error) {
 	return sql.OpenDB(serverConnector{m}), nil
 }
 
-var errAway = errors.New("the database's server is away")
-
 // IsAway tells whether err says that the database's server could not be reached, or was lost in the middle: what was being written is then there or not, and whoever cares
-// has to look. It is a fault.Unavailable. SQLite is never away.
-func IsAway(err error) bool { return errors.Is(err, errAway) }
+// has to look. It is a fault.Unavailable. SQLite is never away. An error of another process, which came over the bus, tells it too.
+func IsAway(err error) bool { return fault.IsAway(err) }
+
+// IsUncertain tells whether a Write that failed with err may have been committed all the same: its answer was lost, or not waited for. What belongs to the rows that it should
+// have made must then be left alone.
+func IsUncertain(err error) bool {
+	return IsAway(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
 
 // away makes an error of a connection that is lost, or cannot be had, one for which IsAway is true.
 func away(err error) error {
 	if err == nil || !lost(err) {
 		return err
 	}
-	return fault.Wrap(fmt.Errorf("%w: %w", errAway, err), fault.Unavailable, "The database cannot be reached. Try again.")
+	return fault.Wrap(fmt.Errorf("%w: %w", fault.ErrAway, err), fault.Unavailable, "The database cannot be reached. Try again.")
 }
 
 func lost(err error) bool {

@@ -2,11 +2,7 @@ package db_test
 
 import (
 	"errors"
-	"io"
-	"net"
-	"net/url"
 	"os"
-	"sync"
 	"testing"
 
 	"kilonova/internal/db"
@@ -14,76 +10,28 @@ import (
 	"kilonova/internal/fault"
 )
 
-// cable is the way to a server, which can be cut.
-type cable struct {
-	net.Listener
-	mu    sync.Mutex
-	cut   bool
-	conns []net.Conn
-}
-
-func newCable(t *testing.T, to string) *cable {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cable{Listener: l}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			here, err := l.Accept()
-			if err != nil {
-				return
-			}
-			there, err := net.Dial("tcp", to)
-			if err != nil || !c.took(here, there) {
-				_ = here.Close()
-				continue
-			}
-			wg.Go(func() { _, _ = io.Copy(there, here); _ = there.Close() })
-			wg.Go(func() { _, _ = io.Copy(here, there); _ = here.Close() })
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); c.set(true); wg.Wait() })
-	return c
-}
-
-func (c *cable) took(here, there net.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut {
-		_ = there.Close()
-		return false
-	}
-	c.conns = append(c.conns, here, there)
-	return true
-}
-
-func (c *cable) set(cut bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut = cut; cut {
-		for _, x := range c.conns {
-			_ = x.Close()
-		}
-		c.conns = nil
-	}
-}
-
 // Whatever is asked of a server database that is away fails with unavailability, and goes on when it is there again.
 func TestServerIsAway(t *testing.T) {
-	if os.Getenv("KILONOVA_TEST_DATABASE") == "" {
-		t.Skip("KILONOVA_TEST_DATABASE names no server")
+	onServers(t, serverIsAway)
+}
+
+// onServers runs a test on PostgreSQL and on MariaDB.
+func onServers(t *testing.T, f func(t *testing.T, d *db.DB, way *dbtest.Cable)) {
+	t.Helper()
+	kinds := []db.Dialect{db.Postgres, db.MySQL}
+	if server := os.Getenv("KILONOVA_TEST_DATABASE"); server != "" { // that one alone
+		kinds = kinds[:1]
 	}
+	for _, kind := range kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			d, way := dbtest.Cables(t, kind)
+			f(t, d, way)
+		})
+	}
+}
+
+func serverIsAway(t *testing.T, d *db.DB, way *dbtest.Cable) {
 	ctx := t.Context()
-	u, err := url.Parse(dbtest.URL(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	way := newCable(t, u.Host)
-	u.Host = way.Addr().String()
-	d := dbtest.At(t, u.String())
 	write(t, d, "CREATE TABLE t (id BIGINT PRIMARY KEY)")
 	put := func(tx *db.Tx) error { _, err := tx.Exec(ctx, "INSERT INTO t (id) VALUES (1)"); return err }
 	count := func() (n int, err error) {
@@ -92,14 +40,14 @@ func TestServerIsAway(t *testing.T) {
 	for name, ask := range map[string]func() error{
 		"write": func() error { return d.Write(ctx, put) },
 		"lost before the commit": func() error {
-			way.set(false)
-			return d.Write(ctx, func(tx *db.Tx) error { err := put(tx); way.set(true); return err })
+			way.Mend()
+			return d.Write(ctx, func(tx *db.Tx) error { err := put(tx); way.Cut(); return err })
 		},
 		"lost before a statement": func() error {
-			way.set(false)
+			way.Mend()
 			return d.Write(ctx, func(tx *db.Tx) error {
 				err := put(tx)
-				way.set(true)
+				way.Cut()
 				return errors.Join(err, put(tx))
 			})
 		},
@@ -112,11 +60,11 @@ func TestServerIsAway(t *testing.T) {
 			return err
 		},
 	} {
-		way.set(true)
+		way.Cut()
 		if err := ask(); !db.IsAway(err) || !errors.Is(err, fault.Unavailable) {
 			t.Errorf("%s: %v", name, err)
 		}
-		way.set(false)
+		way.Mend()
 		if n, err := count(); err != nil || n != 0 {
 			t.Errorf("%s: when it is there again, %d rows: %v", name, n, err)
 		}
@@ -127,4 +75,29 @@ func TestServerIsAway(t *testing.T) {
 	if err := d.Write(ctx, put); !db.IsDuplicate(err) || db.IsAway(err) {
 		t.Errorf("the same row again: %v", err)
 	}
+}
+
+// A commit whose answer is lost has happened, or has not: the error is the same, and what is there tells.
+func TestTheOutcomeOfACommitIsUnknown(t *testing.T) {
+	onServers(t, func(t *testing.T, d *db.DB, way *dbtest.Cable) {
+		ctx := t.Context()
+		write(t, d, "CREATE TABLE t (id BIGINT PRIMARY KEY)")
+		for id, carriedOut := range []bool{false, true} {
+			told := false
+			lost := way.LoseCommit(carriedOut)
+			err := d.Write(ctx, func(tx *db.Tx) error {
+				tx.AfterCommit(func() { told = true })
+				_, err := tx.Exec(ctx, "INSERT INTO t (id) VALUES (?)", id)
+				return err
+			})
+			<-lost
+			if !db.IsAway(err) || !db.IsUncertain(err) || !errors.Is(err, fault.Unavailable) || told {
+				t.Errorf("carried out: %t: %v, told: %t", carriedOut, err, told)
+			}
+			var n int
+			if err := d.QueryRow(ctx, "SELECT COUNT(*) FROM t WHERE id = ?", id).Scan(&n); err != nil || n == 1 != carriedOut {
+				t.Errorf("carried out: %t: %d rows, %v", carriedOut, n, err)
+			}
+		}
+	})
 }

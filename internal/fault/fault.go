@@ -116,6 +116,13 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 	return e
 }
 
+// ErrAway is in the chain of errors that say that the database's server could not be reached, or was lost in the middle: what was being written is then there or not. Such an
+// error is an Unavailable, and no outcome of what was tried. It keeps the mark on its way from one process to another.
+var ErrAway = errors.New("the database's server is away")
+
+// IsAway tells whether err is one of those.
+func IsAway(err error) bool { return errors.Is(err, ErrAway) }
+
 // KindOf gives the kind of the first Error in err's chain, Internal when there is none.
 func KindOf(err error) Kind {
 	var e *Error

@@ -83,9 +83,10 @@ type Engine struct {
 	active  bool // Run is on: accepted operations are leased to this engine at once
 	local   map[string]*localRun
 	waiters map[string][]chan struct{}
-	next    chan struct{} // closed when the operations that wait for each other begin; nil: none waits
-	began   time.Time     // when some last began
-	last    time.Time     // when one was last accepted or taken over
+	stray   map[string]int64 // epochs of operations leased to this engine that nothing here was carrying out when it last looked
+	next    chan struct{}    // closed when the operations that wait for each other begin; nil: none waits
+	began   time.Time        // when some last began
+	last    time.Time        // when one was last accepted or taken over
 	wg      sync.WaitGroup
 	runCtx  context.Context
 }
@@ -350,7 +351,7 @@ func (e *Engine) sweep(ctx context.Context) {
 			ids = append(ids, s)
 		}
 	}
-	_ = rows.Close()
+	_ = errors.Join(rows.Err(), rows.Close()) // what is missing is found by the next sweep
 	var wg sync.WaitGroup
 	for _, op := range ids {
 		wg.Go(func() { e.claim(ctx, op) })
@@ -434,13 +435,22 @@ func (e *Engine) giveUp(ctx context.Context, tx *db.Tx, o *row, now time.Time) e
 	return o.update(ctx, tx, nil)
 }
 
-// renew prolongs all leases of this engine in one statement, and stops runs whose lease somebody else took.
+// renew prolongs all leases of this engine in one statement, and stops runs whose lease somebody else took. A lease that nothing here has used from one renewal to the next is
+// given back: the database was away while the operation was accepted, claimed or journalled, and what is to be done is in the journal.
 func (e *Engine) renew(ctx context.Context) {
+	if left := e.prolong(ctx); len(left) > 0 {
+		e.giveBack(ctx, left)
+	}
+}
+
+// prolong is renew, and gives the operations whose leases are of no use.
+func (e *Engine) prolong(ctx context.Context) (left []string) {
 	e.mu.Lock()
 	before := maps.Clone(e.local)
 	e.mu.Unlock()
-	if len(before) == 0 {
-		return
+	if len(before) == 0 { // what is left runs out by itself
+		e.stray = nil
+		return nil
 	}
 	mine := map[string]int64{}
 	until := clock.Micros(clock.Now().Add(e.cfg.Lease))
@@ -468,7 +478,7 @@ func (e *Engine) renew(ctx context.Context) {
 		if ctx.Err() == nil {
 			e.cfg.Log.Error("lease renewal failed", "error", err)
 		}
-		return
+		return nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -476,6 +486,37 @@ func (e *Engine) renew(ctx context.Context) {
 		if epoch, ok := mine[op]; e.local[op] == l && (!ok || epoch > l.epoch) {
 			l.cancel(errFenced)
 			delete(e.local, op)
+		}
+	}
+	return e.strays(mine)
+}
+
+// strays gives those of the operations leased to this engine that nothing here carries out, nor did when it was last called. e.mu is held.
+func (e *Engine) strays(mine map[string]int64) (left []string) {
+	now := map[string]int64{}
+	for op, epoch := range mine {
+		if e.local[op] != nil {
+			continue
+		}
+		if now[op] = epoch; e.stray[op] == epoch {
+			left = append(left, op)
+		}
+	}
+	e.stray = now
+	return left
+}
+
+// giveBack ends the leases of operations that this engine does not carry out: the next sweep, of whichever engine, takes them.
+func (e *Engine) giveBack(ctx context.Context, ops []string) {
+	for part := range slices.Chunk(ops, 100) {
+		e.cfg.Log.Warn("operations that were interrupted begin again from the last journalled step", "operations", part)
+		err := e.cfg.DB.Write(ctx, func(tx *db.Tx) error {
+			_, err := tx.Exec(ctx, "UPDATE operations SET lease_until = 0 WHERE owner = ? AND finished = 0 AND id IN ("+db.In(len(part))+")", append([]any{e.owner}, db.Args(part)...)...)
+			return err
+		})
+		if err != nil && ctx.Err() == nil {
+			e.cfg.Log.Error("leases could not be given back; it is tried again", "error", err)
+			return
 		}
 	}
 }

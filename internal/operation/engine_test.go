@@ -65,6 +65,7 @@ type rig struct {
 	flows func(*world) []operation.Flow
 	stops []func()
 	sole  bool
+	sweep time.Duration // 0: 20 ms
 	limit time.Duration // of undos, and of what can only go forward; 0: an hour, which no pause of the machine uses up
 }
 
@@ -73,13 +74,19 @@ func newRig(t *testing.T, flows func(*world) []operation.Flow) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return rigOn(t, d, flows)
+}
+
+func rigOn(t *testing.T, d *db.DB, flows func(*world) []operation.Flow) *rig {
 	r := &rig{t: t, db: d, w: &world{effects: map[string][]string{}, fenced: map[string]int64{}}, flows: flows}
 	t.Cleanup(func() {
 		for _, s := range r.stops {
 			s()
-		}
-		if err := d.Close(); err != nil {
-			t.Error(err)
 		}
 	})
 	return r
@@ -87,7 +94,7 @@ func newRig(t *testing.T, flows func(*world) []operation.Flow) *rig {
 
 // engine starts one more engine on the same database, as another process would. Its leases do not end by themselves, however long the machine pauses: expire ends them.
 func (r *rig) engine(inject func(context.Context, operation.Point, string, *operation.Run) error) *operation.Engine {
-	e, err := operation.New(r.t.Context(), operation.Config{DB: r.db, Owner: "t", Sole: r.sole, Lease: time.Hour, Sweep: 20 * time.Millisecond,
+	e, err := operation.New(r.t.Context(), operation.Config{DB: r.db, Owner: "t", Sole: r.sole, Lease: time.Hour, Sweep: cmp.Or(r.sweep, 20*time.Millisecond),
 		Pause: time.Millisecond, UndoLimit: cmp.Or(r.limit, time.Hour), Unknown: 50 * time.Millisecond, Inject: inject})
 	if err != nil {
 		r.t.Fatal(err)

@@ -112,7 +112,10 @@ func (e *Engine) attempt(ctx context.Context, o *row, s *Step, r *Run) error {
 		e.cfg.Log.Debug("step", "operation", o.ID, "kind", o.Kind, "object", o.Object, "step", s.Name, "epoch", o.Epoch, "request", o.RequestID, "error", err)
 		again := Transient(err) && try < retries
 		if o.UndoTo == goingForward { // past the point of no return there is only this way
-			again = time.Since(began) < e.cfg.UndoLimit
+			if db.IsAway(err) {
+				began = time.Now() // nothing could be tried meanwhile
+			}
+			again = db.IsAway(err) || time.Since(began) < e.cfg.UndoLimit
 		}
 		if err == nil || errors.Is(err, ErrCrash) || !again || ctx.Err() != nil {
 			return err
@@ -260,7 +263,8 @@ func (e *Engine) backward(ctx context.Context, o *row, f *Flow, r *Run) error {
 	})
 }
 
-// undo repeats a step's Undo until it succeeds or the limit has passed; errors that do not pass by themselves are retried no longer than hopeless.
+// undo repeats a step's Undo until it succeeds or the limit has passed; errors that do not pass by themselves are retried no longer than hopeless. The time for which the database was
+// away does not count.
 func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, limit, hopeless time.Duration) error {
 	began, pause, waits := time.Now(), e.cfg.Pause, ""
 	for {
@@ -272,8 +276,12 @@ func (e *Engine) undo(ctx context.Context, o *row, s *Step, r *Run, limit, hopel
 				err = e.inject(ctx, AfterUndo, s.Name, r)
 			}
 		}
-		if err == nil || cutOff(ctx, err) || time.Since(began) > limit ||
-			!Transient(err) && time.Since(began) > hopeless {
+		if err == nil || cutOff(ctx, err) {
+			return err
+		}
+		if db.IsAway(err) {
+			began = time.Now() // nothing could be tried meanwhile
+		} else if time.Since(began) > limit || !Transient(err) && time.Since(began) > hopeless {
 			return err
 		}
 		e.cfg.Log.Warn("undo failed, trying again", "operation", o.ID, "kind", o.Kind, "object", o.Object, "step", s.Name, "error", err)

@@ -59,6 +59,18 @@ func serving(t *testing.T, open func(t *testing.T) (a, b bus.Bus), serve func(b 
 			t.Fatalf("%v", err)
 		}
 	})
+	t.Run("that the database is away crosses", func(t *testing.T) {
+		a, b := open(t)
+		if _, err := serve(a, "t.away", func(context.Context, string, []byte) ([]byte, error) {
+			away := fault.Wrap(fmt.Errorf("commit: %w", fault.ErrAway), fault.Unavailable, "The database cannot be reached.")
+			return nil, fault.Wrap(away, fault.Internal, "It was not done.")
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Call(t.Context(), "t.away", nil); !fault.IsAway(err) || fault.KindOf(err) != fault.Internal || fault.PublicText(err) != "It was not done." {
+			t.Fatalf("%v", err)
+		}
+	})
 	t.Run("panic is an error", func(t *testing.T) {
 		a, b := open(t)
 		if _, err := serve(a, "t.panic", func(context.Context, string, []byte) ([]byte, error) { panic("x") }); err != nil {

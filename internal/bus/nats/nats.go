@@ -38,6 +38,7 @@ type wireError struct {
 	Kind fault.Kind `json:"kind"`
 	Code string     `json:"code,omitempty"`
 	Text string     `json:"text"`
+	Away bool       `json:"away,omitempty"` // fault.IsAway
 }
 
 // Bus is a bus.Bus over NATS.
@@ -152,11 +153,17 @@ func (b *Bus) Call(ctx context.Context, subject string, msg []byte) ([]byte, err
 	return m.Data, nil
 }
 
-func (w *wireError) fault() error { return fault.New(w.Kind, "%s", w.Text).WithCode(w.Code) }
+func (w *wireError) fault() error {
+	e := fault.New(w.Kind, "%s", w.Text).WithCode(w.Code)
+	if w.Away {
+		e.Cause = fault.ErrAway
+	}
+	return e
+}
 
 // wireOf is what of an error crosses the bus.
 func wireOf(err error) *wireError {
-	w := &wireError{Kind: fault.KindOf(err), Text: fault.PublicText(err)}
+	w := &wireError{Kind: fault.KindOf(err), Text: fault.PublicText(err), Away: fault.IsAway(err)}
 	var f *fault.Error
 	if errors.As(err, &f) {
 		w.Code = f.Code

@@ -201,6 +201,7 @@ type Failure struct {
 	Code  string     `json:"code,omitempty"`
 	Text  string     `json:"text"`
 	Cause string     `json:"cause,omitempty"` // private: for the journal and the log
+	Away  bool       `json:"away,omitempty"`  // fault.IsAway
 }
 
 // Error makes the fault again.
@@ -209,12 +210,15 @@ func (f *Failure) Error() error {
 	if f.Cause != "" {
 		e.Cause = errors.New(f.Cause)
 	}
+	if f.Away {
+		e.Cause = errors.Join(fault.ErrAway, e.Cause)
+	}
 	return e
 }
 
 // FailureOf makes a Failure of any error.
 func FailureOf(err error) *Failure {
-	f := &Failure{Kind: fault.KindOf(err), Text: fault.PublicText(err)}
+	f := &Failure{Kind: fault.KindOf(err), Text: fault.PublicText(err), Away: fault.IsAway(err)}
 	var e *fault.Error
 	if errors.As(err, &e) {
 		f.Code, f.Text = e.Code, e.Public()

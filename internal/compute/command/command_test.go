@@ -1,7 +1,9 @@
 package command_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 
 	"kilonova/internal/compute"
@@ -32,6 +34,33 @@ func TestReportsOfAKindAreApart(t *testing.T) {
 		r.Hosts[0].Kind = kind
 		if _, err := r.Each(); !errors.Is(err, fault.Invalid) {
 			t.Errorf("kind %d: %v", kind, err)
+		}
+	}
+}
+
+// That the database was away is told with what failed for it, whatever the failure was made into.
+func TestAFailureSaysThatTheDatabaseWasAway(t *testing.T) {
+	away := fault.Wrap(fmt.Errorf("commit: %w", fault.ErrAway), fault.Unavailable, "The database cannot be reached.")
+	for _, c := range []struct {
+		name string
+		err  error
+		want bool
+		kind fault.Kind
+	}{
+		{"as it is", away, true, fault.Unavailable},
+		{"wrapped", fault.Wrap(away, fault.Internal, "The image could not be stored."), true, fault.Internal},
+		{"another", fault.New(fault.Unavailable, "The host is busy."), false, fault.Unavailable},
+	} {
+		raw, err := json.Marshal(command.FailureOf(c.err))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f command.Failure
+		if err := json.Unmarshal(raw, &f); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Error(); fault.IsAway(err) != c.want || fault.KindOf(err) != c.kind || fault.PublicText(err) != fault.PublicText(c.err) {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 }

@@ -65,6 +65,7 @@ type hostTable struct {
 	like    *host // the last that was read: others may be like it
 	loaded  time.Time
 	took    time.Duration
+	gap     gap
 	// signature names the aggregates and states that are read, told those that placement has been told.
 	signature, told string
 	needServers     bool          // a filter or weigher looks at the servers of hosts
@@ -86,6 +87,12 @@ func (t *hostTable) load(ctx context.Context) error {
 }
 
 func (t *hostTable) loadLocked(ctx context.Context) error {
+	err := t.read(ctx)
+	t.gap.tried(err, clock.Now())
+	return err
+}
+
+func (t *hostTable) read(ctx context.Context) error {
 	began := time.Now()
 	rows, err := t.store.Hosts(ctx, t.store.DB)
 	if err != nil {
@@ -325,7 +332,7 @@ func (t *hostTable) change(name string, f func(h *host)) bool {
 
 // alive tells whether a host may be given new work.
 func (t *hostTable) alive(h *host, now time.Time) bool {
-	return !h.ForcedDown && now.Sub(h.seen) <= t.downFor
+	return !h.ForcedDown && t.gap.silence(h.seen, now) <= t.downFor
 }
 
 // down tells whether a host is given up. A conductor that has just started may not have heard of a host that lives: it waits as long as for a
@@ -335,7 +342,7 @@ func (t *hostTable) down(h *host, now time.Time) bool {
 	if t.since.After(seen) {
 		seen = t.since
 	}
-	return h.ForcedDown || now.Sub(seen) > t.downFor
+	return h.ForcedDown || t.gap.silence(seen, now) > t.downFor
 }
 
 // beat writes heartbeats down, many hosts in one transaction, until ctx ends.
@@ -431,7 +438,7 @@ func (c *Conductor) Living(records map[string]*compute.Host) map[string]bool {
 		if h := c.hosts.byName[name]; h != nil && h.seen.After(seen) {
 			seen = h.seen
 		}
-		if !r.ForcedDown && now.Sub(seen) <= c.hosts.downFor {
+		if !r.ForcedDown && c.hosts.gap.silence(seen, now) <= c.hosts.downFor {
 			out[name] = true
 		}
 	}

@@ -262,7 +262,8 @@ func (c *Conductor) claimWay(ctx context.Context, w flow.Want, req *scheduler.Re
 		return nil, err
 	}
 	p, err := c.claimAmounts(ctx, w, r, parts)
-	if (p == nil || err != nil) && had {
+	// An error leaves open whether the amounts are claimed. Both are then found by the next try, or given back with what the operation undoes.
+	if p == nil && err == nil && had {
 		if err := c.leaveParts(ctx, w); err != nil {
 			c.log.Warn("a claim of parts of a host is left behind; it is looked for", "server", w.Server.ID, "error", err)
 		}

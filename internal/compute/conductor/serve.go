@@ -285,7 +285,7 @@ func (c *Conductor) epochs(ctx context.Context, ids []string) (map[string]top, e
 			t.open = open != 0
 			out[server] = t
 		}
-		if err := rows.Close(); err != nil {
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return nil, err
 		}
 		ids = ids[n:]

@@ -110,10 +110,15 @@ func (f *flows) orOwe(ctx context.Context, r *operation.Run, host string, verb c
 		return f.Owed.SettleNow(ctx, host, r.Object, r.Epoch)
 	case verb == command.Destroy && errors.Is(err, fault.NotFound):
 		return nil
-	case errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, host):
+	case f.silent(ctx, host, err):
 		return f.owe(ctx, r, host, verb, args, why)
 	}
 	return err
+}
+
+// silent tells whether err comes of a host that is down, and is no word of its agent, nor of a database that is away.
+func (f *flows) silent(ctx context.Context, host string, err error) bool {
+	return errors.Is(err, fault.Unavailable) && !db.IsAway(err) && f.Placer.Down(ctx, host)
 }
 
 func (f *flows) owe(ctx context.Context, r *operation.Run, host string, verb command.Verb, args any, why string) error {

@@ -288,11 +288,18 @@ func (f *flows) createBuild(ctx context.Context, r *operation.Run) error {
 	ctx, cancel := context.WithTimeout(ctx, f.BuildDeadline)
 	defer cancel()
 	err = f.guest(ctx, r, place.Host, command.Spawn, command.SpawnArgs{Spec: SpecOf(s), ImageID: s.ImageID, ConfigDrive: s.ConfigDrive, Metadata: meta, AdminPass: in.AdminPass})
-	f.Placer.Built(ctx, place.Host, err == nil)
+	f.built(ctx, place.Host, err)
 	if err == nil || errors.Is(err, context.Canceled) || !elsewhere(err) || in.ForceHost+in.ForceNode != "" {
 		return err
 	}
 	return f.another(r, "schedule", place.Host, err)
+}
+
+// built counts how a build ended on a host. That the database was away says nothing of the host.
+func (f *flows) built(ctx context.Context, host string, err error) {
+	if !db.IsAway(err) {
+		f.Placer.Built(ctx, host, err == nil)
+	}
 }
 
 // elsewhere tells whether another host might succeed where one failed with err: not when the request itself is at fault.

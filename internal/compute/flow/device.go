@@ -3,7 +3,6 @@ package flow
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
 
 	"kilonova/internal/compute"
@@ -124,7 +123,7 @@ func (f *flows) plugDevices(ctx context.Context, r *operation.Run, s *compute.Se
 	sp.Claim = p.Claim
 	for _, v := range compute.DevicesOf(s.VIFs) {
 		err := f.send(ctx, r, p.Host, command.AttachInterface, "/"+v.PortID+suffix, command.InterfaceArgs{Spec: sp, VIF: v}, nil)
-		if errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, p.Host) {
+		if f.silent(ctx, p.Host, err) {
 			return nil // the guest is gone with its host; its next start has them
 		}
 		if err != nil {

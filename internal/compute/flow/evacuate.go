@@ -106,7 +106,7 @@ func (f *flows) evacuateBuild(ctx context.Context, r *operation.Run) error {
 	ctx, cancel := context.WithTimeout(ctx, f.BuildDeadline)
 	defer cancel()
 	err = f.guest(ctx, r, p.Host, command.Spawn, command.SpawnArgs{Spec: sp, ImageID: s.ImageID, ConfigDrive: s.ConfigDrive, Metadata: meta, AdminPass: in.AdminPass})
-	f.Placer.Built(ctx, p.Host, err == nil)
+	f.built(ctx, p.Host, err)
 	if err == nil || errors.Is(err, context.Canceled) || !elsewhere(err) || in.Host != "" {
 		return err
 	}

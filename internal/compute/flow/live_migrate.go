@@ -124,7 +124,7 @@ func (f *flows) liveRollback(ctx context.Context, r *operation.Run) error {
 		}
 		return err
 	}
-	if errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, p.Host) {
+	if f.silent(ctx, p.Host, err) {
 		return f.owe(ctx, r, p.Host, command.Destroy, command.DestroyArgs{}, "a live migration to the host was undone while it was down")
 	}
 	return gone(err)
@@ -251,7 +251,7 @@ func (f *flows) where(ctx context.Context, r *operation.Run, host string) (sight
 		return sighting{found: true, power: g.Power}, nil
 	case errors.Is(err, fault.NotFound):
 		return sighting{}, nil
-	case errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, host):
+	case f.silent(ctx, host, err):
 		return sighting{down: true}, nil
 	}
 	return sighting{}, err

@@ -121,7 +121,7 @@ func (f *flows) offloadLook(ctx context.Context, r *operation.Run) error {
 	switch {
 	case err == nil:
 		return nil // the way back is open
-	case errors.Is(err, fault.Unavailable) && f.Placer.Down(ctx, s.Host):
+	case f.silent(ctx, s.Host, err):
 		if err := f.owe(ctx, r, s.Host, command.Destroy, command.DestroyArgs{KeepDisks: s.ImageID == ""}, offloadedDown); err != nil {
 			return err
 		}
@@ -276,7 +276,7 @@ func (f *flows) unshelveSpawn(ctx context.Context, r *operation.Run) error {
 		img = s.ImageID
 	}
 	err = f.guest(ctx, r, p.Host, command.Spawn, command.SpawnArgs{Spec: SpecOf(s), ImageID: img, ConfigDrive: s.ConfigDrive, Metadata: meta})
-	f.Placer.Built(ctx, p.Host, err == nil)
+	f.built(ctx, p.Host, err)
 	return err
 }
 

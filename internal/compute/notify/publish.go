@@ -146,6 +146,17 @@ func (n *Notifier) forget() {
 	}
 }
 
+// gone drops what is known of messages that are not there any more: their removal was committed, though the database was lost before it could say so.
+func (n *Notifier) gone(left []row) {
+	for _, sent := range n.sent {
+		for id := range sent {
+			if len(left) == 0 || id < left[0].id {
+				delete(sent, id)
+			}
+		}
+	}
+}
+
 type row struct {
 	id      int64
 	created int64
@@ -157,8 +168,12 @@ type row struct {
 // all; the others have got theirs then and do not get them again from this process.
 func (n *Notifier) Publish(ctx context.Context) (more bool, err error) {
 	rows, err := n.oldest(ctx)
-	if err != nil || len(rows) == 0 {
+	if err != nil {
 		return false, err
+	}
+	n.gone(rows)
+	if len(rows) == 0 {
+		return false, nil
 	}
 	var refused error
 	for i, s := range n.cfg.Sinks {

@@ -155,22 +155,26 @@ func (c *changes) read(ctx context.Context) error {
 		return fmt.Errorf("read changes: %w", err)
 	}
 	defer rows.Close()
-	type change struct{ kind, object string }
+	type change struct {
+		id           int64
+		kind, object string
+	}
 	var fresh []change
 	for rows.Next() {
-		var n int64
 		var ch change
-		if err := rows.Scan(&n, &ch.kind, &ch.object); err != nil {
+		if err := rows.Scan(&ch.id, &ch.kind, &ch.object); err != nil {
 			return fmt.Errorf("read changes: %w", err)
 		}
-		if !c.seen[n] {
-			c.seen[n] = true
+		if !c.seen[ch.id] {
 			fresh = append(fresh, ch)
 		}
-		c.last = max(c.last, n)
 	}
-	if err := rows.Err(); err != nil {
+	if err := rows.Err(); err != nil { // what came before the connection was lost has not been applied: it is read again
 		return fmt.Errorf("read changes: %w", err)
+	}
+	for _, ch := range fresh {
+		c.seen[ch.id] = true
+		c.last = max(c.last, ch.id)
 	}
 	for n := range c.seen {
 		if n <= c.last-changesWindow {

@@ -152,6 +152,7 @@ func (s *Service) CreateAppCred(ctx context.Context, a *identity.AppCred, roles 
 		if kept, err = s.keepRules(ctx, tx, a.UserID, rules); err != nil {
 			return err
 		}
+		a.RuleIDs = nil // the transaction may run more than once
 		for _, r := range kept {
 			a.RuleIDs = append(a.RuleIDs, r.ID)
 		}

@@ -40,6 +40,13 @@ func (p *Presence) Due(host string, now time.Time) bool {
 	return true
 }
 
+// Forget takes back that the host was recorded: it was not, or nobody knows.
+func (p *Presence) Forget(host string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.last, host)
+}
+
 // Knows tells whether the host was recorded by this process.
 func (p *Presence) Knows(host string) bool {
 	p.mu.Lock()

@@ -31,7 +31,7 @@ func (s *Service) heard(ctx context.Context, host string) error {
 	if !s.present.Due(host, now) {
 		return nil
 	}
-	return s.Do(ctx, func(c *Change) error {
+	err := s.Do(ctx, func(c *Change) error {
 		a, err := agents.Get(ctx, c.tx, agents.ID(host))
 		if fault.KindOf(err) == fault.NotFound {
 			a, err = agents.New(host, s.cfg.Zone, now), nil
@@ -42,6 +42,10 @@ func (s *Service) heard(ctx context.Context, host string) error {
 		a.Heartbeat = clock.Micros(now)
 		return agents.Put(c.ctx, c.tx, a)
 	})
+	if err != nil {
+		s.present.Forget(host)
+	}
+	return err
 }
 
 // Agents lists the hosts' network agents.

@@ -10,6 +10,7 @@ import (
 	"kilonova/internal/compute/api/backend"
 	"kilonova/internal/compute/api/view"
 	"kilonova/internal/compute/scheduler"
+	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
 	"kilonova/internal/id"
@@ -111,8 +112,12 @@ func (a api) queuedImage(ctx context.Context, r *httpapi.Request, s *compute.Ser
 		MinDisk: s.Flavor.RootGB, Properties: props})
 }
 
-// forget removes the image of an operation that was not accepted after all and gives the reason.
+// forget removes the image of an operation that was not accepted after all and gives the reason. When it may have been accepted the image stays: either the operation fills it,
+// or it is found to be nobody's later.
 func (a api) forget(r *httpapi.Request, img string, cause error) error {
+	if db.IsUncertain(cause) {
+		return cause
+	}
 	if err := a.Images.Delete(context.WithoutCancel(r.Context()), r.Caller, img); err != nil && fault.KindOf(err) != fault.NotFound {
 		a.Log.Warn("queued image is left behind", "image", img, "request_id", r.RequestID, "error", err)
 	}
