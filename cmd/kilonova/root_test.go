@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"kilonova/internal/fault"
 )
 
 // words gives the arguments of a line of an example, nil for lines that do not run kilonova.
@@ -132,5 +135,30 @@ func TestRefused(t *testing.T) {
 				t.Errorf("it left %v behind: %v", left, err)
 			}
 		})
+	}
+}
+
+// TestHalfMade: on a cloud whose first start failed, commands say so and what to do, and make nothing.
+func TestHalfMade(t *testing.T) {
+	dir := t.TempDir()
+	run := func(args string) error {
+		cmd := root()
+		cmd.SetArgs(append(strings.Fields(args), "--state-dir", dir))
+		cmd.SetOut(io.Discard)
+		return cmd.ExecuteContext(t.Context())
+	}
+	if err := os.WriteFile(filepath.Join(dir, "images"), nil, 0o600); err != nil { // where the image store's directory would be
+		t.Fatal(err)
+	}
+	if err := run("up --listen 127.0.0.1:0 --compute-driver fake --set identity.bcrypt_cost=4 --set DEFAULT.log_level=error"); err == nil || !strings.Contains(err.Error(), "start image") {
+		t.Fatalf("%v: the start did not fail where it should", err)
+	}
+	for range 2 {
+		for _, args := range []string{"doctor", "doctor -f json", "operation list", "heal allocations", "explain server 1", "explain placement --flavor 1"} {
+			err := run(args)
+			if !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "tables operation_… are not there: its first start has not come to its end") {
+				t.Errorf("%s: %v", args, err)
+			}
+		}
 	}
 }

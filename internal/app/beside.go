@@ -14,7 +14,8 @@ import (
 )
 
 // OpenCloud opens the database of the configured cloud for an operator's command, beside whatever runs the cloud. It makes no new SQLite database: a command that is given
-// the wrong state directory would find an empty cloud, of which nothing is wrong. NotFound: the database is not there.
+// the wrong state directory would find an empty cloud, of which nothing is wrong. Nor does it make or change tables:
+// where they are not as this program needs them, the services that are opened on it fail with fault.Unavailable. NotFound: the database is not there.
 func OpenCloud(ctx context.Context, cfg *config.Config) (*db.DB, error) {
 	if path, ok := strings.CutPrefix(cfg.Database.Connection, "sqlite:"); ok {
 		path = strings.TrimPrefix(path, "//")
@@ -23,5 +24,10 @@ func OpenCloud(ctx context.Context, cfg *config.Config) (*db.DB, error) {
 				filepath.Dir(path), filepath.Base(path))
 		}
 	}
-	return db.Open(ctx, cfg.Database.Connection)
+	d, err := db.Open(ctx, cfg.Database.Connection)
+	if err != nil {
+		return nil, err
+	}
+	d.KeepTables()
+	return d, nil
 }

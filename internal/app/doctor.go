@@ -48,11 +48,16 @@ func Examine(ctx context.Context, cfg *config.Config, c doctor.Config) (_ *docto
 	if c.Owed, err = owed.New(ctx, d); err != nil {
 		return nil, err
 	}
-	p, err := placementlocal.New(ctx, placementlocal.Config{DB: d})
-	if err != nil {
+	switch p, err := placementlocal.New(ctx, placementlocal.Config{DB: d}); {
+	case err == nil:
+		c.Allocations = p
+	case cfg.Placement.URL == "" || !errors.Is(err, fault.Unavailable): // with a Placement of somebody else's the built-in one may have no tables
 		return nil, err
 	}
-	c.DB, c.Allocations, c.Ports = d, p, doctor.PortTable{DB: d}
+	if err := d.Migrated(ctx, "network", 1); err != nil {
+		return nil, err
+	}
+	c.DB, c.Ports = d, doctor.PortTable{DB: d}
 	if c.Silent == 0 {
 		c.Silent = cfg.Compute.ServiceDownTime
 	}

@@ -61,6 +61,7 @@ type DB struct {
 	path    string       // SQLite only
 	readers int          // SQLite only: connections of pool
 	changes changes      // SQLite only
+	kept    bool         // Migrate changes nothing
 }
 
 // Open opens the database of a URL: sqlite:///absolute/path (or sqlite:relative), postgres://user:password@host/name,

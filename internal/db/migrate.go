@@ -14,6 +14,8 @@ import (
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
+
+	"kilonova/internal/fault"
 )
 
 var macros = map[Dialect]*strings.Replacer{
@@ -50,6 +52,7 @@ func (d *DB) Migrate(ctx context.Context, service string, files fs.FS) error {
 		return err
 	}
 	var list []*goose.Migration
+	var newest int64
 	for _, name := range names {
 		m := migrationName.FindStringSubmatch(path.Base(name))
 		if m == nil {
@@ -60,7 +63,11 @@ func (d *DB) Migrate(ctx context.Context, service string, files fs.FS) error {
 			return err
 		}
 		version, _ := strconv.ParseInt(m[1], 10, 64)
+		newest = max(newest, version)
 		list = append(list, goose.NewGoMigration(version, d.migration(service+"/"+name, string(text)), nil))
+	}
+	if d.kept {
+		return d.Migrated(ctx, service, newest)
 	}
 	pool := d.pool
 	if d.writer != nil {
@@ -87,6 +94,32 @@ func (d *DB) Migrate(ctx context.Context, service string, files fs.FS) error {
 		return fmt.Errorf("migrate %s: %w", service, err)
 	}
 	return nil
+}
+
+// KeepTables has Migrate change nothing from now on: it fails where Migrated does. It is for programs that only look, beside whatever runs.
+func (d *DB) KeepTables() { d.kept = true }
+
+// Migrated tells whether the tables of a service are of a version at least. It fails with fault.Unavailable and what to do when they are not.
+func (d *DB) Migrated(ctx context.Context, service string, version int64) error {
+	catalog := map[Dialect]string{SQLite: "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?",
+		Postgres: "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = ?",
+		MySQL:    "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?"}[d.dialect]
+	var tables, have int64
+	err := d.QueryRow(ctx, catalog, "schema_"+service).Scan(&tables)
+	if err == nil && tables > 0 {
+		err = d.QueryRow(ctx, "SELECT COALESCE(MAX(version_id), 0) FROM schema_"+service).Scan(&have)
+	}
+	if err != nil {
+		return fmt.Errorf("version of the tables of %s: %w", service, err)
+	}
+	if have >= max(version, 1) {
+		return nil
+	}
+	state := "are not there"
+	if have > 0 {
+		state = fmt.Sprintf("are of version %d, this program needs %d", have, version)
+	}
+	return fault.New(fault.Unavailable, "The cloud's tables %s_… %s: its first start has not come to its end, or an older program ran it last. Start it with this program (kilonova up); if that fails, do what its error says.", service, state)
 }
 
 // comparesExactly makes new tables of a MariaDB database hold every character and tell apart what differs, as the other databases do by themselves:
