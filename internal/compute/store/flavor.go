@@ -129,15 +129,6 @@ func flavor(ctx context.Context, q db.Querier, flavorID, project string) (*compu
 	return f, nil
 }
 
-// FlavorByRow gives a flavor by its row number. It fails with fault.NotFound.
-func (s *Store) FlavorByRow(ctx context.Context, q db.Querier, row int64) (*compute.Flavor, error) {
-	f, err := readFlavor(q.QueryRow(ctx, selectFlavor+" WHERE id = ?", row).Scan)
-	if db.IsNoRows(err) {
-		return nil, fault.New(fault.NotFound, "Flavor %d could not be found.", row)
-	}
-	return f, err
-}
-
 // InsertFlavor makes a flavor and sets its row. It fails with fault.Conflict when id or name is taken.
 func (s *Store) InsertFlavor(ctx context.Context, tx *db.Tx, f *compute.Flavor) error {
 	for col, val := range map[string]string{"flavor_id": f.FlavorID, "name": f.Name} {

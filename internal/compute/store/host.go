@@ -101,11 +101,6 @@ func (s *Store) Host(ctx context.Context, q db.Querier, name string) (*compute.H
 	return s.oneHost(ctx, q, "Compute host "+name+" could not be found.", " WHERE host = ? AND service_binary = ?", name, ComputeBinary)
 }
 
-// HostByNode gives a compute host by the id of its node. It fails with fault.NotFound.
-func (s *Store) HostByNode(ctx context.Context, q db.Querier, node string) (*compute.Host, error) {
-	return s.oneHost(ctx, q, "Compute node "+node+" could not be found.", " WHERE node_id = ?", node)
-}
-
 // Service gives a service by its id. It fails with fault.NotFound.
 func (s *Store) Service(ctx context.Context, q db.Querier, serviceID string) (*compute.Host, error) {
 	return s.oneHost(ctx, q, "Service "+serviceID+" could not be found.", " WHERE id = ?", serviceID)

@@ -77,7 +77,6 @@ func TestListsUseIndexes(t *testing.T) {
 		"by id":       func(q db.Querier) error { _, err := s.ServersByID(ctx, q, "a", "b"); return err },
 		"refs":        func(q db.Querier) error { _, err := s.ServerRefs(ctx, q, "c1"); return err },
 		"host":        func(q db.Querier) error { _, err := s.Host(ctx, q, "c1"); return notFound(err) },
-		"node":        func(q db.Querier) error { _, err := s.HostByNode(ctx, q, "n"); return notFound(err) },
 		"group":       func(q db.Querier) error { _, err := s.Group(ctx, q, "g"); return notFound(err) },
 		"group hosts": func(q db.Querier) error { _, err := s.GroupPlaces(ctx, q, "g", "anti-affinity"); return err },
 		"keys":        func(q db.Querier) error { _, err := s.KeyPairs(ctx, q, "u", "", 10); return err },
@@ -263,7 +262,7 @@ func TestFlavors(t *testing.T) {
 		_, err := s.UpdateFlavor(ctx, tx, "s", func(f *compute.Flavor) error { f.ExtraSpecs["hw:x"] = "1"; return nil })
 		return err
 	})
-	if f, _ := s.FlavorByRow(ctx, s.DB, secret.ID); f == nil || f.ExtraSpecs["hw:x"] != "1" {
+	if f, _ := s.Flavor(ctx, s.DB, "s", ""); f == nil || f.ExtraSpecs["hw:x"] != "1" {
 		t.Fatal(f)
 	}
 	write(t, s, func(tx *db.Tx) error {

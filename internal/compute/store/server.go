@@ -203,12 +203,6 @@ func (s *Store) UpdateServer(ctx context.Context, tx *db.Tx, id string, change f
 	return s.tell(ctx, tx, ServerChanged, &was, v)
 }
 
-// TouchServer sets a server's Updated time: something that the record does not hold itself has changed, its task state for one.
-func (s *Store) TouchServer(ctx context.Context, tx *db.Tx, id string) error {
-	n, err := tx.Exec(ctx, "UPDATE compute_servers SET updated_at = ? WHERE id = ?", clock.Micros(clock.Now()), id)
-	return one(n, err, "Instance %s could not be found.", id)
-}
-
 // DeleteServer marks a server deleted, gives its quota back and takes it out of its group. A server that is deleted already is success.
 func (s *Store) DeleteServer(ctx context.Context, tx *db.Tx, id string) error {
 	gone := false

@@ -370,16 +370,12 @@ func TestCacheSeesEveryChange(t *testing.T) {
 	if got := look(); got.Name != "right" {
 		t.Fatal(got.Name)
 	}
-	before := look().Updated
 	write(t, s, func(tx *db.Tx) error {
-		if err := s.TouchServer(ctx, tx, v.ID); err != nil {
-			return err
-		}
 		_, err := e.Accept(ctx, tx, operation.Spec{Kind: "stop", Object: v.ID, ObjectType: "server", TaskState: "powering-off"})
 		return err
 	})
-	if got := look(); got.TaskState != "powering-off" || !got.Updated.After(before) {
-		t.Fatal(got.TaskState, got.Updated)
+	if got := look(); got.TaskState != "powering-off" {
+		t.Fatal(got.TaskState)
 	}
 }
 

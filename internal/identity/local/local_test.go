@@ -530,12 +530,15 @@ func TestProjectRules(t *testing.T) {
 	wantKind(t, c.Projects.Delete(ctx, a.ID), fault.Forbidden) // has a child
 	_, err = c.Projects.Update(ctx, a.ID, func(p *identity.Project) error { p.Enabled = false; return nil })
 	wantKind(t, err, fault.Forbidden) // its child is enabled
-	if _, err = c.UpdateCascade(ctx, a.ID, func(p *identity.Project) error { p.Enabled = false; return nil }); err != nil {
-		t.Fatal(err)
+	for _, id := range []string{b.ID, a.ID} {
+		_, err = c.Projects.Update(ctx, id, func(p *identity.Project) error { p.Enabled = false; return nil })
+		check(t, err)
 	}
 	_, err = mk("e", a.ID)
-	wantKind(t, err, fault.Forbidden) // the parent is disabled
-	check(t, c.DeleteCascade(ctx, a.ID))
+	wantKind(t, err, fault.Forbidden)                          // the parent is disabled
+	wantKind(t, c.Projects.Delete(ctx, a.ID), fault.Forbidden) // still
+	check(t, c.Projects.Delete(ctx, b.ID))
+	check(t, c.Projects.Delete(ctx, a.ID))
 	_, err = c.Projects.Get(ctx, b.ID)
 	wantKind(t, err, fault.NotFound)
 	wantKind(t, c.Projects.Delete(ctx, "default"), fault.Forbidden) // an enabled domain

@@ -197,58 +197,6 @@ func (s *Service) subtree(ctx context.Context, q db.Querier, id string) ([]ident
 	return out, nil
 }
 
-// DeleteCascade deletes a project and all below it. All of them must be disabled.
-func (s *Service) DeleteCascade(ctx context.Context, id string) error {
-	return s.db.Write(ctx, func(tx *db.Tx) error {
-		p, err := s.Projects.get(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		tree, err := s.subtree(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		tree = append([]identity.Project{*p}, tree...)
-		for _, t := range tree {
-			if t.Enabled {
-				return fault.New(fault.Forbidden, "Project %s cannot be deleted while it or a project below it is enabled.", id)
-			}
-		}
-		for i := len(tree) - 1; i >= 0; i-- {
-			if err := s.Projects.remove(ctx, tx, tree[i].ID, &tree[i]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// UpdateCascade changes a project and gives its subtree the same enabled flag.
-func (s *Service) UpdateCascade(ctx context.Context, id string, change func(*identity.Project) error) (*identity.Project, error) {
-	var out *identity.Project
-	err := s.db.Write(ctx, func(tx *db.Tx) error {
-		tree, err := s.subtree(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		p, err := s.Projects.get(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		if err := change(p); err != nil {
-			return err
-		}
-		for i := len(tree) - 1; i >= 0; i-- { // leaves first: a project with enabled ones below cannot be disabled
-			if _, err := s.Projects.update(ctx, tx, tree[i].ID, func(t *identity.Project) error { t.Enabled = p.Enabled; return nil }); err != nil {
-				return err
-			}
-		}
-		out, err = s.Projects.update(ctx, tx, id, change)
-		return err
-	})
-	return out, err
-}
-
 // findProject resolves a selector to an enabled project or domain that exists.
 func (s *Service) findProject(ctx context.Context, sel identity.Selector, domains bool) (*identity.Project, error) {
 	if sel.ID != "" {

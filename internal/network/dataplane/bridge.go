@@ -224,56 +224,6 @@ func join(tap, bridge netlink.Link) error {
 	return nil
 }
 
-// PlugTap makes a port's tap device and joins it to its bridge, for hypervisors that do not make one themselves. owner is the
-// user id that may open it, -1 for root alone. A tap that is there is joined.
-func (p *Plane) PlugTap(port *network.HostPort, mtu, owner int) error {
-	link, err := netlink.LinkByName(port.Tap)
-	if missing(err) {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU = port.Tap, mtu
-		tap := &netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR, Queues: 1}
-		if owner >= 0 {
-			tap.Owner = uint32(owner) //nolint:gosec // user ids are 32 bits
-		}
-		if err := netlink.LinkAdd(tap); err != nil {
-			return fmt.Errorf("tap %s: %w", port.Tap, err)
-		}
-		for _, f := range tap.Fds {
-			_ = f.Close() // the device is persistent
-		}
-		link, err = netlink.LinkByName(port.Tap)
-		if err == nil {
-			err = netlink.LinkSetAlias(link, p.alias())
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("tap %s: %w", port.Tap, err)
-	}
-	bridge, err := netlink.LinkByName(network.BridgeName(port.NetworkID))
-	if err == nil {
-		err = join(link, bridge)
-	}
-	if err != nil {
-		return fmt.Errorf("tap %s: %w", port.Tap, err)
-	}
-	return nil
-}
-
-// UnplugTap removes a tap that PlugTap made; one that is gone is success.
-func (p *Plane) UnplugTap(tap string) error {
-	link, err := netlink.LinkByName(tap)
-	if missing(err) {
-		return nil
-	}
-	if err == nil {
-		err = netlink.LinkDel(link)
-	}
-	if err != nil {
-		return fmt.Errorf("tap %s: %w", tap, err)
-	}
-	return nil
-}
-
 // taps gives the bridge of each interface that is up and on a bridge.
 func (p *Plane) taps() (map[string]string, error) {
 	links, err := netlink.LinkList()

@@ -481,9 +481,12 @@ func TestTeardownLeavesNothing(t *testing.T) {
 	for range 2 { // the second time changes nothing
 		apply(t, p, st)
 	}
-	if err := p.PlugTap(&port, 1400, -1); err != nil {
-		t.Fatal(err)
+	plug := func() { // as a hypervisor does
+		run(t, "ip", "tuntap", "add", port.Tap, "mode", "tap")
+		run(t, "ip", "link", "set", port.Tap, "master", network.BridgeName(netA), "up")
 	}
+	unplug := func() { run(t, "ip", "link", "del", port.Tap) }
+	plug()
 	bridge := network.BridgeName(netA)
 	if out := run(t, "ip", "-o", "link", "show", "master", bridge); !strings.Contains(out, port.Tap) {
 		t.Errorf("the tap is not on the bridge: %s", out)
@@ -500,17 +503,14 @@ func TestTeardownLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	apply(t, p, st)
-	if err := p.UnplugTap(port.Tap); err != nil {
-		t.Fatal(err)
-	}
+	unplug()
 	apply(t, p, &network.HostState{Host: "h"})
 	if exec.Command("ip", "link", "show", bridge).Run() == nil {
 		t.Error("a bridge without ports is still there")
 	}
 	apply(t, p, st)
-	if err := p.PlugTap(&port, 1400, -1); err != nil {
-		t.Fatal(err)
-	}
+	plug()
+	unplug()
 	for range 2 {
 		if err := p.Close(true); err != nil {
 			t.Fatal(err)

@@ -8,12 +8,6 @@ func (c *Client) DomainByUUID(ctx context.Context, u UUID) (d Domain, err error)
 	return d, err
 }
 
-// DomainByName gives the domain with the name.
-func (c *Client) DomainByName(ctx context.Context, name string) (d Domain, err error) {
-	err = c.call(ctx, procDomainLookupByName, []any{name}, &d)
-	return d, err
-}
-
 // Domains lists the domains; flags ListActive, ListInactive, 0 for all.
 func (c *Client) Domains(ctx context.Context, flags uint32) (all []Domain, err error) {
 	err = c.call(ctx, procConnectListAllDomains, []any{int32(1), flags}, &all)

@@ -184,22 +184,22 @@ var testDomain = Domain{Name: "instance-1", UUID: UUID{1, 2, 3}, ID: 4}
 func TestCallsAndErrors(t *testing.T) {
 	f := newFake(t)
 	c := f.open(t, Options{})
-	f.on(procDomainLookupByName, func(d *decoder) ([]any, *Error) {
-		if name := d.string(); name != testDomain.Name {
-			return nil, &Error{Code: NoDomain, Domain: 10, Message: "no domain " + name}
+	f.on(procDomainLookupByUUID, func(d *decoder) ([]any, *Error) {
+		if u := d.uuid(); u != testDomain.UUID {
+			return nil, &Error{Code: NoDomain, Domain: 10, Message: "no such domain"}
 		}
 		return []any{testDomain}, nil
 	})
-	got, err := c.DomainByName(t.Context(), testDomain.Name)
+	got, err := c.DomainByUUID(t.Context(), testDomain.UUID)
 	if err != nil || got != testDomain {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	_, err = c.DomainByName(t.Context(), "other")
+	_, err = c.DomainByUUID(t.Context(), UUID{9})
 	if !errors.Is(err, fault.NotFound) || !HasCode(err, NoDomain) || HasCode(err, NoSecret) {
 		t.Fatalf("unknown domain: %v", err)
 	}
 	var e *Error
-	if !errors.As(err, &e) || e.Message != "no domain other" || e.Proc != "DomainLookupByName" {
+	if !errors.As(err, &e) || e.Message != "no such domain" || e.Proc != "DomainLookupByUUID" {
 		t.Fatalf("the cause is lost: %+v", e)
 	}
 }

@@ -25,7 +25,6 @@ var (
 	procConnectGetCapabilities = proc{number: 7, name: "ConnectGetCapabilities"}
 	procDomainGetXMLDesc       = proc{number: 14, name: "DomainGetXMLDesc"}
 	procDomainGetVcpus         = proc{number: 20, name: "DomainGetVcpus"}
-	procDomainLookupByName     = proc{number: 23, name: "DomainLookupByName"}
 	procDomainLookupByUUID     = proc{number: 24, name: "DomainLookupByUUID"}
 	procDomainResume           = proc{number: 28, name: "DomainResume", lane: slow}
 	procDomainSuspend          = proc{number: 34, name: "DomainSuspend", lane: slow}
