@@ -3,6 +3,7 @@ package apart
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"kilonova/test/process"
 )
@@ -19,6 +21,9 @@ const (
 	EnvDir   = "KILONOVA_APART_DIR"   // working directory; the program is in it
 	EnvImage = "KILONOVA_APART_IMAGE" // the guest image
 )
+
+// largePages is a setting of the whole machine, which tests change.
+const largePages = "/proc/sys/vm/nr_hugepages"
 
 // inside becomes the first process of the namespaces. It has no network but loopback, sees no libvirt of the machine, and waits for every process that
 // loses its parent. The machine's control groups are hidden: two libvirts that share them mistake each other's guests for their own.
@@ -104,13 +109,25 @@ func outer(prefix string) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	flag.Parse()
 	args := append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh", "-c", inside, "sh", self}, os.Args[1:]...)
+	if t, ok := flag.Lookup("test.timeout").Value.(flag.Getter); ok {
+		if limit, _ := t.Get().(time.Duration); limit > 0 { // the tests are to end before this process does, which tells what they said
+			args = append(args, "-test.timeout="+(limit-limit/20).String())
+		}
+	}
 	cmd := exec.CommandContext(ctx, "unshare", args...)
 	cmd.Env = append(os.Environ(), EnvDir+"="+dir, EnvImage+"="+filepath.Join(images, "guest.qcow2"))
 	told := &retelling{out: os.Stdout}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, told, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	pages, _ := os.ReadFile(largePages)
 	err = cmd.Run()
+	if now, _ := os.ReadFile(largePages); string(now) != string(pages) { // tests that were cut off did not put it back
+		if err := os.WriteFile(largePages, pages, 0o644); err != nil {
+			fmt.Println("the machine's large pages were not given back:", err)
+		}
+	}
 	told.tell()
 	if cmd.ProcessState != nil && cmd.ProcessState.Exited() {
 		return cmd.ProcessState.ExitCode(), nil

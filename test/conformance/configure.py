@@ -35,7 +35,7 @@ def ensure_flavors(cloud, wanted):
             flavor = cloud.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=disk)
             have[name] = flavor.id
             # On the fake driver a snapshot takes its time, so that a test can find it under way. Other drivers do not look at this.
-            cloud.compute.create_flavor_extra_specs(flavor, {"fake:delay:snapshot": "1500ms"})
+            cloud.compute.create_flavor_extra_specs(flavor, {"fake:delay:snapshot": "5s"})
     return [have[name] for name, _, _ in wanted]
 
 

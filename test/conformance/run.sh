@@ -89,7 +89,7 @@ ends=$(( began + ${LIMIT:-3600} ))
 # part LIST CONCURRENCY - Tempest's own exit code tells only that something failed; judge.py says what.
 part() {
   [ -s "$1" ] || return 0
-  timeout -s TERM "$(( ends - $(date +%s) ))" tempest run --subunit --load-list "$1" --concurrency "$2" >>run.subunit 2>>run.log || true
+  timeout -s TERM -k 120 "$(( ends - $(date +%s) ))" tempest run --subunit --load-list "$1" --concurrency "$2" >>run.subunit 2>>run.log || true
 }
 : >run.subunit
 tempest run --list-tests --include-list include.txt --exclude-list exclude.txt 2>>run.log | grep '^tempest\.' >all.list

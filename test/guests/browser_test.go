@@ -85,8 +85,17 @@ func newBrowser(t *testing.T) *browser {
 	return &browser{ws: ws}
 }
 
-// do sends one command of the protocol and gives its result.
+// do has one command of the protocol done and gives its result. A page that is just going away for another one refuses commands; they are given again.
 func (b *browser) do(t *testing.T, method string, params map[string]any, out any) {
+	t.Helper()
+	apart.Eventually(t, "the browser does "+method, func() (string, bool) {
+		refused := b.try(t, method, params, out)
+		return refused, refused == ""
+	})
+}
+
+// try sends one command; when it is refused it gives why.
+func (b *browser) try(t *testing.T, method string, params map[string]any, out any) (refused string) {
 	t.Helper()
 	b.next++
 	body, err := json.Marshal(map[string]any{"id": b.next, "method": method, "params": params})
@@ -113,7 +122,7 @@ func (b *browser) do(t *testing.T, method string, params map[string]any, out any
 			continue // an event
 		}
 		if len(r.Error) > 0 {
-			t.Fatalf("%s: %s", method, r.Error)
+			return string(r.Error)
 		}
 		if out != nil {
 			err = json.Unmarshal(r.Result, out)
@@ -121,7 +130,7 @@ func (b *browser) do(t *testing.T, method string, params map[string]any, out any
 		if err != nil {
 			t.Fatal(err)
 		}
-		return
+		return ""
 	}
 }
 

@@ -50,8 +50,8 @@ func (c *cloud) exact(t *testing.T) {
 	if d := cmp.Diff(map[string]string{"CPU 0/TCG": "0", "CPU 1/TCG": "1"}, threads(t, g.qemu(t))); d != "" {
 		t.Errorf("where QEMU's virtual CPUs may run:\n%s", d)
 	}
-	if free := number(t, largePages+"free_hugepages"); free != had {
-		t.Errorf("of the large pages %d are free", free)
+	if kib := inLargePages(t, g.qemu(t)); kib != pages*2048 {
+		t.Errorf("%d KiB of QEMU's memory are in large pages", kib)
 	}
 	var topology struct {
 		Nodes []struct {
@@ -97,6 +97,21 @@ func number(t *testing.T, path string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// inLargePages tells how much of a process's memory is in large pages, in KiB.
+func inLargePages(t *testing.T, pid int) (kib int) {
+	t.Helper()
+	for line := range strings.Lines(string(apart.ReadFile(t, fmt.Sprintf("/proc/%d/smaps_rollup", pid)))) {
+		if f := strings.Fields(line); len(f) == 3 && strings.HasSuffix(f[0], "_Hugetlb:") {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			kib += n
+		}
+	}
+	return kib
 }
 
 // threads tells on which CPUs of the host the virtual CPUs of a QEMU may run.

@@ -425,6 +425,19 @@ func TestLateAgent(t *testing.T) {
 	if got := shell(t, c, s.ID, "cat /run/fsfreeze; touch /root/thawed && echo writes"); got != "freeze\nthaw\nwrites\n" {
 		t.Errorf("after the snapshot: %q", got)
 	}
+
+	// An agent of the host that died while the guest's file systems were at rest left them so; the next try finds them, and lets them go in the end.
+	shell(t, c, s.ID, "rm -f /run/fsfreeze")
+	if _, err := c.Freeze(t.Context(), dom); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = d.Snapshot(t.Context(), s.ID, virt.SnapshotOptions{Format: "qcow2", Dir: t.TempDir(), Quiesce: true, QuiesceRequired: true}); err != nil || !f.Quiesced {
+		t.Fatalf("snapshot of a guest at rest: %+v, %v", f, err)
+	}
+	if got := shell(t, c, s.ID, "cat /run/fsfreeze; touch /root/thawed && echo writes"); got != "freeze\nthaw\nfreeze\nthaw\nwrites\n" {
+		t.Errorf("after the snapshot of a guest at rest: %q", got)
+	}
+
 	late()
 	if err := d.SetPassword(t.Context(), s.ID, "root", "correct horse"); err != nil {
 		t.Fatal(err)

@@ -124,14 +124,17 @@ func (d *Driver) freezeDisks(ctx context.Context, f found, required bool) (bool,
 		_, err := d.rpc.Freeze(ctx, f.dom)
 		return err
 	}
-	var err error
+	try := freeze
 	if required {
-		err = d.askAgent(ctx, f.dom, freeze)
-	} else {
-		err = freeze()
+		try = func() error { return d.askAgent(ctx, f.dom, freeze) }
 	}
+	err := try()
 	if err != nil && !rpc.HasCode(err, rpc.AgentUnresponsive, rpc.ArgumentUnsupported, rpc.ConfigUnsupported) {
-		d.thawDisks(ctx, f) // nobody knows how far it came
+		// Nobody knows how far it came; or they are frozen already, by an earlier try that was cut off.
+		d.thawDisks(ctx, f)
+		if err = try(); err != nil {
+			d.thawDisks(ctx, f)
+		}
 	}
 	if err == nil || !required {
 		return err == nil, nil
