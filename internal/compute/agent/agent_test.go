@@ -29,6 +29,7 @@ type rig struct {
 	reached chan struct{}
 	dir     string
 	resume  bool // agents start guests again
+	plane   agent.Plane
 	t       *testing.T
 	bus     bus.Bus
 	journal *db.DB
@@ -98,7 +99,7 @@ func newRig(t *testing.T) *rig {
 
 // agent starts an agent for host and gives the function that kills it: its commands are cut off and nothing is tidied up.
 func (r *rig) agent(host string) (stop func()) {
-	a, err := agent.New(agent.Config{Host: host, NodeID: id.UUID(), Bus: r.bus, DB: r.journal, Dir: r.dir, Look: time.Hour, ResumeGuests: r.resume,
+	a, err := agent.New(agent.Config{Host: host, NodeID: id.UUID(), Bus: r.bus, DB: r.journal, Dir: r.dir, Look: time.Hour, ResumeGuests: r.resume, Plane: r.plane,
 		Driver: fake.New(fake.Config{DB: r.hyper, Host: host, Delay: r.delay, Fault: func(verb, server string) error {
 			r.mu.Lock()
 			if verb == "spawn" {

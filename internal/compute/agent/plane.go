@@ -81,6 +81,9 @@ func (p *planeSync) sync(ctx context.Context) error {
 		return err
 	}
 	parts, err := network.Parts(p.agent.cfg.Plane.Apply(ctx, &state))
+	if err != nil && ctx.Err() == nil {
+		err = fault.Wrap(err, fault.Internal, "The networks of host %s could not be brought up to date.", p.agent.host).WithHint("%s", whatToDo(err))
+	}
 	if err != nil {
 		return err
 	}
@@ -118,12 +121,21 @@ func (p *planeSync) ready(v network.VIF) error {
 		p.trigger()
 	}
 	if err := p.broken[v.NetworkID]; err != nil {
-		return fault.Wrap(err, fault.Internal, "The network of port %s could not be made on host %s.", v.PortID, p.agent.host)
+		return fault.Wrap(err, fault.Internal, "The network of port %s could not be made on host %s.", v.PortID, p.agent.host).WithHint("%s", whatToDo(err))
 	}
 	if !p.have[v.PortID] {
 		return fault.New(fault.Unavailable, "Port %s is not bound to host %s.", v.PortID, p.agent.host)
 	}
 	return nil
+}
+
+// whatToDo is the public part of a failure of the data plane: what the data plane itself says to those who look after the host, or where they find it.
+func whatToDo(err error) string {
+	var told *fault.Error
+	if errors.As(err, &told) {
+		return told.Public()
+	}
+	return "The log of the host's agent says why. It tries again every few seconds: ask again when the cause is mended."
 }
 
 // tell reports the ports that are wired and of which the cloud has not been told; only bounds it to some.

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"kilonova/internal/fault"
 	"kilonova/internal/network"
 )
 
@@ -34,9 +35,12 @@ func (p *Plane) uplink(bridge netlink.Link, n *network.HostNetwork) error {
 	}
 	name := p.cfg.Physical[n.Physical]
 	if name == "" {
-		return fmt.Errorf("physical network %s has no interface on this host: name one in [network] physical_interface_mappings", n.Physical)
+		return fault.New(fault.Conflict, "The physical network %s has no interface there: name one in [network] physical_interface_mappings of the host.", n.Physical)
 	}
 	link, err := netlink.LinkByName(name)
+	if missing(err) {
+		return fault.Wrap(err, fault.Conflict, "The interface %s of the physical network %s is not there: make it, or mend [network] physical_interface_mappings of the host.", name, n.Physical)
+	}
 	if err != nil {
 		return fmt.Errorf("interface %s of physical network %s: %w", name, n.Physical, err)
 	}
@@ -58,7 +62,7 @@ func (p *Plane) uplink(bridge netlink.Link, n *network.HostNetwork) error {
 		return nil
 	}
 	if link.Attrs().MasterIndex != 0 {
-		return fmt.Errorf("interface %s of physical network %s belongs to another bridge", name, n.Physical)
+		return fault.New(fault.Conflict, "The interface %s of the physical network %s belongs to another bridge: take it off there, or name another in [network] physical_interface_mappings of the host.", name, n.Physical)
 	}
 	return netlink.LinkSetMaster(link, bridge)
 }
