@@ -11,6 +11,7 @@ import (
 	"kilonova/internal/compute/api/proxy"
 	"kilonova/internal/compute/api/resources"
 	"kilonova/internal/compute/api/servers"
+	"kilonova/internal/compute/api/subresource"
 	"kilonova/internal/httpapi"
 	"kilonova/internal/policy"
 )
@@ -45,7 +46,7 @@ func New(c Config) (*httpapi.Service, error) {
 // Handlers joins the handlers of all rooms. It fails when two of them claim one route.
 func Handlers(b *backend.Backend, p proxy.Options) (map[string]Handler, error) {
 	all := map[string]Handler{}
-	for _, room := range []map[string]Handler{servers.Handlers(b), resources.Handlers(b), cloud.Handlers(b), proxy.Handlers(b, p)} {
+	for _, room := range []map[string]Handler{servers.Handlers(b), subresource.Handlers(b), resources.Handlers(b), cloud.Handlers(b), proxy.Handlers(b, p)} {
 		for k := range room {
 			if all[k] != nil {
 				return nil, fmt.Errorf("compute api: two handlers for %q", k)

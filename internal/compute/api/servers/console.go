@@ -42,7 +42,7 @@ func (a api) consoleOutput(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	var out command.ConsoleLogResult
 	if err := a.Query(r.Context(), r, s, command.QueryConsoleLog, command.ConsoleLogArgs{Lines: lines}, &out); err != nil {
-		return nil, hostFault(err, s)
+		return nil, backend.HostFault(err, s)
 	}
 	return body(map[string]any{"output": clean(out.Output)})
 }
@@ -55,17 +55,6 @@ func clean(text string) string {
 		}
 		return c
 	}, strings.ToValidUTF8(text, "\ufffd"))
-}
-
-// hostFault gives the refusal of a host the status that the API has for it.
-func hostFault(err error, s *compute.Server) error {
-	switch fault.KindOf(err) {
-	case fault.Unavailable:
-		return fault.Wrap(err, fault.Conflict, "The compute service of instance %s does not answer: try again when its host is back.", s.ID)
-	case fault.NotFound:
-		return fault.Wrap(err, fault.Conflict, "Instance %s is not ready", s.ID)
-	}
-	return err
 }
 
 // consoleKinds maps the console types of the API to what a host offers.
@@ -131,7 +120,7 @@ func (a api) openConsole(r *httpapi.Request, s *compute.Server, protocol, kind s
 		if fault.KindOf(err) == fault.NotImplemented {
 			return "", fault.Wrap(err, fault.Invalid, "Unavailable console type %s.", kind)
 		}
-		return "", hostFault(err, s)
+		return "", backend.HostFault(err, s)
 	}
 	token := id.UUID()
 	err := a.DB().Write(r.Context(), func(tx *db.Tx) error {

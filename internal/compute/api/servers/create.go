@@ -180,7 +180,7 @@ func (c *creation) basics(context.Context) error {
 	now, in := clock.Now(), &c.in
 	c.server = compute.Server{Name: strings.TrimSpace(in.Name), ProjectID: c.r.Caller.ProjectID, UserID: c.r.Caller.UserID, ReservationID: "r-" + id.Secret(4),
 		VMState: compute.VMBuilding, PowerState: compute.PowerNone, DiskConfig: in.DiskConfig, AccessIPv4: canonical(in.AccessIPv4), AccessIPv6: canonical(in.AccessIPv6), Metadata: in.Metadata,
-		Description: in.Description.Value, UserData: in.UserData, ConfigDrive: bool(in.ConfigDrive), Tags: sortedSet(in.Tags), Hints: c.hints, TrustedCerts: in.Certs,
+		Description: in.Description.Value, UserData: in.UserData, ConfigDrive: bool(in.ConfigDrive), Tags: backend.SortedSet(in.Tags), Hints: c.hints, TrustedCerts: in.Certs,
 		Hostname: in.Hostname, Created: now, Updated: now, System: map[string]string{compute.SysBootRoles: strings.Join(c.r.Caller.Roles, ",")}}
 	if c.minor < 19 {
 		c.server.Description = &c.server.Name
@@ -188,8 +188,8 @@ func (c *creation) basics(context.Context) error {
 	if c.server.DiskConfig == "" {
 		c.server.DiskConfig = "MANUAL"
 	}
-	if len(in.Tags) > maxTags {
-		return fault.New(fault.Invalid, "The number of tags exceeded the per-server limit %d", maxTags)
+	if len(in.Tags) > backend.MaxTags {
+		return fault.New(fault.Invalid, "The number of tags exceeded the per-server limit %d", backend.MaxTags)
 	}
 	c.input.AdminPass = in.AdminPass
 	if c.input.AdminPass == "" {
@@ -409,16 +409,6 @@ func newPassword() string {
 		}
 	}
 	return string(out)
-}
-
-// sortedSet sorts and removes repeats.
-func sortedSet(in []string) []string {
-	if in == nil {
-		return nil
-	}
-	out := slices.Clone(in)
-	slices.Sort(out)
-	return slices.Compact(out)
 }
 
 // metadataFits judges the number of metadata items by the quota.

@@ -32,8 +32,6 @@ type blockDevice struct {
 	NoDevice    any          `json:"no_device"`
 }
 
-const noVolumes = "This cloud has no volume service configured: volumes and snapshots of volumes cannot be used."
-
 // image resolves image, flavor and block devices, and judges whether they fit.
 func (c *creation) image(ctx context.Context) error {
 	f, err := c.flavor(ctx, c.r, lastOf(string(c.in.FlavorRef)))
@@ -188,7 +186,7 @@ func (c *creation) devices() (out []compute.BlockDevice, root *compute.BlockDevi
 		return nil, nil, fault.New(fault.Invalid, "Using different block_device_mapping syntaxes is not allowed in the same request.")
 	}
 	if len(c.in.OldDisks) > 0 {
-		return nil, nil, fault.New(fault.Invalid, noVolumes)
+		return nil, nil, fault.New(fault.Invalid, backend.NoVolumes)
 	}
 	local := 0
 	boot := map[int64]bool{}
@@ -263,7 +261,7 @@ func (d *blockDevice) check(imageRef string) error {
 		if d.Source == "blank" && d.Size == 0 || d.Source == "image" && d.Size == 0 {
 			return bad("a volume made from %s needs volume_size.", d.Source)
 		}
-		return fault.New(fault.Invalid, noVolumes)
+		return fault.New(fault.Invalid, backend.NoVolumes)
 	case d.VolumeType != "":
 		return bad("Specifying a volume_type with destination_type=local is not supported.")
 	case d.Source == "image" && (imageRef == "" || d.BootIndex == nil || *d.BootIndex != 0):

@@ -1,5 +1,5 @@
-// Package servers holds the handlers of the compute API that are about servers: the collection, one server, its actions, and what hangs below a server.
-// One file per noun.
+// Package servers holds the handlers of the compute API that are about servers: the collection, one server, its actions, interfaces and consoles.
+// One file per noun. What else hangs below a server is in package subresource.
 package servers
 
 import (
@@ -26,47 +26,16 @@ func Handlers(b *backend.Backend) map[string]backend.Handler {
 		"PUT /servers/{id}":    a.update,
 		"DELETE /servers/{id}": a.delete,
 
-		"GET /servers/{server_id}/ips":                           a.listIPs,
-		"GET /servers/{server_id}/ips/{id}":                      a.showIPs,
-		"GET /servers/{server_id}/metadata":                      a.listMetadata,
-		"POST /servers/{server_id}/metadata":                     a.addMetadata,
-		"PUT /servers/{server_id}/metadata":                      a.replaceMetadata,
-		"GET /servers/{server_id}/metadata/{id}":                 a.showMetadata,
-		"PUT /servers/{server_id}/metadata/{id}":                 a.setMetadata,
-		"DELETE /servers/{server_id}/metadata/{id}":              a.deleteMetadata,
-		"GET /servers/{server_id}/tags":                          a.listTags,
-		"PUT /servers/{server_id}/tags":                          a.replaceTags,
-		"DELETE /servers/{server_id}/tags":                       a.deleteTags,
-		"GET /servers/{server_id}/tags/{id}":                     a.showTag,
-		"PUT /servers/{server_id}/tags/{id}":                     a.addTag,
-		"DELETE /servers/{server_id}/tags/{id}":                  a.deleteTag,
-		"GET /servers/{server_id}/os-instance-actions":           a.listActions,
-		"GET /servers/{server_id}/os-instance-actions/{id}":      a.showAction,
-		"GET /servers/{server_id}/os-interface":                  a.listInterfaces,
-		"POST /servers/{server_id}/os-interface":                 a.attachInterface,
-		"GET /servers/{server_id}/os-interface/{id}":             a.showInterface,
-		"DELETE /servers/{server_id}/os-interface/{id}":          a.detachInterface,
-		"GET /servers/{server_id}/os-server-password":            a.showPassword,
-		"DELETE /servers/{server_id}/os-server-password":         a.clearPassword,
-		"GET /servers/{server_id}/diagnostics":                   a.diagnostics,
-		"GET /servers/{server_id}/topology":                      a.topology,
-		"POST /servers/{server_id}/remote-consoles":              a.remoteConsole,
-		"GET /os-console-auth-tokens/{id}":                       a.consoleToken,
-		"GET /servers/{server_id}/migrations":                    a.listMigrations,
-		"GET /servers/{server_id}/migrations/{id}":               a.showMigration,
-		"DELETE /servers/{server_id}/migrations/{id}":            a.abortMigration,
-		"GET /servers/{server_id}/os-volume_attachments":         a.listVolumes,
-		"POST /servers/{server_id}/os-volume_attachments":        a.attachVolume,
-		"GET /servers/{server_id}/os-volume_attachments/{id}":    a.showVolume,
-		"PUT /servers/{server_id}/os-volume_attachments/{id}":    a.updateVolume,
-		"DELETE /servers/{server_id}/os-volume_attachments/{id}": a.detachVolume,
-		"GET /servers/{server_id}/shares":                        a.listShares,
-		"POST /servers/{server_id}/shares":                       a.attachShare,
-		"GET /servers/{server_id}/shares/{id}":                   a.noShare,
-		"DELETE /servers/{server_id}/shares/{id}":                a.noShare,
-		"POST /os-server-external-events":                        a.externalEvents,
+		"GET /servers/{server_id}/ips":                  a.listIPs,
+		"GET /servers/{server_id}/ips/{id}":             a.showIPs,
+		"GET /servers/{server_id}/os-interface":         a.listInterfaces,
+		"POST /servers/{server_id}/os-interface":        a.attachInterface,
+		"GET /servers/{server_id}/os-interface/{id}":    a.showInterface,
+		"DELETE /servers/{server_id}/os-interface/{id}": a.detachInterface,
+		"POST /servers/{server_id}/remote-consoles":     a.remoteConsole,
+		"GET /os-console-auth-tokens/{id}":              a.consoleToken,
+		"POST /os-server-external-events":               a.externalEvents,
 	}
-	h["POST /servers/{server_id}/migrations/{id}/action force_complete"] = a.forceComplete
 	for name, handle := range a.actions() {
 		h["POST /servers/{id}/action "+name] = handle
 	}

@@ -1,4 +1,4 @@
-package servers
+package subresource
 
 import (
 	"slices"
@@ -58,7 +58,7 @@ func (a api) diagnostics(r *httpapi.Request) (*httpapi.Reply, error) {
 	}
 	var d virt.Diagnostics
 	if err := a.Query(r.Context(), r, s, command.QueryDiagnostics, nil, &d); err != nil {
-		return nil, hostFault(err, s)
+		return nil, backend.HostFault(err, s)
 	}
 	if backend.Minor(r) < 48 {
 		if d.Legacy == nil {

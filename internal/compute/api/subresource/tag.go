@@ -1,4 +1,4 @@
-package servers
+package subresource
 
 import (
 	"net/http"
@@ -12,11 +12,8 @@ import (
 	"kilonova/internal/httpapi"
 )
 
-// The bounds of a server's tags.
-const (
-	maxTags      = 50
-	maxTagLength = 60
-)
+// maxTagLength is how long a tag may be.
+const maxTagLength = 60
 
 func tagsReply(tags []string) (*httpapi.Reply, error) {
 	if tags == nil {
@@ -55,10 +52,10 @@ func (a api) replaceTags(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
-	tags := sortedSet(in.Tags)
+	tags := backend.SortedSet(in.Tags)
 	err := a.changeTags(r, "update_all", func(s *compute.Server) error {
-		if len(tags) > maxTags {
-			return fault.New(fault.Invalid, "The number of tags exceeded the per-server limit %d", maxTags)
+		if len(tags) > backend.MaxTags {
+			return fault.New(fault.Invalid, "The number of tags exceeded the per-server limit %d", backend.MaxTags)
 		}
 		s.Tags = tags
 		return nil
@@ -88,10 +85,10 @@ func (a api) addTag(r *httpapi.Request) (*httpapi.Reply, error) {
 		if slices.Contains(s.Tags, tag) {
 			return nil
 		}
-		if len(s.Tags) >= maxTags {
-			return fault.New(fault.Invalid, "The number of tags exceeded the per-server limit %d", maxTags)
+		if len(s.Tags) >= backend.MaxTags {
+			return fault.New(fault.Invalid, "The number of tags exceeded the per-server limit %d", backend.MaxTags)
 		}
-		s.Tags, code = sortedSet(append(slices.Clone(s.Tags), tag)), http.StatusCreated
+		s.Tags, code = backend.SortedSet(append(slices.Clone(s.Tags), tag)), http.StatusCreated
 		return nil
 	})
 	if err != nil {

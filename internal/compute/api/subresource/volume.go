@@ -1,4 +1,4 @@
-package servers
+package subresource
 
 import (
 	"kilonova/internal/compute"
@@ -76,7 +76,7 @@ func (a api) attachVolume(r *httpapi.Request) (*httpapi.Reply, error) {
 	if err := a.Check(r, s, op); err != nil {
 		return nil, err
 	}
-	return nil, fault.New(fault.Invalid, noVolumes)
+	return nil, fault.New(fault.Invalid, backend.NoVolumes)
 }
 
 func (a api) updateVolume(r *httpapi.Request) (*httpapi.Reply, error) {
@@ -87,7 +87,7 @@ func (a api) updateVolume(r *httpapi.Request) (*httpapi.Reply, error) {
 	if _, err := attached(s, r.Path("id")); err != nil {
 		return nil, err
 	}
-	return nil, fault.New(fault.Invalid, noVolumes)
+	return nil, fault.New(fault.Invalid, backend.NoVolumes)
 }
 
 func (a api) detachVolume(r *httpapi.Request) (*httpapi.Reply, error) {
@@ -101,7 +101,7 @@ func (a api) detachVolume(r *httpapi.Request) (*httpapi.Reply, error) {
 	if _, err := attached(s, r.Path("id")); err != nil {
 		return nil, err
 	}
-	return nil, fault.New(fault.Invalid, noVolumes)
+	return nil, fault.New(fault.Invalid, backend.NoVolumes)
 }
 
 const noShares = "This cloud has no shared file system service configured: shares cannot be used."
