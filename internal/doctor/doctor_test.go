@@ -108,7 +108,7 @@ func newPatient(t *testing.T) *patient {
 		}}
 	for host, node := range map[string]string{"h1": node1, "h2": node2} {
 		p.write(func(tx *db.Tx) error {
-			return st.SaveHost(ctx, tx, &compute.Host{Name: host, NodeID: node, LastSeen: clock.Now()}, host)
+			return st.SaveHost(ctx, tx, &compute.Host{Name: host, NodeID: node, LastSeen: clock.Now().Add(24 * time.Hour)}, host)
 		})
 		p.providers = append(p.providers, placement.Provider{UUID: node, Name: host, Inventory: map[string]placement.Inventory{"VCPU": {Total: 4, AllocationRatio: 1}}})
 		p.guests[host] = map[string]virt.PowerState{}

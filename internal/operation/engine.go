@@ -311,7 +311,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return e.shutdown(cancel)
+			e.shutdown(cancel)
+			return nil
 		case <-sweep.C:
 			e.sweep(runCtx)
 		case <-renew.C:
@@ -321,18 +322,21 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // shutdown stops leasing, cancels the running steps (each journals nothing: whoever comes next repeats it), waits for them and gives all leases back.
-func (e *Engine) shutdown(cancel context.CancelFunc) error {
+func (e *Engine) shutdown(cancel context.CancelFunc) {
 	e.mu.Lock()
 	e.active = false
 	e.mu.Unlock()
 	cancel()
 	e.wg.Wait()
-	ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, done := context.WithTimeout(context.Background(), 30*time.Second)
 	defer done()
-	return e.cfg.DB.Write(ctx, func(tx *db.Tx) error {
+	err := e.cfg.DB.Write(ctx, func(tx *db.Tx) error {
 		_, err := tx.Exec(ctx, "UPDATE operations SET lease_until = 0 WHERE owner = ? AND finished = 0", e.owner)
 		return err
 	})
+	if err != nil { // they run out by themselves: nothing is wrong but that others wait so long
+		e.cfg.Log.Warn("the leases of operations could not be given back", "error", err)
+	}
 }
 
 func (e *Engine) sweep(ctx context.Context) {

@@ -167,7 +167,7 @@ func newCloud(t testing.TB) *cloudOf {
 	check(err)
 	c.small = *flavor
 	check(d.Write(ctx, func(tx *db.Tx) error {
-		h := &compute.Host{Name: "c1", NodeID: c.node, Info: info, LastSeen: clock.Now().Add(time.Hour)}
+		h := &compute.Host{Name: "c1", NodeID: c.node, Info: info, LastSeen: clock.Now().Add(24 * time.Hour)}
 		if err := s.SaveHost(ctx, tx, h, "c1"); err != nil {
 			return err
 		}

@@ -124,7 +124,7 @@ func (a asked) newAggregate(hosts ...string) string {
 // newHost makes a compute service; silent: it was last heard of an hour ago.
 func (a asked) newHost(silent bool) *compute.Host {
 	a.t.Helper()
-	h := &compute.Host{Name: "h" + id.Hex(), NodeID: id.UUID(), Info: []byte(`{}`), LastSeen: clock.Now()}
+	h := &compute.Host{Name: "h" + id.Hex(), NodeID: id.UUID(), Info: []byte(`{}`), LastSeen: clock.Now().Add(24 * time.Hour)} // up, however long the test takes
 	if silent {
 		h.LastSeen = clock.Now().Add(-time.Hour)
 	}

@@ -500,7 +500,7 @@ func (c *cloudOf) populate(t *testing.T) {
 	a.network("POST", "/security-group-rules", fmt.Sprintf(`{"security_group_rule":{"security_group_id":%q,"direction":"ingress","protocol":"tcp","port_range_min":1,"port_range_max":2,"remote_ip_prefix":"192.0.2.0/24"}}`, c.securityGroup))
 	a.compute("admin", "POST", "/flavors", `{"flavor":{"name":"public","ram":64,"vcpus":1,"disk":1}}`, 1)
 	a.write(func(tx *db.Tx) error {
-		if err := a.store.SaveHost(t.Context(), tx, &compute.Host{Name: "empty", NodeID: id.UUID(), Info: []byte(`{}`), LastSeen: clock.Now()}, "empty"); err != nil {
+		if err := a.store.SaveHost(t.Context(), tx, &compute.Host{Name: "empty", NodeID: id.UUID(), Info: []byte(`{}`), LastSeen: clock.Now().Add(24 * time.Hour)}, "empty"); err != nil {
 			return err
 		}
 		whole, err := a.store.Server(t.Context(), tx, c.server)

@@ -122,11 +122,16 @@ func (s *Identity) Authenticate(ctx context.Context, token string) (*auth.Caller
 	k := key(sha256.Sum256([]byte(token)))
 	a, ok := s.recall(k)
 	if !ok {
-		v, err, _ := s.flight.Do(string(k[:]), func() (any, error) { return s.ask(context.WithoutCancel(ctx), k, token) })
+		v, err, _ := s.flight.Do(string(k[:]), func() (any, error) {
+			if a, ok := s.recall(k); ok { // another caller's flight ended between the look above and this one
+				return a, nil
+			}
+			return s.ask(context.WithoutCancel(ctx), k, token)
+		})
 		if err != nil {
 			return nil, err
 		}
-		a = v.(answer) //nolint:forcetypeassert // ask gives nothing else
+		a = v.(answer) //nolint:forcetypeassert // a flight gives nothing else
 	}
 	if a.caller == nil {
 		return nil, refused(errors.New("the identity service refuses the token"))

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -104,7 +105,7 @@ func wantKind(t *testing.T, err error, k fault.Kind) {
 
 func TestSameCallerAsLocally(t *testing.T) {
 	k := newKeystone(t)
-	s := k.connect(t, remote.Config{})
+	s := k.connect(t, remote.Config{CacheTTL: time.Hour})
 	tok := k.demo(t)
 	want, err := k.Authenticate(t.Context(), tok.ID)
 	if err != nil {
@@ -132,9 +133,34 @@ func TestSameCallerAsLocally(t *testing.T) {
 	}
 }
 
+// TestOneLookUp: callers that come while the answer for others arrives do not ask again.
+func TestOneLookUp(t *testing.T) {
+	k := newKeystone(t)
+	for round := range int64(300) {
+		s := k.connect(t, remote.Config{CacheTTL: time.Hour, RefusedTTL: time.Hour})
+		before := k.lookups.Load()
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				for range 50 * i { // somewhat later than the others
+					runtime.Gosched()
+				}
+				_, err := s.Authenticate(t.Context(), "garbage")
+				if err == nil || fault.KindOf(err) != fault.Unauthorized {
+					t.Errorf("error %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := k.lookups.Load() - before; n != 1 {
+			t.Fatalf("round %d: %d look-ups for one token", round, n)
+		}
+	}
+}
+
 func TestRefusedTokens(t *testing.T) {
 	k := newKeystone(t)
-	s := k.connect(t, remote.Config{CacheTTL: time.Nanosecond})
+	s := k.connect(t, remote.Config{CacheTTL: time.Nanosecond, RefusedTTL: time.Hour})
 	tok := k.demo(t)
 	if _, err := s.Authenticate(t.Context(), tok.ID); err != nil {
 		t.Fatal(err)

@@ -139,7 +139,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.write(func(tx *db.Tx) error {
 		for _, name := range []string{"c1", "c2", "c3"} {
-			h := &compute.Host{Name: name, NodeID: id.UUID(), Info: info, LastSeen: clock.Now()}
+			h := &compute.Host{Name: name, NodeID: id.UUID(), Info: info, LastSeen: clock.Now().Add(24 * time.Hour)} // up, however long the test takes
 			if name == "c3" {
 				h.LastSeen = clock.Now().Add(-time.Hour)
 			}
@@ -148,7 +148,7 @@ func newWorld(t *testing.T) *world {
 			}
 			w.nodes, w.services = append(w.nodes, h.NodeID), append(w.services, h.ServiceID)
 		}
-		if err := s.SaveHost(t.Context(), tx, &compute.Host{Name: "control", Binary: "nova-conductor"}, ""); err != nil {
+		if err := s.SaveHost(t.Context(), tx, &compute.Host{Name: "control", Binary: "nova-conductor", LastSeen: clock.Now().Add(24 * time.Hour)}, ""); err != nil {
 			return err
 		}
 		return s.InsertServer(t.Context(), tx, server("one", apitest.Project, "c1", 2*time.Hour))

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"kilonova/internal/auth"
 	"kilonova/internal/clock"
@@ -288,10 +289,10 @@ func newWorld(t testing.TB, options ...func(*backend.Options)) *world {
 				return err
 			}
 		}
-		if err := s.SaveHost(t.Context(), tx, &compute.Host{Name: "c1", NodeID: id.UUID(), Info: []byte(`{"hostname":"c1.example"}`)}, "c1.example"); err != nil {
+		if err := s.SaveHost(t.Context(), tx, &compute.Host{Name: "c1", NodeID: id.UUID(), LastSeen: clock.Now().Add(24 * time.Hour), Info: []byte(`{"hostname":"c1.example"}`)}, "c1.example"); err != nil {
 			return err
 		}
-		return s.SaveHost(t.Context(), tx, &compute.Host{Name: "c2", NodeID: id.UUID(), Info: []byte(`{"hostname":"c2.example"}`)}, "c2.example")
+		return s.SaveHost(t.Context(), tx, &compute.Host{Name: "c2", NodeID: id.UUID(), LastSeen: clock.Now().Add(24 * time.Hour), Info: []byte(`{"hostname":"c2.example"}`)}, "c2.example")
 	})
 	return w
 }
