@@ -41,14 +41,16 @@ func (c *imageCache) get(ctx context.Context, image string) (cachedImage, error)
 	if !id.IsUUID(image) {
 		return cachedImage{}, fault.New(fault.Invalid, "%q is no image id.", image)
 	}
-	for _, format := range []string{"qcow2", "raw"} {
-		f := cachedImage{filepath.Join(c.dir, image+"."+format), format}
-		if _, err := os.Stat(f.path); err == nil {
-			c.touch(f.path)
+	if f, ok := c.there(image); ok {
+		c.touch(f.path)
+		return f, nil
+	}
+	ch := c.flight.DoChan(image, func() (any, error) {
+		if f, ok := c.there(image); ok { // another's download ended between the look above and this one
 			return f, nil
 		}
-	}
-	ch := c.flight.DoChan(image, func() (any, error) { return c.fetch(context.WithoutCancel(ctx), image) })
+		return c.fetch(context.WithoutCancel(ctx), image)
+	})
 	select {
 	case r := <-ch:
 		if r.Err != nil {
@@ -60,6 +62,17 @@ func (c *imageCache) get(ctx context.Context, image string) (cachedImage, error)
 	case <-ctx.Done():
 		return cachedImage{}, ctx.Err()
 	}
+}
+
+// there gives the file of an image that was fetched before.
+func (c *imageCache) there(image string) (cachedImage, bool) {
+	for _, format := range []string{"qcow2", "raw"} {
+		f := cachedImage{filepath.Join(c.dir, image+"."+format), format}
+		if _, err := os.Stat(f.path); err == nil {
+			return f, true
+		}
+	}
+	return cachedImage{}, false
 }
 
 func (c *imageCache) touch(path string) {

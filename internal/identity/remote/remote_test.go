@@ -136,7 +136,7 @@ func TestSameCallerAsLocally(t *testing.T) {
 // TestOneLookUp: callers that come while the answer for others arrives do not ask again.
 func TestOneLookUp(t *testing.T) {
 	k := newKeystone(t)
-	for round := range int64(300) {
+	for round := range 100 {
 		s := k.connect(t, remote.Config{CacheTTL: time.Hour, RefusedTTL: time.Hour})
 		before := k.lookups.Load()
 		var wg sync.WaitGroup
