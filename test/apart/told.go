@@ -21,8 +21,14 @@ const (
 	toldProof   = 8  // pieces of evidence
 )
 
-// evidence marks what Evidence logs.
-const evidence = "--- "
+// evidence marks what Evidence logs, more what is logged at length beside it.
+const evidence, more = "--- ", "+++ "
+
+// More logs something at length that helps to understand a failure. It is not told once more.
+func More(t *testing.T, title, text string, size int) {
+	t.Helper()
+	t.Logf("%s%s\n%s", more, title, Tail(text, size))
+}
 
 // Evidence logs the end of a text that helps to understand a failure: the last lines of it, none when it is empty. A run that fails tells it once more at its end.
 func Evidence(t *testing.T, title, text string, lines int) {
@@ -72,7 +78,7 @@ func TellServer(ctx context.Context, t *testing.T, c *process.Client, title, id 
 	if err != nil {
 		out.Output = err.Error()
 	}
-	t.Logf("+++ console of %s\n%s", title, Tail(out.Output, 3000))
+	More(t, "console of "+title, out.Output, 3000)
 	Evidence(t, "console of "+title, out.Output, 8)
 	for _, p := range procs {
 		role, _, _ := strings.Cut(p.Name, " --")
@@ -153,9 +159,10 @@ func (r *retelling) tell() {
 		name := r.failed[i]
 		var own []string
 		for _, e := range r.said[name] {
-			if _, text, _ := strings.Cut(e, ": "); strings.HasPrefix(text, evidence) {
+			switch _, text, _ := strings.Cut(e, ": "); {
+			case strings.HasPrefix(text, evidence):
 				proofs = append(proofs, e)
-			} else {
+			case !strings.HasPrefix(text, more):
 				own = append(own, first(e, toldLines))
 			}
 		}

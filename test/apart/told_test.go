@@ -14,7 +14,7 @@ func TestWhatFailedIsToldAtTheEnd(t *testing.T) {
 	r := &retelling{out: &out}
 	many := strings.Repeat("        noise\n", 200)
 	for _, s := range []string{"=== RUN   TestA\n=== RUN   TestA/one\n    a_test.go:1: took 1 s\n", many, "=== RUN   TestA/two\n    a_test.go:5: early\n    a_test.go:6: want 1, ",
-		"got 2\n        of all\n" + many, "=== NAME  TestA\n    b_test.go:7: --- console of x\n        login:\n    b_test.go:8: --- the program\n        level=WARN object=x\n",
+		"got 2\n        of all\n" + many, "=== NAME  TestA\n    b_test.go:6: +++ a story\n        of many lines\n    b_test.go:7: --- console of x\n        login:\n    b_test.go:8: --- the program\n        level=WARN object=x\n",
 		"--- FAIL: TestA (2s)\n    --- PASS: TestA/one (1s)\n    --- FAIL: TestA/two (1s)\nFAIL\n"} {
 		if _, err := fmt.Fprint(r, s); err != nil {
 			t.Fatal(err)

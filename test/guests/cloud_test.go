@@ -75,7 +75,7 @@ func newCloud(t *testing.T) *cloud {
 				t.Error(err)
 			}
 			if t.Failed() {
-				t.Logf("+++ the program said\n%s", apart.Tail(c.proc.Output(), 12000))
+				apart.More(t, "the program said", c.proc.Output(), 12000)
 				apart.Evidence(t, "the program's last warnings", process.Troubles(c.proc.Output()), 10)
 			}
 		}
@@ -186,7 +186,7 @@ func (g *guest) tell(t *testing.T) {
 	defer cancel()
 	apart.TellServer(ctx, t, g.demo, g.name+" "+g.addr, g.id, g.proc)
 	story, _ := exec.CommandContext(ctx, g.prog.Path, "explain", "server", g.id, "--state-dir", g.prog.Dir).CombinedOutput()
-	t.Logf("+++ %s", apart.Tail(string(story), 6000))
+	apart.More(t, "its story", string(story), 6000)
 }
 
 // wait waits until the server has a status and learns its address.

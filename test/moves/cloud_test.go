@@ -71,7 +71,7 @@ ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip li
 	t.Cleanup(func() {
 		for _, h := range c.hosts {
 			if t.Failed() && h.agent != nil {
-				t.Logf("+++ agent of %s\n%s", h.name, apart.Tail(h.agent.Output(), 6000))
+				apart.More(t, "agent of "+h.name, h.agent.Output(), 6000)
 				apart.Evidence(t, "the last warnings of the agent of "+h.name, process.Troubles(h.agent.Output()), 5)
 			}
 			h.kill(t)
@@ -81,7 +81,7 @@ ip link add fabric type bridge && ip addr add `+control+`/24 dev fabric && ip li
 				t.Error(err)
 			}
 			if t.Failed() {
-				t.Logf("+++ control plane\n%s", apart.Tail(c.proc.Output(), 6000))
+				apart.More(t, "control plane", c.proc.Output(), 6000)
 				apart.Evidence(t, "the last warnings of the control plane", process.Troubles(c.proc.Output()), 10)
 			}
 		}

@@ -76,7 +76,7 @@ func (g *guest) tell(t *testing.T) {
 	defer cancel()
 	apart.TellServer(ctx, t, g.admin, g.name+" "+g.addr+" "+g.outside, g.id, g.procs()...)
 	story, _ := exec.CommandContext(ctx, g.binary, "explain", "server", g.id, "--state-dir", g.dir).CombinedOutput()
-	t.Logf("+++ %s", apart.Tail(string(story), 5000))
+	apart.More(t, "its story", string(story), 5000)
 }
 
 func (g *guest) wait(t *testing.T, status string) process.Server {
