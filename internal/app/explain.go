@@ -12,7 +12,6 @@ import (
 	imagelocal "kilonova/internal/image/local"
 	networklocal "kilonova/internal/network/local"
 	"kilonova/internal/operation"
-	placementlocal "kilonova/internal/placement/local"
 )
 
 // Explain tells the story of a server beside whatever runs the cloud. With hosts it adds what placement and each filter say of every host today, or of the one
@@ -89,7 +88,7 @@ func withConductor(ctx context.Context, cfg *config.Config, f func(a *App, c *co
 	if a.parts.network, err = networklocal.New(ctx, networklocal.Config{DB: d}); err != nil {
 		return err
 	}
-	if a.parts.placement, err = placementlocal.New(ctx, placementlocal.Config{DB: d}); err != nil {
+	if a.parts.placement, err = besidePlacement(ctx, cfg, d); err != nil {
 		return err
 	}
 	c, err := a.newConductor(ctx, false)
