@@ -108,7 +108,7 @@ func TestBytesGoBothWaysAndTheTokenWorksOnce(t *testing.T) {
 	r := newRig(t)
 	host, port := r.guest()
 	for i, path := range []string{"/websocket?token=t0", "/?token=t1", "/websocket?path=%3Ftoken%3Dt2"} {
-		r.token("t"+string(rune('0'+i)), host, port, time.Minute)
+		r.token("t"+string(rune('0'+i)), host, port, 24*time.Hour)
 		c, _, err := r.dial(path, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", path, err)
@@ -136,8 +136,8 @@ func TestRefusals(t *testing.T) {
 	r := newRig(t)
 	host, port := r.guest()
 	r.token("old", host, port, -time.Second)
-	r.token("foreign", host, port, time.Minute)
-	r.token("dead", "127.0.0.1", 1, time.Minute)
+	r.token("foreign", host, port, 24*time.Hour)
+	r.token("dead", "127.0.0.1", 1, 24*time.Hour)
 	for _, c := range []struct {
 		path   string
 		header http.Header
@@ -224,7 +224,7 @@ func TestPageOfASerialConsole(t *testing.T) {
 func TestTokenOfASPICEConsole(t *testing.T) {
 	r := newRig(t)
 	host, port := r.guest()
-	for name, ttl := range map[string]time.Duration{"s": time.Minute, "gone": -time.Second} {
+	for name, ttl := range map[string]time.Duration{"s": 24 * time.Hour, "gone": -time.Second} {
 		if err := r.store.DB.Write(t.Context(), func(tx *db.Tx) error {
 			return r.store.InsertConsoleToken(t.Context(), tx, name, store.ConsoleToken{ServerID: "s1", Kind: "spice-html5", Agent: "h1", Host: host, Port: port, Expires: clock.Now().Add(ttl)})
 		}); err != nil {
