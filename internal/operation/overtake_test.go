@@ -3,13 +3,39 @@ package operation_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"kilonova/internal/db"
 	"kilonova/internal/operation"
 )
+
+// TestLeasesThatCannotBeGivenBack run out by themselves: a process that ends while its database is away ends well.
+func TestLeasesThatCannotBeGivenBack(t *testing.T) {
+	r := newRig(t, func(w *world) []operation.Flow { return []operation.Flow{w.flow("make")} })
+	log := &strings.Builder{}
+	e, err := operation.New(t.Context(), operation.Config{DB: r.db, Owner: "t", Log: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.db.Write(t.Context(), func(tx *db.Tx) error {
+		_, err := tx.Exec(t.Context(), "ALTER TABLE operations RENAME TO elsewhere")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Run(ctx); err != nil {
+		t.Errorf("the end of the process: %v", err)
+	}
+	if !strings.Contains(log.String(), "could not be given back") {
+		t.Errorf("the log does not tell of it: %s", log)
+	}
+}
 
 // overtaken runs "make" until it is inside the step at, takes it over with kind, and gives both as they ended.
 func overtaken(t *testing.T, at int, noReturn int, kind string, more ...operation.Flow) (r *rig, first, second *operation.Record) {
