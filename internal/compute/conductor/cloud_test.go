@@ -31,6 +31,7 @@ import (
 	"kilonova/internal/network"
 	netlocal "kilonova/internal/network/local"
 	"kilonova/internal/operation"
+	"kilonova/internal/placement"
 	placelocal "kilonova/internal/placement/local"
 )
 
@@ -71,6 +72,7 @@ type options struct {
 	lease    time.Duration // of operations; 0: the engine's
 	inject   func(ctx context.Context, p operation.Point, step string, r *operation.Run) error
 	log      *slog.Logger
+	place    func(s *placelocal.Service) placement.Service // nil: the service itself
 }
 
 func newCloud(t testing.TB, o options) *cloud {
@@ -119,7 +121,11 @@ func (c *cloud) conductor(o options) (*operation.Engine, *conductor.Conductor, f
 	planner, err := scheduler.New(cfg, filter.All(), weigher.All())
 	c.must(err)
 	o.flow.AllowSameHost = true
-	con, err := conductor.New(c.ctx, conductor.Config{DB: c.db, Bus: c.bus, Store: c.store, Engine: engine, Network: c.nets, Image: c.images, Placement: c.place,
+	place := placement.Service(c.place)
+	if o.place != nil {
+		place = o.place(c.place)
+	}
+	con, err := conductor.New(c.ctx, conductor.Config{DB: c.db, Bus: c.bus, Store: c.store, Engine: engine, Network: c.nets, Image: c.images, Placement: place,
 		Metadata: func(_ context.Context, s *compute.Server, _ map[string][]byte) (json.RawMessage, error) {
 			return json.Marshal(map[string]string{"uuid": s.ID})
 		},

@@ -1,15 +1,20 @@
 package conductor_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"kilonova/internal/compute"
 	"kilonova/internal/compute/virt/fake"
+	"kilonova/internal/fault"
 	"kilonova/internal/operation"
+	"kilonova/internal/placement"
+	placelocal "kilonova/internal/placement/local"
 )
 
 // machine has two NUMA nodes of 8 threads; CPUs 4 to 7 and 12 to 15 are dedicated.
@@ -196,4 +201,39 @@ func TestPartsOfServersThatLeaveRunning(t *testing.T) {
 	if got := c.get(s.ID); got.Host != was || where(2) != was {
 		t.Errorf("evacuated to %s, its CPUs are on %s", got.Host, where(2))
 	}
+}
+
+// forgetful is a placement service that carries out the next claim of a move and then loses its database before it can say so.
+type forgetful struct {
+	*placelocal.Service
+	lose *atomic.Bool
+}
+
+func (f forgetful) ClaimAll(ctx context.Context, cs []placement.Consumer, as []placement.Allocations) error {
+	err := f.Service.ClaimAll(ctx, cs, as)
+	if err == nil && len(cs) > 1 && f.lose.CompareAndSwap(true, false) {
+		return fault.Wrap(fault.ErrAway, fault.Unavailable, "The database cannot be reached. Try again.")
+	}
+	return err
+}
+
+// TestPartsOfAClaimWithoutAnAnswer: a claim that was made although nobody heard of it has its parts.
+func TestPartsOfAClaimWithoutAnAnswer(t *testing.T) {
+	lose := &atomic.Bool{}
+	c := newCloud(t, options{place: func(s *placelocal.Service) placement.Service { return forgetful{s, lose} }})
+	c.host("h1", machine())
+	s := c.record(pinned(2))
+	c.ends(c.create(s, compute.CreateInput{}), operation.Done)
+	large := c.get(s.ID).Flavor
+	large.FlavorID, large.Name, large.VCPUs = "2", "large", 4
+	lose.Store(true)
+	c.ends(c.accept(compute.OpResize, s.ID, compute.ResizeInput{Flavor: large}), operation.Done)
+	if cpus, _ := c.exclusive(); cpus != 6 || lose.Load() {
+		t.Errorf("%d CPUs are held, want the 2 before and the 4 after the resize", cpus)
+	}
+	if got := c.get(s.ID).Claim(); got == nil || len(got.Cells) != 1 || len(got.Cells[0].Pins) != 4 {
+		t.Errorf("the server has %+v", got)
+	}
+	c.ends(c.accept(compute.OpConfirmResize, s.ID, nil), operation.Done)
+	c.healthy()
 }

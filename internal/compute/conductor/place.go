@@ -216,7 +216,11 @@ func (c *Conductor) request(ctx context.Context, w flow.Want) (*scheduler.Reques
 		}
 	}
 	if c.planner.Config().QueryPlacementForImageTypeSupport && s.ImageID != "" && c.cfg.Image != nil {
-		if img, err := c.cfg.Image.Get(ctx, auth.Internal(""), s.ImageID); err == nil {
+		img, err := c.cfg.Image.Get(ctx, auth.Internal(""), s.ImageID)
+		if fault.IsAway(err) {
+			return nil, err
+		}
+		if err == nil {
 			req.Image.DiskFormat = img.DiskFormat
 		}
 	}

@@ -1,8 +1,11 @@
 package flow
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 
 	"kilonova/internal/compute"
@@ -10,6 +13,7 @@ import (
 	"kilonova/internal/compute/owed"
 	"kilonova/internal/db"
 	"kilonova/internal/fault"
+	"kilonova/internal/id"
 	"kilonova/internal/image"
 	"kilonova/internal/operation"
 )
@@ -278,4 +282,47 @@ func TestAHostPaysBeforeItIsAskedForMore(t *testing.T) {
 		t.Errorf("h1 was asked %v; it owed %s", got, command.RevertResize)
 	}
 	w.mustBeWhole()
+}
+
+// An error that says that the database was away is no word of a host: the host is not taken for down, owes nothing, and its builds are not counted.
+func TestTheDatabaseIsNoHost(t *testing.T) {
+	w := newWorld(t)
+	w.down["h1"] = true
+	c := w.config()
+	builds := counted{w, map[string][]bool{}}
+	c.Placer = builds
+	f := &flows{Config: c}
+	s := w.server(nil)
+	r := &operation.Run{ID: id.UUID(), Object: s.ID, Epoch: 1}
+	silent := fault.New(fault.Unavailable, "The compute service on host h1 does not answer.")
+	away := fault.Wrap(fault.ErrAway, fault.Unavailable, "The database cannot be reached. Try again.")
+	owes := func() int {
+		all, err := w.owed.All(t.Context(), w.db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	if err := f.orOwe(t.Context(), r, "h1", command.Destroy, command.DestroyArgs{}, "why", away); !errors.Is(err, fault.ErrAway) || owes() != 0 {
+		t.Errorf("away: %v, %d debts", err, owes())
+	}
+	if err := f.orOwe(t.Context(), r, "h1", command.Destroy, command.DestroyArgs{}, "why", silent); err != nil || owes() != 1 {
+		t.Errorf("silent: %v, %d debts", err, owes())
+	}
+	for _, err := range []error{nil, silent, away} {
+		f.built(t.Context(), "h1", err)
+	}
+	if got := builds.ends["h1"]; !slices.Equal(got, []bool{true, false}) {
+		t.Errorf("counted: %v", got)
+	}
+}
+
+// counted keeps how builds ended.
+type counted struct {
+	Placer
+	ends map[string][]bool
+}
+
+func (c counted) Built(_ context.Context, host string, ok bool) {
+	c.ends[host] = append(c.ends[host], ok)
 }

@@ -66,7 +66,12 @@ func (s *sink) short() string { return strings.Join(short(s.notes), "; ") }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, db: dbtest.Open(t), sink: &sink{}}
+	return worldOn(t, dbtest.Open(t))
+}
+
+func worldOn(t *testing.T, d *db.DB) *world {
+	t.Helper()
+	w := &world{t: t, db: d, sink: &sink{}}
 	if _, err := operation.New(t.Context(), operation.Config{DB: w.db}); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 
+	"kilonova/internal/fault"
 	"kilonova/internal/httpapi"
 	"kilonova/internal/identity"
 	"kilonova/internal/identity/local"
@@ -91,15 +92,23 @@ func (a *api) authorizeGrant(r *httpapi.Request, verb string, g identity.Assignm
 	ctx := r.Context()
 	if u, err := a.s.Users.Get(ctx, g.UserID); err == nil {
 		t["target.user.domain_id"] = u.DomainID
+	} else if fault.IsAway(err) {
+		return err
 	}
 	if x, err := a.s.Groups.Get(ctx, g.GroupID); err == nil {
 		t["target.group.domain_id"] = x.DomainID
+	} else if fault.IsAway(err) {
+		return err
 	}
 	if p, err := a.s.Projects.Get(ctx, g.ProjectID); err == nil {
 		t["target.project.domain_id"] = p.DomainID
+	} else if fault.IsAway(err) {
+		return err
 	}
 	if role, err := a.s.Roles.Get(ctx, g.RoleID); err == nil {
 		t["target.role.name"] = role.Name
+	} else if fault.IsAway(err) {
+		return err
 	}
 	if g.DomainID != "" {
 		t["target.domain.id"] = g.DomainID

@@ -57,6 +57,23 @@ func (r *recorder) waits(t *testing.T, hosts ...string) {
 	r.mu.Unlock()
 }
 
+// A host counts as heard of once that is on record: one that could not be recorded is, as soon as it asks again.
+func TestAHostThatCouldNotBeRecorded(t *testing.T) {
+	s, _ := open(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Host(gone, "h1"); err == nil {
+		t.Fatal("a host was recorded for a caller that has gone")
+	}
+	if _, err := s.Host(t.Context(), "h1"); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Agents(t.Context())
+	if err != nil || len(all) != 1 || all[0].Host != "h1" {
+		t.Errorf("on record: %+v, %v", all, err)
+	}
+}
+
 func TestHostState(t *testing.T) {
 	_, d := open(t)
 	b := &recorder{}

@@ -25,6 +25,9 @@ func SortedSet(in []string) []string {
 
 // HostFault gives the refusal of a host the status that the API has for it.
 func HostFault(err error, s *compute.Server) error {
+	if fault.IsAway(err) { // that is no word of the host
+		return err
+	}
 	switch fault.KindOf(err) {
 	case fault.Unavailable:
 		return fault.Wrap(err, fault.Conflict, "The compute service of instance %s does not answer: try again when its host is back.", s.ID)

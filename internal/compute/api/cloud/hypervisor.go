@@ -329,7 +329,7 @@ func (a api) hypervisorUptime(r *httpapi.Request) (*httpapi.Reply, error) {
 		return nil, err
 	}
 	up, err := a.uptime(r, n)
-	if errors.Is(err, fault.Unavailable) {
+	if errors.Is(err, fault.Unavailable) && !fault.IsAway(err) {
 		return nil, fault.Wrap(err, fault.Invalid, "%s", fault.PublicText(err))
 	}
 	if err != nil {

@@ -105,7 +105,11 @@ func (a api) queuedImage(ctx context.Context, r *httpapi.Request, s *compute.Ser
 	maps.Copy(props, meta)
 	props["instance_uuid"] = s.ID // by which backups are found
 	format, container := "qcow2", "bare"
-	if base, err := a.Images.Get(ctx, r.Caller, s.ImageID); err == nil && base.DiskFormat != "" && base.DiskFormat != "ami" && base.DiskFormat != "iso" {
+	base, err := a.Images.Get(ctx, r.Caller, s.ImageID)
+	if fault.IsAway(err) {
+		return nil, err
+	}
+	if err == nil && base.DiskFormat != "" && base.DiskFormat != "ami" && base.DiskFormat != "iso" {
 		format, container = base.DiskFormat, base.ContainerFormat
 	}
 	return a.Images.Create(ctx, r.Caller, image.Image{ID: id.UUID(), Name: name, Visibility: "private", Owner: s.ProjectID, DiskFormat: format, ContainerFormat: container,

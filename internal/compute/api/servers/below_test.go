@@ -204,6 +204,22 @@ func TestConsoles(t *testing.T) {
 	}
 }
 
+// That the database was away is no word of the host: it passes.
+func TestConsolesWhileTheDatabaseIsAway(t *testing.T) {
+	w := newWorld(t)
+	s := w.boot()
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{fault.New(fault.Unavailable, "The compute service on host c1 does not answer."), 409},
+		{fault.Wrap(fault.ErrAway, fault.Unavailable, "The database cannot be reached. Try again."), 503},
+	} {
+		w.agents.fail = c.err
+		w.refused("member", "POST", "/servers/"+s.ID+"/remote-consoles", `{"remote_console":{"protocol":"vnc","type":"novnc"}}`, 6, c.want)
+	}
+}
+
 func TestDiagnosticsPasswordTopology(t *testing.T) {
 	w := newWorld(t)
 	s := w.boot(func(s *compute.Server) { s.System = map[string]string{"password_0": "ab", "password_1": "cd"} })

@@ -38,6 +38,7 @@ type recorder struct {
 	*operation.Engine
 	mu    sync.Mutex
 	specs []operation.Spec
+	lost  bool   // the database is lost once the request was accepted: nobody knows whether it was committed
 	held  func() // after an operation was refused because another one holds the server; may be nil
 }
 
@@ -46,6 +47,9 @@ func (e *recorder) Accept(ctx context.Context, tx *db.Tx, s operation.Spec) (str
 	var held *operation.HeldError
 	if errors.As(err, &held) && e.held != nil {
 		e.held()
+	}
+	if err == nil && e.lost {
+		return "", fault.Wrap(fault.ErrAway, fault.Unavailable, "The database cannot be reached. Try again.")
 	}
 	if err == nil {
 		tx.AfterCommit(func() {
