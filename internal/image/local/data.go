@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"kilonova/internal/auth"
+	"kilonova/internal/db"
 	"kilonova/internal/fault"
 	"kilonova/internal/id"
 	"kilonova/internal/image"
@@ -154,7 +155,7 @@ func (s *Service) begin(ctx context.Context, c *auth.Caller, imageID, status str
 		r.Status, r.node, r.token = status, s.node, token
 		return nil
 	})
-	if unsure(err) {
+	if db.IsUncertain(err) {
 		s.abandon(&Record{Image: image.Image{ID: imageID}, token: token})
 	}
 	if err != nil {
@@ -375,7 +376,7 @@ func (s *Service) RemoveLocation(ctx context.Context, c *auth.Caller, imageID, s
 		r.Locations = keep
 		return nil
 	})
-	if unsure(err) {
+	if db.IsUncertain(err) {
 		s.unclaimed(imageID, "", gone, func() {})
 	}
 	if err != nil {

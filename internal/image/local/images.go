@@ -303,7 +303,7 @@ func (s *Service) Remove(ctx context.Context, c *auth.Caller, imageID string) er
 		r.Status = image.Deleted
 		s.event("image.delete", c, r)
 	}
-	if unsure(err) && r != nil {
+	if db.IsUncertain(err) && r != nil {
 		s.unclaimed(imageID, r.staged, r.Locations, deleted)
 	}
 	if err != nil {

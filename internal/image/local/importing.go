@@ -73,7 +73,7 @@ func (s *Service) accept(ctx context.Context, c *auth.Caller, kind, imageID stri
 		}
 		return s.insertTask(ctx, tx, t)
 	})
-	if unsure(err) {
+	if db.IsUncertain(err) {
 		s.launch(t.ID) // it may be there
 	}
 	if err != nil {
@@ -281,7 +281,7 @@ func (s *Service) download(ctx context.Context, r *Record, uri string, room int6
 		})
 		return err
 	})
-	if err != nil && !unsure(err) {
+	if err != nil && !db.IsUncertain(err) {
 		s.discard(key)
 	}
 	return now, err
@@ -312,7 +312,7 @@ func (s *Service) finishImport(ctx context.Context, t *Task, r *Record, got cont
 		})
 	})
 	if err != nil {
-		if !unsure(err) {
+		if !db.IsUncertain(err) {
 			s.discard("", done...)
 		}
 		return err
@@ -353,7 +353,7 @@ func (s *Service) copyTo(ctx context.Context, t *Task, r *Record, in taskInput) 
 			return err
 		})
 		if err != nil {
-			if loc.Key != "" && !unsure(err) {
+			if loc.Key != "" && !db.IsUncertain(err) {
 				s.discard("", loc)
 			}
 			return err

@@ -13,12 +13,6 @@ import (
 // settleFor is how long it is tried to write down how an upload ended while its caller waits.
 const settleFor = 30 * time.Second
 
-// unsure tells whether err leaves open what became of a transaction: it was lost on the way, and is committed or not. Data must then neither be removed nor be taken for kept
-// until the database has been asked again.
-func unsure(err error) bool {
-	return db.IsAway(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-}
-
 // behind runs f behind the scenes, and Close waits for it; false once the service closes.
 func (s *Service) behind(f func()) bool {
 	s.closing.Lock()
@@ -34,7 +28,7 @@ func (s *Service) behind(f func()) bool {
 func (s *Service) insist(ctx context.Context, try func(ctx context.Context) error) error {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := try(ctx)
-		if !unsure(err) {
+		if !db.IsUncertain(err) {
 			return err
 		}
 		select {
@@ -57,7 +51,7 @@ func (s *Service) settle(try func(ctx context.Context) error, failed func()) err
 	switch {
 	case err == nil:
 		return nil
-	case !unsure(err):
+	case !db.IsUncertain(err):
 		failed()
 		return err
 	}
@@ -65,7 +59,7 @@ func (s *Service) settle(try func(ctx context.Context) error, failed func()) err
 	answer := make(chan error, 1)
 	if !s.behind(func() {
 		err := s.insist(s.ctx, once)
-		if err != nil && !unsure(err) {
+		if err != nil && !db.IsUncertain(err) {
 			failed()
 		}
 		answer <- err
@@ -100,7 +94,7 @@ func (s *Service) abandon(r *Record) {
 		}
 	}
 	err := try(s.ctx)
-	if !unsure(err) {
+	if !db.IsUncertain(err) {
 		told(err)
 		return
 	}
