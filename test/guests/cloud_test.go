@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -222,11 +223,23 @@ func (g *guest) wait(t *testing.T, status string) {
 	}
 }
 
-// ready waits until the server is ACTIVE and its machine has come up so far that a shell over SSH works.
+// ready waits until the server is ACTIVE and its machine has come up so far that a shell over SSH works. Once in a long while a machine under software emulation stands still for
+// good between its firmware and its own system: one whose system has said nothing for so long is reset, once, and the log tells it.
 func (g *guest) ready(t *testing.T) *guest {
 	t.Helper()
 	g.wait(t, "ACTIVE")
-	g.until(t, "true", "")
+	late, reset := time.Now().Add(4*time.Minute), false
+	apart.Eventually(t, fmt.Sprintf("%s at %s comes up", g.name, g.addr), func() (string, bool) {
+		out, err := g.try("true", ssh.PublicKeys(g.signer))
+		if err != nil && !reset && time.Now().After(late) {
+			if said := g.consoleLog(t); !strings.Contains(said, "guest: ") {
+				t.Logf("%s stands still before its system has begun, and is reset; its console: %s", g.name, apart.Tail(said, 600))
+				reset = true
+				g.act(t, "reboot", map[string]any{"type": "HARD"}, "ACTIVE")
+			}
+		}
+		return fmt.Sprint(out, err), err == nil && out == ""
+	})
 	return g
 }
 
