@@ -26,18 +26,7 @@ func TestWhatOneProcessChangesAnotherGives(t *testing.T) {
 	shared := []string{"--set", "api.public_url=" + url(1), "--set", "compute.driver=fake", "--set", "identity.bcrypt_cost=4"}
 	start := func(args ...string) {
 		t.Helper()
-		x, err := p.Start(ctx, append(args, shared...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := x.Stop(); err != nil {
-				t.Error(err)
-			}
-			if t.Failed() {
-				t.Logf("--- %s\n%s", x.Name, x.Output())
-			}
-		})
+		begin(ctx, t, p, append(args, shared...)...)
 	}
 	start("run", "identity", "image", "placement", "network", "--listen", fmt.Sprintf("127.0.0.1:%d", ports[1]), "--set", fmt.Sprintf("bus.listen=127.0.0.1:%d", ports[0]))
 	var apis [2]*process.Client

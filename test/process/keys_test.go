@@ -49,18 +49,7 @@ func TestKeysAreRotatedByCommand(t *testing.T) {
 		{"run", "identity", "image", "placement", "network", "--listen", fmt.Sprintf("127.0.0.1:%d", first), "--set", fmt.Sprintf("bus.listen=127.0.0.1:%d", nats)},
 		{"compute-api", "--listen", fmt.Sprintf("127.0.0.1:%d", second), "--set", fmt.Sprintf("bus.url=nats://127.0.0.1:%d", nats)},
 	} {
-		x, err := p.Start(ctx, append(args, shared...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := x.Stop(); err != nil {
-				t.Error(err)
-			}
-			if t.Failed() {
-				t.Logf("--- %s\n%s", x.Name, x.Output())
-			}
-		})
+		begin(ctx, t, p, append(args, shared...)...)
 	}
 	login := func() *process.Client {
 		t.Helper()

@@ -30,6 +30,24 @@ func freePort(t *testing.T) int {
 	return port
 }
 
+// begin starts the program until the test ends; of a test that failed the log has what the program said.
+func begin(ctx context.Context, t *testing.T, p process.Program, args ...string) *process.Proc {
+	t.Helper()
+	x, err := p.Start(ctx, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := x.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("--- %s\n%s", x.Name, x.Output())
+		}
+	})
+	return x
+}
+
 // Roles apart: identity, image, placement and network in one process, the compute API in a second, conductor and scheduler twice each, and two agents, each
 // its own process, over NATS on loopback. Servers are built, moved and deleted; then a conductor and a scheduler are killed and it goes on.
 func TestRolesInTheirOwnProcesses(t *testing.T) {

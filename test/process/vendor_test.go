@@ -48,19 +48,8 @@ func TestVendorData(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := process.Program{Path: build(t), Dir: filepath.Join(t.TempDir(), "state")}
-	x, err := p.Start(ctx, "up", "--listen", "127.0.0.1:0", "--compute-driver", "fake", "--set", "identity.bcrypt_cost=4", "--set", "metadata.vendordata_jsonfile_path="+static,
+	x := begin(ctx, t, p, "up", "--listen", "127.0.0.1:0", "--compute-driver", "fake", "--set", "identity.bcrypt_cost=4", "--set", "metadata.vendordata_jsonfile_path="+static,
 		"--set", "metadata.vendordata_providers=StaticJSON,DynamicJSON", "--set", "metadata.vendordata_dynamic_targets=inventory@"+target.URL+",gone@http://127.0.0.1:1/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := x.Stop(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(x.Output())
-		}
-	})
 	admin, err := process.Login(ctx, x.URL, p.Dir, "admin")
 	if err != nil {
 		t.Fatal(err)

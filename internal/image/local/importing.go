@@ -73,13 +73,12 @@ func (s *Service) accept(ctx context.Context, c *auth.Caller, kind, imageID stri
 		}
 		return s.insertTask(ctx, tx, t)
 	})
-	if db.IsUncertain(err) {
-		s.launch(t.ID) // it may be there
+	if err == nil || db.IsUncertain(err) { // it is there, or may be
+		s.launch(t.ID)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.launch(t.ID)
 	return t, nil
 }
 

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"kilonova/internal/db"
@@ -39,14 +40,19 @@ func (s *Service) insist(ctx context.Context, try func(ctx context.Context) erro
 	}
 }
 
-// settle has try write down how an upload ended, also when its caller has gone. While the database is away the caller waits for a while, and the service goes on trying behind the
-// scenes; failed is called when the answer is that it cannot be. Without an answer until the service stops, the next start decides by what the database says.
-func (s *Service) settle(try func(ctx context.Context) error, failed func()) error {
-	once := func(context.Context) error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), settleFor)
+// bounded is try with a time of its own: what has begun is not cut off when the service stops.
+func bounded(try func(ctx context.Context) error) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleFor)
 		defer cancel()
 		return try(ctx)
 	}
+}
+
+// settle has try write down how an upload ended, also when its caller has gone. While the database is away the caller waits for a while, and the service goes on trying behind the
+// scenes; failed is called when the answer is that it cannot be. Without an answer until the service stops, the next start decides by what the database says.
+func (s *Service) settle(try func(ctx context.Context) error, failed func()) error {
+	once := bounded(try)
 	err := once(s.ctx)
 	switch {
 	case err == nil:
@@ -76,9 +82,7 @@ func (s *Service) settle(try func(ctx context.Context) error, failed func()) err
 
 // abandon makes the image queued again after an upload that failed. While the database is away this goes on behind the scenes; should it come to nothing, the next start does it.
 func (s *Service) abandon(r *Record) {
-	try := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleFor)
-		defer cancel()
+	try := bounded(func(ctx context.Context) error {
 		_, err := s.Change(ctx, r.ID, func(now *Record) error {
 			if err := r.holds(now); err != nil {
 				return err
@@ -87,7 +91,7 @@ func (s *Service) abandon(r *Record) {
 			return nil
 		})
 		return err
-	}
+	})
 	told := func(err error) {
 		if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Gone) {
 			s.log.Warn("image stays in its state after a failed upload", "image_id", r.ID, "error", err)
@@ -128,10 +132,5 @@ func (s *Service) unclaimed(imageID, staged string, locations []Location, delete
 
 // names tells whether the record has its data at l.
 func (r *Record) names(l Location) bool {
-	for _, have := range r.Locations {
-		if have.Store == l.Store && have.Key == l.Key {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Locations, func(have Location) bool { return have.Store == l.Store && have.Key == l.Key })
 }
